@@ -1,0 +1,198 @@
+"""The checkpoint: one safe, self-contained file. Saved whole or not at all; verified before it is believed.
+
+The file is `torch.save` of one dictionary of plain values and tensors, with the textbook's keys (`epoch`,
+`model_state_dict`, `optimizer_state_dict`, `loss`, `val_loss`) and those of `Checkpoint`.
+"""
+
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from linreg.errors import CheckpointError
+from linreg.storage import replace_file
+
+FORMAT = "linreg"
+VERSION = 1
+FEW = 20  # up to so many parameters are shown as numbers
+
+
+@dataclass
+class Checkpoint:
+    """Everything that a run needs to go on as if it had never stopped, and a model to be used elsewhere.
+
+    epoch: how many epochs are done; loss, val_loss, lr: one value an epoch; position: the losses of the batches of
+    the next epoch that are done; loader_state: the state of the loaders' generator as that epoch began; best: the
+    epoch, its loss, and the states as it ended, or None.
+    """
+
+    epoch: int
+    model_state_dict: dict[str, Any]
+    optimizer_state_dict: dict[str, Any]
+    scheduler_state_dict: dict[str, Any] | None
+    loss: list[float]
+    val_loss: list[float | None]
+    lr: list[float]
+    spec: dict[str, Any]
+    planned_epochs: int
+    n_features: int
+    n_targets: int
+    feature_names: list[str]
+    target_names: list[str]
+    position: list[float]
+    loader_state: torch.Tensor
+    rng_state: torch.Tensor
+    cuda_rng_state: torch.Tensor | None
+    best: dict[str, Any] | None
+    resumed_at: list[int]
+    outcome: str
+    run: dict[str, str]
+    data_fingerprint: str
+    environment: dict[str, Any]
+    path: Path = field(default=Path(), compare=False)  # where it was loaded from; not in the file
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch, counted from 0, with the lowest loss (validation loss where there is any)."""
+        return self.best["epoch"] if self.best else None
+
+
+_KEYS = {f.name for f in fields(Checkpoint)} - {"path"}
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "epoch": int,
+    "model_state_dict": dict,
+    "optimizer_state_dict": dict,
+    "scheduler_state_dict": (dict, type(None)),
+    "loss": list,
+    "val_loss": list,
+    "lr": list,
+    "spec": dict,
+    "planned_epochs": int,
+    "n_features": int,
+    "n_targets": int,
+    "feature_names": list,
+    "target_names": list,
+    "position": list,
+    "loader_state": torch.Tensor,
+    "rng_state": torch.Tensor,
+    "cuda_rng_state": (torch.Tensor, type(None)),
+    "best": (dict, type(None)),
+    "resumed_at": list,
+    "outcome": str,
+    "run": dict,
+    "data_fingerprint": str,
+    "environment": dict,
+}
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, whole or not at all: an older file of that name stays until the new one is on disk.
+    Raises StorageError."""
+    content = {name: getattr(checkpoint, name) for name in _KEYS}
+    buffer = io.BytesIO()  # memory first: torch.save to a full disk raises an error without a reason
+    torch.save({"format": FORMAT, "version": VERSION, **content}, buffer)
+    replace_file(path, buffer.getvalue())
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Open a checkpoint, on the CPU, without running anything from it.
+
+    Raises CheckpointError if it is not there, is damaged, was not written by linreg or by a later version of it.
+    """
+    path = Path(path)
+    content = _unpickle(path, _verified(path, _read(path)))
+    if not isinstance(content, Mapping) or content.get("format") != FORMAT:
+        textbook = isinstance(content, Mapping) and "model_state_dict" in content
+        what = (
+            "a state without a spec, as the textbook saves it"
+            if textbook
+            else "a PyTorch file of another kind"
+        )
+        raise CheckpointError(f"{path}: {what}; name a checkpoint that linreg train wrote")
+    if content.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path}: of version {content.get('version')!r}, and this linreg reads version {VERSION}; "
+            "use the linreg that wrote it, or train anew"
+        )
+    problems = [f"{key} is missing" for key in sorted(_KEYS - set(content))]
+    problems += [f"{key!r} is unknown" for key in content if key not in _KEYS | {"format", "version"}]
+    problems += [
+        f"{key} is {type(content[key]).__name__}"
+        for key, type_ in _TYPES.items()
+        if key in content and not isinstance(content[key], type_)
+    ]
+    if problems:
+        raise CheckpointError(f"{path}: not a whole checkpoint: {', '.join(problems)}; use another")
+    return Checkpoint(**{key: content[key] for key in _KEYS}, path=path)
+
+
+def summary(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Say what is in a checkpoint, in plain values; nothing of it is run or built."""
+    n_parameters = sum(tensor.numel() for tensor in checkpoint.model_state_dict.values())
+    return {
+        "checkpoint": str(checkpoint.path),
+        "format": FORMAT,
+        "version": VERSION,
+        "run": checkpoint.run["name"],
+        "outcome": checkpoint.outcome,
+        "epochs": checkpoint.epoch,
+        "batches_into_next_epoch": len(checkpoint.position),
+        "loss": checkpoint.loss[-1] if checkpoint.loss else None,
+        "val_loss": checkpoint.val_loss[-1] if checkpoint.val_loss else None,
+        "best_epoch": checkpoint.best_epoch,
+        "features": checkpoint.feature_names,
+        "targets": checkpoint.target_names,
+        "n_parameters": n_parameters,
+        "parameters": {
+            name: tensor.tolist() if n_parameters <= FEW else f"{list(tensor.shape)} {tensor.dtype}"
+            for name, tensor in checkpoint.model_state_dict.items()
+        },
+        "resumed_at": checkpoint.resumed_at,
+        "data_fingerprint": checkpoint.data_fingerprint,
+        "environment": checkpoint.environment,
+        "spec": checkpoint.spec,
+    }
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint; linreg runs lists those there are") from None
+    except IsADirectoryError:
+        raise CheckpointError(
+            f"{path}: a folder; name a checkpoint in it, such as {path / 'last.pth'}"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _verified(path: Path, content: bytes) -> bytes:
+    """Check every record against its checksum; torch would read a damaged one without a word."""
+    if not content.startswith(b"PK"):
+        what = "empty" if not content else "not a checkpoint, nor any file that torch.save writes"
+        raise CheckpointError(f"{path}: {what}; name a .pth file that linreg train wrote")
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # of a damaged archive zipfile raises a dozen kinds
+        raise CheckpointError(f"{path}: damaged: {error}; use another checkpoint of the run") from None
+    if damaged is not None:
+        raise CheckpointError(
+            f"{path}: damaged: the checksum of {damaged} is wrong; use another checkpoint of the run"
+        )
+    return content
+
+
+def _unpickle(path: Path, content: bytes) -> Any:
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception:  # nine kinds were met, and their texts advise weights_only=False
+        raise CheckpointError(
+            f"{path}: holds more than plain values and tensors, or is damaged; it was not opened, use a checkpoint "
+            "that linreg train wrote"
+        ) from None

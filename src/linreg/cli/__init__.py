@@ -1,0 +1,42 @@
+"""The command line: arguments in, text out. Results go to stdout, everything else to stderr."""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from linreg.cli.commands import app
+from linreg.cli.text import say
+from linreg.errors import LinregError
+
+__all__ = ["app", "main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; every error becomes its message here, and nowhere else."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = app(args=arguments or ["--help"], prog_name="linreg", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except (LinregError, typer.TyperException) as error:
+        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        exit_code = error.exit_code
+    except typer.Abort:
+        message, exit_code = "aborted", 130
+    except SystemExit as stop:  # 1 is Typer's, for a pipe that nobody reads any more
+        return 0 if stop.code == 1 else int(stop.code or 0)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        message, exit_code = f"{what}; check the disk and the permissions", 5
+    except Exception as error:
+        message, exit_code = (
+            f"{type(error).__name__}: {error}; a bug of linreg, please report it with --debug",
+            1,
+        )
+    if "--debug" in arguments:
+        import traceback
+
+        say(traceback.format_exc())
+    for line in message.splitlines():
+        say(f"error: {line}")
+    return exit_code

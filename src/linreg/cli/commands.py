@@ -1,0 +1,408 @@
+"""The commands, each: read the arguments, call, print. Torch is imported by what is called, when it is called."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from linreg.cli import options as o
+from linreg.cli.expectations import OF_TRAINING, parse_expectations, require
+from linreg.cli.inputs import InputsCommand, parse_rows
+from linreg.cli.progress import StopFlag, open_progress, stop_on_signals
+from linreg.cli.text import duration, number, put, put_json, say, show_log, table
+from linreg.errors import CheckpointError, UsageError
+from linreg.version import __version__
+
+if TYPE_CHECKING:
+    from linreg.experiment import Result
+
+EXIT_CODES = """\
+Exit codes: 0 ok, 1 a bug of linreg, 2 usage or spec, 3 data, 4 checkpoint, 5 storage (disk full, no permission,
+run in use), 6 diverged, 7 --expect not met, 129 SIGHUP, 130 SIGINT, 143 SIGTERM."""
+
+app = typer.Typer(
+    help="Train regression models with PyTorch from YAML experiment specs.",
+    epilog=f"Example: linreg train configs/simple_linear_regression.yaml\n\n{EXIT_CODES}",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        put(f"linreg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _linreg(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: o.Debug = False,
+) -> None:
+    pass
+
+
+@app.command(epilog="Example: linreg train configs/simple_linear_regression.yaml optimizer.lr=0.05 epochs=50")
+def train(
+    spec: o.Spec,
+    overrides: o.Overrides = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue this spec's last run if it was interrupted, else start."),
+    ] = False,
+    device: o.Device = None,
+    name: o.Name = None,
+    runs: o.Runs = o.RUNS,
+    checkpoints: o.Checkpoints = o.CHECKPOINTS,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    expect: o.Expect = None,
+    plugin: o.Plugin = None,
+    debug: o.Debug = False,
+) -> None:
+    """Train a spec; print the path of the checkpoint."""
+    expectations = parse_expectations(expect or [], OF_TRAINING)
+    loaded = _load_spec(spec, overrides, plugin, device=device, name=name)
+
+    from linreg import experiment
+
+    show_log(quiet=quiet)
+    call = experiment.train_or_resume if resume else experiment.train
+    with stop_on_signals() as stop, open_progress(quiet=quiet) as report:
+        result = call(loaded, runs=runs, checkpoints=checkpoints, report=report, stop=stop)
+    _print_result(result, stop, json=json, quiet=quiet, places=_places(runs, checkpoints))
+    require(expectations, asdict(result))
+
+
+@app.command(epilog="Example: linreg resume checkpoints/simple_linear_regression_001/last.pth --epochs 400")
+def resume(
+    checkpoint: o.Checkpoint,
+    overrides: o.Overrides = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option("--epochs", metavar="N", help="Epochs in all, those done included.", show_default=False),
+    ] = None,
+    device: o.Device = None,
+    name: o.Name = None,
+    runs: o.Runs = o.RUNS,
+    checkpoints: o.Checkpoints = o.CHECKPOINTS,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    expect: o.Expect = None,
+    plugin: o.Plugin = None,
+    debug: o.Debug = False,
+) -> None:
+    """Finish an interrupted run; a finished one trains as many epochs again."""
+    expectations = parse_expectations(expect or [], OF_TRAINING)
+    _load_plugins(plugin)
+    settings = _settings(overrides, device=device, name=name, epochs=epochs)
+
+    from linreg import experiment
+
+    show_log(quiet=quiet)
+    with stop_on_signals() as stop, open_progress(quiet=quiet) as report:
+        result = experiment.resume(
+            checkpoint, settings, runs=runs, checkpoints=checkpoints, report=report, stop=stop
+        )
+    _print_result(result, stop, json=json, quiet=quiet, places=_places(runs, checkpoints))
+    require(expectations, asdict(result))
+
+
+@app.command(cls=InputsCommand, epilog="Example: linreg predict --inputs 0.2 0.34 -1e-3")
+def predict(
+    checkpoint: o.LatestCheckpoint = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--inputs",
+            metavar="VALUE ...",
+            help="Values up to the next option: 0.2 0.34, rows of several features 1,2 3,4, or x1=1 x2=2.",
+            show_default=False,
+        ),
+    ] = None,
+    device: o.Device = "cpu",
+    checkpoints: o.Checkpoints = o.CHECKPOINTS,
+    json: o.Json = False,
+    plugin: o.Plugin = None,
+    debug: o.Debug = False,
+) -> None:
+    """Print a prediction a line for the inputs."""
+    if not inputs:
+        raise UsageError("--inputs: missing; write for instance --inputs 0.2 0.34")
+    rows = parse_rows(inputs)
+    _load_plugins(plugin)
+    path = _checkpoint_or_latest(checkpoint, checkpoints)
+
+    from linreg import experiment
+
+    show_log(quiet=False)
+    predicted = experiment.predict(path, rows, device=device or "cpu")
+    if json:
+        put_json(
+            {
+                "checkpoint": str(path),
+                "features": predicted.feature_names,
+                "targets": predicted.target_names,
+                "inputs": [[float(str(value)) for value in row] for row in predicted.inputs],
+                "predictions": [[float(str(value)) for value in row] for row in predicted.predictions],
+            }
+        )
+    else:
+        put("\n".join(",".join(str(value) for value in row) for row in predicted.predictions))
+
+
+@app.command(epilog='Example: linreg evaluate --expect "r2>0.9"')
+def evaluate(
+    checkpoint: o.LatestCheckpoint = None,
+    device: o.Device = "cpu",
+    checkpoints: o.Checkpoints = o.CHECKPOINTS,
+    json: o.Json = False,
+    expect: o.Expect = None,
+    plugin: o.Plugin = None,
+    debug: o.Debug = False,
+) -> None:
+    """Measure a checkpoint on its validation part."""
+    _load_plugins(plugin)
+    path = _checkpoint_or_latest(checkpoint, checkpoints)
+
+    from linreg import experiment
+
+    show_log(quiet=False)
+    evaluation = experiment.evaluate(path, device=device or "cpu")
+    results = dict(next(iter(evaluation.metrics.values()))) if len(evaluation.metrics) == 1 else {}
+    for target, metrics in evaluation.metrics.items():
+        results |= {f"{target}.{metric}": value for metric, value in metrics.items()}
+    expectations = parse_expectations(expect or [], results)
+    if json:
+        put_json({"checkpoint": str(path), **asdict(evaluation)})
+    else:
+        say(f"{evaluation.part} part, {evaluation.n_samples} points")
+        rows = [{"target": target, **metrics} for target, metrics in evaluation.metrics.items()]
+        put(table(rows, ["target", "mse", "rmse", "mae", "r2"]))
+    require(expectations, results)
+
+
+@app.command(epilog="Example: linreg check configs/simple_linear_regression.yaml data.batch_size=32")
+def check(
+    spec: o.Spec,
+    overrides: o.Overrides = None,
+    device: o.Device = None,
+    name: o.Name = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    plugin: o.Plugin = None,
+    debug: o.Debug = False,
+) -> None:
+    """Build a spec and run one batch, writing nothing; print the resolved spec."""
+    loaded = _load_spec(spec, overrides, plugin, device=device, name=name)
+
+    from linreg import experiment
+
+    show_log(quiet=quiet)
+    found = experiment.check(loaded)
+    if json:
+        put_json({"spec": loaded.to_dict(), **found})
+        return
+    if not quiet:
+        features = f"{len(found['features'])} feature{'s' * (len(found['features']) != 1)}"
+        say(
+            f"ok: {found['n_train']} of {found['n_samples']} points to train on, {features}, "
+            f"{found['n_parameters']} parameters, on {found['device']}; first batch: loss {number(found['loss'])}, "
+            f"val_loss {number(found['val_loss'])}"
+        )
+    put(loaded.to_yaml().rstrip("\n"))
+
+
+@app.command(epilog="Example: linreg inspect checkpoints/simple_linear_regression_001/last.pth")
+def inspect(
+    checkpoint: o.LatestCheckpoint = None,
+    checkpoints: o.Checkpoints = o.CHECKPOINTS,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Show what is in a checkpoint, without running it."""
+    path = _checkpoint_or_latest(checkpoint, checkpoints)
+
+    from linreg.checkpoint import load, summary
+    from linreg.documents import write_yaml
+
+    found = summary(load(path))
+    if json:
+        put_json(found)
+    else:
+        put(write_yaml(found).rstrip("\n"))
+
+
+@app.command("list", epilog="Example: linreg list optimizer")
+def list_(
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[KIND]", help="source, model, loss, optimizer or scheduler.", show_default=False
+        ),
+    ] = None,
+    json: o.Json = False,
+    plugin: o.Plugin = None,
+    debug: o.Debug = False,
+) -> None:
+    """List the components, with their params, types and defaults."""
+    _load_plugins(plugin)
+    from linreg.problems import suggest
+    from linreg.spec import REGISTRIES
+
+    if kind is not None and kind not in REGISTRIES:
+        raise UsageError(f"list {kind}: unknown kind; {suggest(kind, REGISTRIES)}")
+    registries = [registry for name, registry in REGISTRIES.items() if kind in (None, name)]
+    components = [component for registry in registries for component in registry]
+    if json:
+        put_json([component.to_dict() for component in components])
+        return
+    lines = []
+    for component in components:
+        lines.append(f"{component.kind} {component.name}: {component.summary}")
+        params = [{"param": f"    {param}", **said} for param, said in component.described().items()]
+        lines += table(params, ["param", "type", "default"]).splitlines()[1:] if params else []
+    put("\n".join(lines))
+
+
+@app.command(epilog="Example: linreg schema > linreg.schema.json")
+def schema(plugin: o.Plugin = None, debug: o.Debug = False) -> None:
+    """Print the JSON Schema of a spec, for editors."""
+    _load_plugins(plugin)
+    from linreg.spec import json_schema
+
+    put_json(json_schema())
+
+
+runs_app = typer.Typer(
+    help="List the runs, remove some, or compare two.",
+    epilog="Example: linreg runs compare simple_linear_regression_001 simple_linear_regression_002",
+    rich_markup_mode=None,
+)
+app.add_typer(runs_app, name="runs", invoke_without_command=True)
+
+
+@runs_app.callback()
+def list_runs(
+    context: typer.Context,
+    runs: o.Runs = o.RUNS,
+    checkpoints: o.Checkpoints = o.CHECKPOINTS,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """List the runs, remove some, or compare two."""
+    if context.invoked_subcommand is not None:
+        return
+    from linreg.runs import summaries
+
+    found = summaries(runs, checkpoints)
+    if json:
+        put_json(found)
+    elif found:
+        put(table(found, list(found[0])))
+    else:
+        say(f"{runs}: no runs yet; linreg train makes one")
+
+
+@runs_app.command("rm", epilog="Example: linreg runs rm simple_linear_regression_001")
+def remove_runs(
+    names: Annotated[list[str], typer.Argument(metavar="NAME ...", help="Runs.", show_default=False)],
+    runs: o.Runs = o.RUNS,
+    checkpoints: o.Checkpoints = o.CHECKPOINTS,
+    debug: o.Debug = False,
+) -> None:
+    """Remove runs: their folders and their checkpoints."""
+    from linreg.runs import remove
+
+    for name in names:
+        remove(name, runs, checkpoints)
+        say(f"removed {name}")
+
+
+@runs_app.command("compare", epilog="Example: linreg runs compare simple_linear_regression_001 smoke_001")
+def compare_runs(
+    a: Annotated[str, typer.Argument(metavar="A", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", show_default=False)],
+    runs: o.Runs = o.RUNS,
+    checkpoints: o.Checkpoints = o.CHECKPOINTS,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Compare two runs: how they stand, and the settings in which they differ."""
+    from linreg.runs import compare
+
+    rows = compare(a, b, runs, checkpoints)
+    if json:
+        put_json({"runs": [a, b], "differences": rows})
+    else:
+        put(table(rows, ["", a, b]))
+
+
+def _load_plugins(plugin: list[Path] | None) -> None:
+    if plugin:
+        import linreg.spec  # noqa: F401  # the built-in components first, so that a plugin cannot take their names
+        from linreg.plugins import load_plugins
+
+        load_plugins(plugin)
+
+
+def _load_spec(
+    spec: Path, overrides: list[str] | None, plugin: list[Path] | None, **named: str | None
+) -> Any:
+    from linreg.spec import load_spec
+
+    _load_plugins(plugin)
+    return load_spec(spec, _settings(overrides, **named))
+
+
+def _settings(overrides: list[str] | None, **named: object) -> list[str]:
+    """The overrides, those that have an option of their own among them."""
+    return [*(overrides or []), *(f"{key}={value}" for key, value in named.items() if value is not None)]
+
+
+def _checkpoint_or_latest(checkpoint: Path | None, checkpoints: Path) -> Path:
+    if checkpoint is not None:
+        return checkpoint
+    from linreg.runs import latest_checkpoint
+
+    latest = latest_checkpoint(checkpoints)
+    if latest is None:
+        raise CheckpointError(f"{checkpoints / 'latest'}: no checkpoint yet; train first, or name one")
+    say(f"using {latest}")
+    return latest
+
+
+def _places(runs: Path, checkpoints: Path) -> str:
+    """The options that lead back to these folders."""
+    return "".join(
+        f" {option} {place}"
+        for option, place, default in (
+            ("--runs", runs, o.RUNS),
+            ("--checkpoints", checkpoints, o.CHECKPOINTS),
+        )
+        if place != default
+    )
+
+
+def _print_result(result: "Result", stop: StopFlag, *, json: bool, quiet: bool, places: str) -> None:
+    """Print the result; of a run that a signal stopped, say how to go on, and exit as the signal asks."""
+    if not quiet and result.epochs:
+        val_loss = "" if result.val_loss is None else f", val_loss {result.val_loss:.6g}"
+        best = result.best_loss if result.best_val_loss is None else result.best_val_loss
+        word = result.outcome.replace("_", " ")
+        say(
+            f"{word} after {result.epochs} epochs, {duration(result.seconds)} on {result.device}: "
+            f"loss {number(result.loss)}{val_loss} (best {number(best)} in epoch {result.best_epoch})"
+        )
+    if json:
+        put_json(asdict(result))
+    else:
+        put(result.checkpoint)
+    if result.outcome == "interrupted":
+        say(f"interrupted; go on with: linreg resume {result.checkpoint}{places}")
+        raise typer.Exit(stop.exit_code)

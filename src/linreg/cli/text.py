@@ -1,0 +1,76 @@
+"""Text for people and programs: lines to stderr, results to stdout, tables."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def say(text: str) -> None:
+    """Write a line to stderr; a terminal that is gone does not stop the work."""
+    if sys.stderr is None:
+        return
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        sys.stderr = None  # type: ignore[assignment]  # Python's own word for a closed one
+
+
+def put(text: str) -> None:
+    """Write a result to stdout; a pipe that nobody reads any more is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def put_json(value: Any) -> None:
+    """Write one JSON document to stdout."""
+    put(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def show_log(*, quiet: bool) -> None:
+    """Send the package's log to stderr: warnings by that name, what is good to know unless quiet."""
+    log = logging.getLogger("linreg")
+    log.handlers = [_Handler()]
+    log.propagate = False
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        say(f"{prefix}{record.getMessage()}")
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Lay out rows under the names of the columns: numbers to the right, text to the left."""
+    cells = [[number(row.get(column)) for column in columns] for row in rows]
+    widths = [max(len(line[i]) for line in [list(columns), *cells]) for i in range(len(columns))]
+    right = [all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if r else cell.ljust(width)
+            for cell, width, r in zip(line, widths, right, strict=True)
+        )
+        for line in [list(columns), *cells]
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def number(value: Any) -> str:
+    """Show a value in a table: six digits of a number, a dash for none."""
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """Show a time: 0.61 s, 4:05, 2:04:05."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

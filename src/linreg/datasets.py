@@ -1,0 +1,102 @@
+"""Sources of data: each returns the points of a data set as NumPy arrays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from linreg.registry import Registry
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+DATASETS = Registry("source", hands_over=())
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The points of a data set.
+
+    x: inputs (n_samples, n_features); y: targets (n_samples, n_targets). Without names they are called x1, x2,
+    ... and y1, y2, ..., or x and y where there is only one.
+    """
+
+    x: "NDArray[np.floating]"
+    y: "NDArray[np.floating]"
+    feature_names: Sequence[str] = ()
+    target_names: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for field, letter, array in (("feature_names", "x", self.x), ("target_names", "y", self.y)):
+            width = array.shape[1] if array.ndim == 2 else 0
+            names = getattr(self, field) or (
+                [letter] if width == 1 else [f"{letter}{i + 1}" for i in range(width)]
+            )
+            object.__setattr__(self, field, tuple(names))
+
+
+@DATASETS.register("linear")
+def linear(
+    *,
+    n_samples: PositiveInt = 100,
+    weight: float | Annotated[list[float], Field(min_length=1)] = 2.0,
+    bias: float = 1.0,
+    noise: NonNegativeFloat = 0.1,
+    seed: Seed = 42,
+) -> Samples:
+    """Points around a line: y = bias + weight * x + noise * standard normal, x uniform in [0, 1).
+
+    A list of weights makes as many features. Drawn by `numpy.random.RandomState(seed)`, x before the noise, as
+    the textbook draws them.
+    """
+    import numpy as np
+
+    weights = np.atleast_1d(np.asarray(weight, dtype=np.float64))
+    random = np.random.RandomState(seed)
+    x = random.rand(n_samples, len(weights))
+    y = bias + (weights * x).sum(axis=1, keepdims=True) + noise * random.randn(n_samples, 1)
+    return Samples(x, y)
+
+
+@DATASETS.register("sine")
+def sine(
+    *,
+    n_samples: PositiveInt = 200,
+    amplitude: float = 1.0,
+    frequency: PositiveFloat = 1.0,
+    noise: NonNegativeFloat = 0.1,
+    seed: Seed = 42,
+) -> Samples:
+    """Points around a sine wave: y = amplitude * sin(2 pi frequency x) + noise * standard normal, x in [0, 1)."""
+    import numpy as np
+
+    random = np.random.RandomState(seed)
+    x = random.rand(n_samples, 1)
+    y = amplitude * np.sin(2 * np.pi * frequency * x) + noise * random.randn(n_samples, 1)
+    return Samples(x, y)
+
+
+@DATASETS.register("friedman1")
+def friedman1(
+    *,
+    n_samples: PositiveInt = 1000,
+    n_features: Annotated[int, Field(ge=5)] = 10,
+    noise: NonNegativeFloat = 1.0,
+    seed: Seed = 42,
+) -> Samples:
+    """Friedman's first problem: five of the features matter, two of them only together.
+
+    y = 10 sin(pi x1 x2) + 20 (x3 - 0.5)^2 + 10 x4 + 5 x5 + noise * standard normal, every x uniform in [0, 1).
+    Source: J. H. Friedman, Multivariate Adaptive Regression Splines, The Annals of Statistics 19 (1991), eq. 61.
+    """
+    import numpy as np
+
+    random = np.random.RandomState(seed)
+    x = random.rand(n_samples, n_features)
+    curved = 10 * np.sin(np.pi * x[:, 0] * x[:, 1]) + 20 * (x[:, 2] - 0.5) ** 2
+    y = curved + 10 * x[:, 3] + 5 * x[:, 4] + noise * random.randn(n_samples)
+    return Samples(x, y[:, None])

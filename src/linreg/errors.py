@@ -1,0 +1,67 @@
+"""The errors that linreg raises on purpose, each with the exit code that the command line gives it.
+
+    LinregError
+    ├── UsageError            2   the command line or a call asks for what cannot be
+    ├── SpecError             2   an experiment spec is wrong; holds every problem found in it
+    ├── DataError             3   the data cannot be used
+    ├── CheckpointError       4   a checkpoint cannot be opened, or does not fit
+    ├── StorageError          5   a disk is full, a folder not writable, a run in use
+    ├── DivergedError         6   the loss stopped being a finite number
+    └── ExpectationError      7   an `--expect` was not met
+
+A message reads `WHERE: what; what would do`.
+"""
+
+from collections.abc import Sequence
+
+
+class LinregError(Exception):
+    """The base of every error that a user can cause."""
+
+    exit_code = 1
+
+
+class UsageError(LinregError):
+    """The command line, or a call, asks for something that cannot be."""
+
+    exit_code = 2
+
+
+class SpecError(LinregError):
+    """An experiment spec is wrong. `problems` has one `WHERE: what; what would do` for each problem."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class DataError(LinregError):
+    """The data of an experiment cannot be used."""
+
+    exit_code = 3
+
+
+class CheckpointError(LinregError):
+    """A checkpoint cannot be opened, is damaged, or does not fit what is asked of it."""
+
+    exit_code = 4
+
+
+class StorageError(LinregError):
+    """Something cannot be written or read: disk full, no permission, run in use."""
+
+    exit_code = 5
+
+
+class DivergedError(LinregError):
+    """Training left the finite numbers."""
+
+    exit_code = 6
+
+
+class ExpectationError(LinregError):
+    """A finished run does not meet what `--expect` asks of it."""
+
+    exit_code = 7

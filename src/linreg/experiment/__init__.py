@@ -1,0 +1,19 @@
+"""What one does with an experiment: build, check, train, resume, predict, evaluate."""
+
+from linreg.experiment.applying import Evaluation, Prediction, evaluate, predict
+from linreg.experiment.building import Experiment, build, check
+from linreg.experiment.training import Result, resume, train, train_or_resume
+
+__all__ = [
+    "Evaluation",
+    "Experiment",
+    "Prediction",
+    "Result",
+    "build",
+    "check",
+    "evaluate",
+    "predict",
+    "resume",
+    "train",
+    "train_or_resume",
+]

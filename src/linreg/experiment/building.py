@@ -1,0 +1,142 @@
+"""From a spec to everything that training needs. Nothing here touches the disk."""
+
+import math
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import nn, optim
+
+from linreg.datasets import DATASETS
+from linreg.errors import DivergedError, SpecError
+from linreg.loaders import CustomDataset, Loaders, dataset_of, fingerprint, make_loaders, split
+from linreg.loops import ENGINES, Engine, mini_batch
+from linreg.losses import LOSSES
+from linreg.models import MODELS
+from linreg.optimizers import OPTIMIZERS
+from linreg.schedulers import SCHEDULERS, Schedule
+from linreg.spec import ExperimentSpec
+from linreg.steps import StepFn, make_train_step_fn, make_val_step_fn
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A spec, built: all that the loops take."""
+
+    spec: ExperimentSpec
+    device: torch.device
+    dataset: CustomDataset
+    feature_names: list[str]
+    target_names: list[str]
+    data_fingerprint: str
+    model: nn.Module
+    optimizer: optim.Optimizer
+    schedule: Schedule | None
+    loaders: Loaders
+    train_step_fn: StepFn
+    val_step_fn: StepFn
+    engine_name: str
+    engine: Engine
+
+    @property
+    def x_sample(self) -> torch.Tensor:
+        """The first inputs of the data, as many as a batch has; taking them draws no random number."""
+        return self.dataset.x[: self.loaders.train.batch_size].to(self.device)
+
+
+def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experiment:
+    """Build everything that a spec names, in the textbook's order.
+
+    planned_epochs: the epochs that a scheduler is planned for, where they are not those of the spec, as in a run
+    that is continued beyond its end. Raises SpecError, DataError.
+    """
+    device = choose_device(spec)
+    dtype = getattr(torch, spec.dtype)
+
+    samples = DATASETS.build(spec.data.source, where=spec.where("data", "source"))
+    dataset = dataset_of(samples, dtype, where=spec.where("data", "source"))
+    train_data, val_data = split(dataset, train_ratio=spec.data.split.train_ratio, seed=spec.data.split.seed)
+
+    torch.manual_seed(spec.seed)
+    model = MODELS.build(spec.model, dataset.x.shape[1], dataset.y.shape[1], where=spec.where("model"))
+    model = model.to(device=device, dtype=dtype)
+
+    batch_size = None if spec.data.batch_size == "full" else spec.data.batch_size
+    parts = make_loaders(train_data, val_data, batch_size=batch_size, shuffle=spec.data.shuffle)
+
+    loss_fn = LOSSES.build(spec.loss, where=spec.where("loss"))
+    optimizer = OPTIMIZERS.build(spec.optimizer, model.parameters(), where=spec.where("optimizer"))
+    schedule = None
+    if spec.scheduler is not None:
+        total_steps = (planned_epochs or spec.epochs) * len(parts.train)
+        schedule = SCHEDULERS.build(spec.scheduler, optimizer, total_steps, where=spec.where("scheduler"))
+
+    engine_name = "textbook" if spec.engine == "auto" else spec.engine
+    return Experiment(
+        spec=spec,
+        device=device,
+        dataset=dataset,
+        feature_names=list(samples.feature_names),
+        target_names=list(samples.target_names),
+        data_fingerprint=fingerprint(dataset),
+        model=model,
+        optimizer=optimizer,
+        schedule=schedule,
+        loaders=parts,
+        train_step_fn=make_train_step_fn(
+            model,
+            loss_fn,
+            optimizer,
+            clip_grad_norm=spec.clip_grad_norm,
+            after_step=schedule.after_step if schedule else None,
+        ),
+        val_step_fn=make_val_step_fn(model, loss_fn),
+        engine_name=engine_name,
+        engine=ENGINES[engine_name],
+    )
+
+
+def choose_device(spec: ExperimentSpec) -> torch.device:
+    """Give the device that a spec names, `auto` being a GPU where there is one. One that is not there is a
+    SpecError."""
+    name = spec.device
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "mps":
+        there = torch.backends.mps.is_available()
+    else:
+        kind, _, index = name.partition(":")
+        there = kind == "cpu" or int(index or 0) < torch.cuda.device_count()
+    if not there:
+        raise SpecError([f"{spec.where('device')}: no {name} on this machine; use auto or cpu"])
+    if name == "mps" and spec.dtype == "float64":
+        raise SpecError([f"{spec.where('dtype')}: mps has no float64; use float32, or another device"])
+    return torch.device(name)
+
+
+def check(spec: ExperimentSpec) -> dict[str, Any]:
+    """Build a spec, run one training and one validation batch, and say what came of it. Writes nothing.
+
+    Raises what `build` raises, and DivergedError for a loss that is not finite.
+    """
+    experiment = build(spec)
+    parts = experiment.loaders
+    loss = mini_batch(experiment.device, islice(parts.train, 1), experiment.train_step_fn)
+    val_loss = None
+    if parts.val is not None:
+        with torch.no_grad():
+            val_loss = mini_batch(experiment.device, islice(parts.val, 1), experiment.val_step_fn)
+    if not all(math.isfinite(value) for value in (loss, val_loss) if value is not None):
+        raise DivergedError(f"{spec.where('optimizer')}: not finite after one step; lower optimizer.lr")
+    return {
+        "device": str(experiment.device),
+        "engine": experiment.engine_name,
+        "n_samples": len(experiment.dataset),
+        "n_train": len(parts.train.dataset),  # type: ignore[arg-type]  # a Subset has a length
+        "features": experiment.feature_names,
+        "targets": experiment.target_names,
+        "n_parameters": sum(parameter.numel() for parameter in experiment.model.parameters()),
+        "loss": loss,
+        "val_loss": val_loss,
+    }

@@ -1,0 +1,83 @@
+"""What a resumed run may change: settings that are free, that are taken with a warning, that are refused."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from linreg.documents import flatten
+from linreg.errors import UsageError
+from linreg.spec import ExperimentSpec
+
+# The longest prefix of a key that stands here decides; what does not stand here is refused.
+_RULES: dict[str, Literal["free", "warned"]] = {
+    "name": "free",
+    "device": "free",
+    "engine": "free",
+    "epochs": "free",
+    "early_stopping": "free",
+    "checkpoint": "free",
+    "writer": "free",
+    "clip_grad_norm": "warned",
+    "data.batch_size": "warned",
+    "data.shuffle": "warned",
+    "loss": "warned",
+    "optimizer": "warned",
+}
+_WHY = {
+    "free": "",
+    "warned": "the run is no longer the one that was never interrupted",
+    "refused": "the saved state is of another model or other data; train anew",
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting that a resumed run has otherwise than the checkpoint."""
+
+    key: str
+    old: Any
+    new: Any
+    verdict: Literal["free", "warned", "refused"]
+    why: str
+
+    def __str__(self) -> str:
+        why = f" ({self.why})" if self.why else ""
+        return f"{self.key}: {_show(self.old)} → {_show(self.new)}: {self.verdict}{why}"
+
+
+def changes(old: ExperimentSpec, new: ExperimentSpec) -> list[Change]:
+    """List the settings in which two specs differ, with what becomes of each."""
+    before, after = flatten(old.to_dict()), flatten(new.to_dict())
+    found = []
+    for key in dict.fromkeys([*before, *after]):
+        if before.get(key) != after.get(key):
+            verdict, why = _verdict(key, old)
+            found.append(Change(key, before.get(key), after.get(key), verdict, why))
+    return found
+
+
+def refuse(found: list[Change]) -> None:
+    """Raise a UsageError if any of the changes cannot be made."""
+    refused = [change for change in found if change.verdict == "refused"]
+    if refused:
+        raise UsageError("\n".join(f"override {change}" for change in refused))
+
+
+def _verdict(key: str, old: ExperimentSpec) -> tuple[Literal["free", "warned", "refused"], str]:
+    if key == "optimizer.name":
+        return "refused", "its state is of another optimizer; train anew"
+    if key == "optimizer.lr" and old.scheduler is not None:
+        return "refused", f"the {old.scheduler.name} scheduler decides the learning rate; train anew"
+    if key == "epochs" and old.scheduler is not None and old.scheduler.name == "one_cycle":
+        return (
+            "warned",
+            "the cycle was planned for the old epochs; beyond them the learning rate stays at its last",
+        )
+    if key.startswith("scheduler"):
+        return "refused", "its state is of another schedule; train anew"
+    prefixes = [prefix for prefix in _RULES if key == prefix or key.startswith(prefix + ".")]
+    verdict = _RULES[max(prefixes, key=len)] if prefixes else "refused"
+    return verdict, _WHY[verdict]
+
+
+def _show(value: Any) -> str:
+    return "none" if value is None else str(value)

@@ -1,0 +1,66 @@
+"""Models: each is built for a number of features and targets, and maps x (N, n_features) to yhat (N, n_targets)."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from linreg.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MODELS = Registry("model", hands_over=("n_features", "n_targets"))
+
+
+@MODELS.register("linear")
+def linear(n_features: int, n_targets: int, *, bias: bool = True) -> "nn.Module":
+    """A straight line, or plane: yhat = x W' + b."""
+    from torch import nn
+
+    return nn.Sequential(nn.Linear(n_features, n_targets, bias=bias))
+
+
+@MODELS.register("mlp")
+def mlp(
+    n_features: int,
+    n_targets: int,
+    *,
+    hidden: Annotated[list[PositiveInt], Field(min_length=1)],
+    activation: Literal["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "leaky_relu"] = "relu",
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+) -> "nn.Module":
+    """A multilayer perceptron: hidden layers of the given widths, an activation and dropout after each."""
+    from torch import nn
+
+    activations: dict[str, type[nn.Module]] = {
+        "relu": nn.ReLU,
+        "tanh": nn.Tanh,
+        "sigmoid": nn.Sigmoid,
+        "gelu": nn.GELU,
+        "silu": nn.SiLU,
+        "elu": nn.ELU,
+        "leaky_relu": nn.LeakyReLU,
+    }
+    layers: list[nn.Module] = []
+    width = n_features
+    for next_width in hidden:
+        layers += [nn.Linear(width, next_width), activations[activation]()]
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        width = next_width
+    return nn.Sequential(*layers, nn.Linear(width, n_targets))
+
+
+@MODELS.register("polynomial")
+def polynomial(n_features: int, n_targets: int, *, degree: PositiveInt, bias: bool = True) -> "nn.Module":
+    """A polynomial in each feature, without products of features: linear in x, x^2, ..., x^degree."""
+    import torch
+    from torch import nn
+
+    class Powers(nn.Module):
+        """Turns x (N, n_features) into its powers (N, n_features * degree), the first powers first."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([x**power for power in range(1, degree + 1)], dim=1)
+
+    return nn.Sequential(Powers(), nn.Linear(n_features * degree, n_targets, bias=bias))

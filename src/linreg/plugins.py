@@ -1,0 +1,47 @@
+"""Plugins: Python files, named on the command line alone, that register components when imported."""
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+from linreg.errors import LinregError, UsageError
+
+
+def load_plugins(paths: Iterable[Path]) -> None:
+    """Import each file, once. Raises UsageError, with file and line, for one that is not there or fails."""
+    for path in paths:
+        name = f"linreg_plugin_{path.stem}"
+        loaded = sys.modules.get(name)
+        if loaded is not None and Path(loaded.__file__ or "") == path.resolve():
+            continue
+        if not path.is_file():
+            raise UsageError(f"--plugin {path}: no such file; name a Python file that registers components")
+        spec = importlib.util.spec_from_file_location(name, path.resolve())
+        if spec is None or spec.loader is None:
+            raise UsageError(f"--plugin {path}: not a Python file; its name must end in .py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except LinregError:
+            del sys.modules[name]
+            raise
+        except Exception as error:  # whatever somebody else's code raises
+            del sys.modules[name]
+            line = _line_in(path, error)
+            raise UsageError(
+                f"--plugin {path}{line}: {type(error).__name__}: {error}; mend the plugin"
+            ) from error
+
+
+def _line_in(path: Path, error: Exception) -> str:
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).name == path.name
+    ]
+    if isinstance(error, SyntaxError):
+        lines.append(error.lineno)
+    return f":{lines[-1]}" if lines else ""

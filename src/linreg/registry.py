@@ -1,0 +1,249 @@
+"""Registries: a component is one function under one name, and its signature is the schema of its params.
+
+Positional parameters are what the pipeline hands over; keyword-only parameters are what a spec may set, and
+their annotations say what is allowed:
+
+    @OPTIMIZERS.register("sgd")
+    def sgd(parameters, *, lr: PositiveFloat, momentum: NonNegativeFloat = 0.0): ...
+
+`Registry.check` turns `{name: sgd, lr: 0.1}` into a `ComponentSpec`, and `Registry.build` calls the function.
+A builder refuses params that do not go together by raising ValueError.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic_core import PydanticCustomError
+
+from linreg.errors import SpecError, UsageError
+
+Builder = TypeVar("Builder", bound=Callable[..., Any])
+
+# Strict: nothing is converted but a whole number where a real one is asked for; closed: no unknown key.
+STRICT = ConfigDict(
+    strict=True,
+    extra="forbid",
+    frozen=True,
+    allow_inf_nan=False,
+    arbitrary_types_allowed=True,
+    hide_input_in_errors=True,
+    protected_namespaces=(),
+)
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    """A checked choice of a component: its name and all its params, defaults filled in."""
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the component as a spec has it: the name, and the params flat beside it."""
+        return {"name": self.name, **self.params}
+
+
+@dataclass(frozen=True)
+class Component:
+    """A registered builder and what its signature says."""
+
+    kind: str
+    name: str
+    builder: Callable[..., Any]
+
+    @property
+    def summary(self) -> str:
+        """The first line of the builder's docstring."""
+        return (inspect.getdoc(self.builder) or "").partition("\n")[0]
+
+    @cached_property
+    def params(self) -> dict[str, tuple[Any, Any]]:
+        """The annotation and the default (`...` for none) of each param, in the order of the signature."""
+        found: dict[str, tuple[Any, Any]] = {}
+        for parameter in inspect.signature(self.builder).parameters.values():
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                annotation = parameter.annotation
+                if isinstance(annotation, str):  # only the params': other annotations may name torch
+                    annotation = eval(annotation, getattr(self.builder, "__globals__", {}))
+                default = ... if parameter.default is parameter.empty else parameter.default
+                found[parameter.name] = (annotation, default)
+        return found
+
+    @cached_property
+    def schema(self) -> type[BaseModel]:
+        """The pydantic model of the params."""
+        # Under an alias, so that a param may be called what a pydantic model has as a method.
+        fields = {
+            f"param_{name}": (type_, Field(default, alias=name))
+            for name, (type_, default) in self.params.items()
+        }
+        return create_model(f"{self.kind} {self.name}", __config__=STRICT, **fields)  # type: ignore[call-overload, no-any-return]  # the stubs cannot say **fields
+
+    def described(self) -> dict[str, dict[str, str]]:
+        """Say of each param what it takes (`type`) and what it is if not given (`default`), in words."""
+        properties = self.schema.model_json_schema()["properties"] if self.params else {}
+        return {
+            name: {
+                "type": describe(properties[name]),
+                "default": "required" if default is ... else write(default),
+            }
+            for name, (_, default) in self.params.items()
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the component in plain values."""
+        params = {
+            name: {**said, "required": self.params[name][1] is ...} for name, said in self.described().items()
+        }
+        return {"kind": self.kind, "name": self.name, "summary": self.summary, "params": params}
+
+    @property
+    def where(self) -> str:
+        """The file and line of the builder, to point a plugin's author to."""
+        code = inspect.unwrap(self.builder).__code__
+        return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+class Registry:
+    """The components of one kind, by name."""
+
+    def __init__(self, kind: str, *, hands_over: tuple[str, ...]) -> None:
+        self.kind = kind
+        self.hands_over = hands_over
+        self._components: dict[str, Component] = {}
+
+    def __iter__(self) -> Iterator[Component]:
+        return iter(self._components.values())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._components
+
+    def __getitem__(self, name: str) -> Component:
+        return self._components[name]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the components, in the order of registration."""
+        return list(self._components)
+
+    def register(self, name: str) -> Callable[[Builder], Builder]:
+        """Register the decorated builder under `name`; a name that is taken, or a signature that cannot be a
+        schema, is a UsageError."""
+
+        def add(builder: Builder) -> Builder:
+            component = Component(self.kind, name, builder)
+            self._refuse_unusable(component)
+            self._components[name] = component
+            return builder
+
+        return add
+
+    def check(self, value: object) -> ComponentSpec:
+        """Check `{name: ..., params flat beside it}`.
+
+        Raises a PydanticCustomError of type `component` whose context holds every problem, each a dictionary
+        like one of `ValidationError.errors()`.
+        """
+        if isinstance(value, ComponentSpec):
+            value = value.to_dict()
+        if not isinstance(value, Mapping):
+            raise _component_error([self._problem("component_type", (), value)])
+        params = {key: given for key, given in value.items() if key != "name"}
+        name = value.get("name")
+        if "name" not in value:
+            raise _component_error([self._problem("missing_name", ("name",), value)])
+        if not isinstance(name, str) or name not in self._components:
+            raise _component_error([self._problem("unknown_name", ("name",), name)])
+        try:
+            checked = self._components[name].schema.model_validate(params)
+        except ValidationError as error:
+            context = {"component": self._components[name]}
+            problems = [
+                {**problem, "ctx": {**problem.get("ctx", {}), **context}} for problem in error.errors()
+            ]
+            raise _component_error(problems) from None
+        return ComponentSpec(name, checked.model_dump(by_alias=True))
+
+    def build(self, spec: ComponentSpec, *args: Any, where: str | None = None) -> Any:
+        """Call the builder of `spec` with what the pipeline hands over. A ValueError of the builder, its way to
+        refuse params, becomes a SpecError that begins with `where`."""
+        try:
+            return self._components[spec.name].builder(*args, **spec.params)
+        except ValueError as error:
+            raise SpecError([f"{where or self.kind}: {spec.name}: {error}"]) from error
+
+    def json_schema(self) -> dict[str, Any]:
+        """Make the JSON Schema of a component of this kind."""
+        variants = []
+        for component in self:
+            schema = component.schema.model_json_schema()
+            name = {"const": component.name, "description": component.summary}
+            variants.append(
+                {
+                    **schema,
+                    "title": component.name,
+                    "description": component.summary,
+                    "properties": {"name": name, **schema.get("properties", {})},
+                    "required": ["name", *schema.get("required", [])],
+                }
+            )
+        return {"title": self.kind, "type": "object", "oneOf": variants}
+
+    def _problem(self, type_: str, loc: tuple[str, ...], value: object) -> dict[str, Any]:
+        return {"type": type_, "loc": loc, "input": value, "ctx": {"kind": self.kind, "known": self.names}}
+
+    def _refuse_unusable(self, component: Component) -> None:
+        where = f"{component.where}: {self.kind} {component.name!r}"
+        if component.name in self._components:
+            raise UsageError(
+                f"{where}: the name is taken by {self._components[component.name].builder.__module__}; choose another"
+            )
+        for name, parameter in inspect.signature(component.builder).parameters.items():
+            if parameter.kind is parameter.KEYWORD_ONLY and parameter.annotation is parameter.empty:
+                raise UsageError(
+                    f"{where}: the param {name!r} has no annotation; write {name}: float, or the like"
+                )
+        if "name" in component.params:
+            raise UsageError(
+                f"{where}: a param cannot be called 'name', which names the component; rename it"
+            )
+        try:
+            inspect.signature(component.builder).bind_partial(*self.hands_over)
+        except TypeError:
+            takes = ", ".join(self.hands_over)
+            raise UsageError(f"{where}: a {self.kind} takes ({takes}) and, after a *, its params") from None
+
+
+def describe(schema: Mapping[str, Any]) -> str:
+    """Say in words what a JSON Schema takes: `number > 0`, `list of whole number > 0`, `relu | tanh`."""
+    if "anyOf" in schema:
+        return " or ".join(describe(option) for option in schema["anyOf"])
+    if "enum" in schema:
+        return " | ".join(map(str, schema["enum"]))
+    if "const" in schema:
+        return str(schema["const"])
+    if schema.get("type") == "array":
+        return f"list of {describe(schema.get('items', {}))}"
+    words = {"integer": "whole number", "number": "number", "boolean": "true | false", "string": "text"}
+    limits = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
+    bounds = [f"{sign} {schema[key]:g}" for key, sign in limits.items() if key in schema]
+    return " ".join(
+        [words.get(schema.get("type", ""), schema.get("type", "anything")), " and ".join(bounds)]
+    ).rstrip()
+
+
+def write(value: object) -> str:
+    """Write a default as YAML would have it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _component_error(problems: list[dict[str, Any]]) -> PydanticCustomError:
+    return PydanticCustomError("component", "the component is wrong", {"problems": problems})

@@ -1,0 +1,276 @@
+"""Run folders: naming, locking, provenance, listing, removal.
+
+runs/<name>_001/          made at once with its number, never used twice
+checkpoints/<name>_001/   the checkpoints of that run
+checkpoints/latest        the path of the newest checkpoint
+"""
+
+import fcntl
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from linreg.documents import flatten, read_yaml
+from linreg.errors import StorageError, UsageError
+from linreg.storage import replace_file, translated_errors
+
+FINISHED = ("finished", "early_stopped")
+
+
+@dataclass
+class Run:
+    """A run that this process holds: nobody else can write to it, or remove it, until it is let go."""
+
+    folder: Path
+    checkpoints: Path
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name of the run, which is that of its folders."""
+        return self.folder.name
+
+    @property
+    def last(self) -> Path:
+        """The path of its newest checkpoint."""
+        return self.checkpoints / "last.pth"
+
+    def write_info(self, **changes: Any) -> None:
+        """Write run.json anew, with changes."""
+        self.info |= changes
+        replace_file(self.folder / "run.json", json.dumps(self.info, indent=2) + "\n")
+
+    def publish(self) -> None:
+        """Make this run's last.pth the one that `predict` takes without being told."""
+        replace_file(self.checkpoints.parent / "latest", f"{self.last}\n")
+
+
+@contextmanager
+def create(name: str, runs: Path, checkpoints: Path) -> Iterator[Run]:
+    """Make, and hold, the run `<name>_<next free number>`. Raises StorageError."""
+    with translated_errors(runs):
+        runs.mkdir(parents=True, exist_ok=True)
+    with translated_errors(checkpoints):
+        checkpoints.mkdir(parents=True, exist_ok=True)
+    number = 1 + max(_numbers(name, runs) | _numbers(name, checkpoints), default=0)
+    while True:
+        folder = runs / f"{name}_{number:03}"
+        with translated_errors(folder):
+            try:
+                folder.mkdir()
+            except FileExistsError:  # another process was faster
+                number += 1
+                continue
+        break
+    run = Run(
+        folder, checkpoints / folder.name, {"name": folder.name, "id": uuid.uuid4().hex, "sessions": []}
+    )
+    with _held(folder):
+        try:
+            with translated_errors(run.checkpoints):
+                run.checkpoints.mkdir(exist_ok=True)
+        except StorageError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        yield run
+
+
+@contextmanager
+def hold(name: str, runs: Path, checkpoints: Path) -> Iterator[Run]:
+    """Hold a run that is there. Raises UsageError if it is not, StorageError if another process holds it."""
+    folder = _existing(name, runs)
+    with _held(folder):
+        run = Run(folder, checkpoints / name, read_info(folder))
+        with translated_errors(run.checkpoints):
+            run.checkpoints.mkdir(parents=True, exist_ok=True)
+        yield run
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """Read run.json; empty where there is none that can be read."""
+    try:
+        info = json.loads((folder / "run.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return info if isinstance(info, dict) else {}
+
+
+def summaries(runs: Path, checkpoints: Path) -> list[dict[str, Any]]:
+    """Say of every run, the oldest first, how it stands."""
+    folders = (
+        [folder for folder in runs.iterdir() if (folder / "run.json").is_file()] if runs.is_dir() else []
+    )
+    return sorted(
+        (_summary(folder, checkpoints) for folder in folders), key=lambda found: found["started"] or ""
+    )
+
+
+def compare(a: str, b: str, runs: Path, checkpoints: Path) -> list[dict[str, Any]]:
+    """Lay two runs side by side: how they stand, then every setting in which their specs differ. Raises UsageError
+    if one is not there."""
+    folders = [_existing(name, runs) for name in (a, b)]
+    stands = [_summary(folder, checkpoints) for folder in folders]
+    specs = [_read_spec(folder) for folder in folders]
+    rows = [
+        {"": key, a: stands[0][key], b: stands[1][key]} for key in ("outcome", "epochs", "loss", "val_loss")
+    ]
+    keys = dict.fromkeys([*specs[0], *specs[1]])
+    return rows + [
+        {"": key, a: specs[0].get(key), b: specs[1].get(key)}
+        for key in keys
+        if specs[0].get(key) != specs[1].get(key)
+    ]
+
+
+def _read_spec(folder: Path) -> dict[str, Any]:
+    return flatten(read_yaml((folder / "spec.yaml").read_bytes(), str(folder / "spec.yaml")).value)
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Read the records of metrics.jsonl; a last line that was cut off is passed over."""
+    try:
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+    except OSError:
+        return []
+    records = []
+    for line in lines:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+def remove(name: str, runs: Path, checkpoints: Path) -> None:
+    """Remove a run: its folder and its checkpoints. Raises UsageError if it is not there, StorageError if it is
+    in use."""
+    folder = _existing(name, runs)
+    with _held(folder), translated_errors(folder):
+        if (checkpoints / name).is_dir():
+            shutil.rmtree(checkpoints / name)
+        shutil.rmtree(folder)
+    if (latest := latest_checkpoint(checkpoints)) is not None and latest.parent.name == name:
+        left = sorted(checkpoints.glob("*/last.pth"), key=lambda path: path.stat().st_mtime)
+        if left:
+            replace_file(checkpoints / "latest", f"{left[-1]}\n")
+        else:
+            (checkpoints / "latest").unlink()
+
+
+def latest_checkpoint(checkpoints: Path) -> Path | None:
+    """The checkpoint that `checkpoints/latest` names, wherever the folder has been moved to; None without one."""
+    try:
+        text = (checkpoints / "latest").read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return checkpoints.joinpath(*Path(text).parts[-2:]) if text else None
+
+
+def last_run(name: str, runs: Path) -> str | None:
+    """The name of the newest run of an experiment; None without one."""
+    numbers = _numbers(name, runs)
+    return f"{name}_{max(numbers):03}" if numbers else None
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Say what the exactness of a resumed run hangs on."""
+    return {
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the working directory, with `+` where files differ from it; None outside a repository."""
+    if not any((parent / ".git").exists() for parent in [Path.cwd(), *Path.cwd().parents]):
+        return None
+    try:
+        git = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+        found = subprocess.run(git, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
+
+
+def now() -> str:
+    """The time, in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def command_line() -> list[str]:
+    """The command that this process was started with."""
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]
+
+
+def _existing(name: str, runs: Path) -> Path:
+    folder = runs / name
+    if not name or Path(name).name != name or not (folder / "run.json").is_file():
+        raise UsageError(f"{folder}: no such run; linreg runs lists those there are")
+    return folder
+
+
+def _numbers(name: str, folder: Path) -> set[int]:
+    pattern = re.compile(re.escape(name) + r"_([0-9]{3,})")
+    found = (pattern.fullmatch(entry.name) for entry in folder.iterdir()) if folder.is_dir() else ()
+    return {int(match[1]) for match in found if match}
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder; the system lets it go if the process dies."""
+    with translated_errors(folder):
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(f"{folder}: in use by another process; wait for it, or stop it") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _in_use(folder: Path) -> bool:
+    try:
+        with _held(folder):
+            return False
+    except StorageError:
+        return True
+
+
+def _summary(folder: Path, checkpoints: Path) -> dict[str, Any]:
+    info = read_info(folder)
+    sessions = info.get("sessions") or [{}]
+    records = read_metrics(folder)
+    outcome = info.get("outcome", "interrupted")
+    if outcome == "running" and not _in_use(folder):
+        outcome = "interrupted"  # killed: it could not say so itself
+    last = checkpoints / folder.name / "last.pth"
+    return {
+        "run": folder.name,
+        "outcome": outcome,
+        "epochs": len(records),
+        "loss": records[-1]["loss"] if records else None,
+        "val_loss": records[-1]["val_loss"] if records else None,
+        "started": sessions[0].get("started"),
+        "checkpoint": str(last) if last.is_file() else None,
+    }

@@ -1,0 +1,59 @@
+"""The textbook's step functions: functions that make the function called for each mini-batch."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn, optim
+
+StepFn = Callable[[torch.Tensor, torch.Tensor], float]
+LossFn = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def make_train_step_fn(
+    model: nn.Module,
+    loss_fn: LossFn,
+    optimizer: optim.Optimizer,
+    *,
+    clip_grad_norm: float | None = None,
+    after_step: Callable[[], None] | None = None,
+) -> StepFn:
+    """Make the function that takes one training step on x (N, n_features), y (N, n_targets) and returns its loss.
+
+    clip_grad_norm: the largest 2-norm of the whole gradient, longer ones are scaled down to it; after_step: called
+    last, as a scheduler that moves at every step has to be.
+    """
+
+    def perform_train_step_fn(x: torch.Tensor, y: torch.Tensor) -> float:
+        model.train()
+
+        # Step 1: predictions - forward pass
+        yhat = model(x)
+        # Step 2: the loss
+        loss = loss_fn(yhat, y)
+        # Step 3: gradients of the loss with respect to every parameter
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        if clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip_grad_norm)
+        # Step 4: new parameters, from the gradients and the learning rate
+        optimizer.step()
+        optimizer.zero_grad()
+        if after_step is not None:
+            after_step()
+
+        return loss.item()
+
+    return perform_train_step_fn
+
+
+def make_val_step_fn(model: nn.Module, loss_fn: LossFn) -> StepFn:
+    """Make the function that returns the loss of x (N, n_features), y (N, n_targets) in evaluation mode."""
+
+    def perform_val_step_fn(x: torch.Tensor, y: torch.Tensor) -> float:
+        model.eval()
+
+        yhat = model(x)
+        loss = loss_fn(yhat, y)
+        # no gradients, no new parameters: validation only looks
+        return loss.item()
+
+    return perform_val_step_fn

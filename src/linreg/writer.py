@@ -1,0 +1,155 @@
+"""All that TensorBoard and metrics.jsonl see. Nothing written here moves a number of the training."""
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from linreg.storage import replace_file, translated_errors
+
+log = logging.getLogger("linreg")
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One line of metrics.jsonl: an epoch counted from 0, its losses, and the learning rate as it ended."""
+
+    epoch: int
+    loss: float
+    val_loss: float | None
+    lr: float
+
+    def to_json(self) -> str:
+        """Write the record as a line of JSON; the numbers read back as the same."""
+        return json.dumps(asdict(self)) + "\n"
+
+
+class RunWriter:
+    """Writes one run's folder: metrics.jsonl and TensorBoard's event files."""
+
+    def __init__(self, folder: Path, *, histograms: int = 0) -> None:
+        self.folder = folder
+        self.histograms = histograms
+        from torch.utils.tensorboard import SummaryWriter  # only those who write pay for it
+
+        self.board = SummaryWriter(str(folder))
+        self.metrics = (folder / "metrics.jsonl").open("a")
+
+    def write(self, record: EpochRecord, model: nn.Module) -> None:
+        """Write what an epoch came to."""
+        with translated_errors(self.folder):
+            self.metrics.write(record.to_json())
+            self.metrics.flush()
+            self.write_scalars(record)
+            if self.histograms and (record.epoch + 1) % self.histograms == 0:
+                for name, parameter in model.named_parameters():
+                    self.board.add_histogram(name, parameter.detach(), record.epoch)
+
+    def write_scalars(self, record: EpochRecord) -> None:
+        """Send the losses to one chart, and the learning rate to another."""
+        losses = {"training": record.loss}
+        if record.val_loss is not None:
+            losses["validation"] = record.val_loss
+        self.board.add_scalars("loss", losses, record.epoch)
+        self.board.add_scalar("learning_rate", record.lr, record.epoch)
+
+    def write_spec(self, text: str) -> None:
+        """Send the spec, as text."""
+        self.board.add_text("spec", f"```yaml\n{text}```")
+
+    def write_graph(self, model: nn.Module, x: torch.Tensor) -> None:
+        """Send the model's graph, traced on inputs x (N, n_features). A model that cannot be traced is trained all
+        the same, with a warning."""
+        was_training = model.training
+        model.eval()
+        try:
+            # Tracing draws random numbers, warns, and prints what it could not do.
+            with (
+                torch.random.fork_rng(),
+                warnings.catch_warnings(),
+                contextlib.redirect_stdout(io.StringIO()),
+            ):
+                warnings.simplefilter("ignore")
+                self.board.add_graph(model, x)
+        except (RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            log.warning("the model's graph is not shown: %s; writer.graph=false leaves it out", reason)
+        finally:
+            model.train(was_training)
+
+    def write_hparams(self, hparams: Mapping[str, Any], metrics: Sequence[str]) -> None:
+        """Send the hyperparameters and the names of the final metrics, without the extra run that `add_hparams` makes."""
+        from torch.utils.tensorboard.summary import hparams as summaries
+
+        plain = {
+            key: value if isinstance(value, bool | int | float | str) else str(value)
+            for key, value in hparams.items()
+        }
+        for summary in summaries(plain, dict.fromkeys(metrics)):
+            self.board.file_writer.add_summary(summary)
+
+    def write_final(self, metrics: Mapping[str, float], epoch: int) -> None:
+        """Send the final metrics, which stand beside the hyperparameters."""
+        for name, value in metrics.items():
+            self.board.add_scalar(name, value, epoch)
+
+    def flush(self) -> None:
+        """Bring all that was written so far to the files."""
+        with translated_errors(self.folder):
+            self.board.flush()
+            self.metrics.flush()
+
+    def close(self) -> None:
+        """Flush and close."""
+        with translated_errors(self.folder):
+            self.board.close()
+            self.metrics.close()
+
+
+@contextlib.contextmanager
+def open_writer(
+    folder: Path, records: Sequence[EpochRecord] = (), *, histograms: int = 0
+) -> Iterator[RunWriter]:
+    """Open the writer of a run whose first epochs are `records`.
+
+    What the folder held beyond them, an interrupted session's, is dropped: metrics.jsonl and the event files are
+    written anew, so that every reader of them agrees.
+    """
+    old_files = sorted(folder.rglob("events.out.tfevents.*"))
+    old_histograms = _histograms(old_files, len(records)) if histograms else []
+    with translated_errors(folder):
+        if records or (folder / "metrics.jsonl").exists():
+            replace_file(folder / "metrics.jsonl", "".join(record.to_json() for record in records))
+        writer = RunWriter(folder, histograms=histograms)
+    try:
+        for record in records:
+            writer.write_scalars(record)
+        for event in old_histograms:
+            writer.board.file_writer.event_writer.add_event(event)
+        writer.flush()
+        with translated_errors(folder):
+            for file in old_files:
+                file.unlink()
+        yield writer
+    finally:
+        writer.close()
+
+
+def _histograms(files: Sequence[Path], epochs: int) -> list[Any]:
+    """Read the events with histograms of the first epochs; the scalars come from the records."""
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+    events = [event for file in files for event in LegacyEventFileLoader(str(file)).Load()]
+    return [
+        event
+        for event in events
+        if event.step < epochs and any(value.HasField("histo") for value in event.summary.value)
+    ]
