@@ -107,11 +107,7 @@ def load(path: str | Path) -> Checkpoint:
     content = _unpickle(path, _verified(path, _read(path)))
     if not isinstance(content, Mapping) or content.get("format") != FORMAT:
         textbook = isinstance(content, Mapping) and "model_state_dict" in content
-        what = (
-            "a state without a spec, as the textbook saves it"
-            if textbook
-            else "a PyTorch file of another kind"
-        )
+        what = "a state without a spec, as the textbook saves it" if textbook else "a PyTorch file of another kind"
         raise CheckpointError(f"{path}: {what}; name a checkpoint that linreg train wrote")
     if content.get("version") != VERSION:
         raise CheckpointError(
@@ -164,9 +160,7 @@ def _read(path: Path) -> bytes:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint; linreg runs lists those there are") from None
     except IsADirectoryError:
-        raise CheckpointError(
-            f"{path}: a folder; name a checkpoint in it, such as {path / 'last.pth'}"
-        ) from None
+        raise CheckpointError(f"{path}: a folder; name a checkpoint in it, such as {path / 'last.pth'}") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
 
@@ -182,9 +176,7 @@ def _verified(path: Path, content: bytes) -> bytes:
     except Exception as error:  # of a damaged archive zipfile raises a dozen kinds
         raise CheckpointError(f"{path}: damaged: {error}; use another checkpoint of the run") from None
     if damaged is not None:
-        raise CheckpointError(
-            f"{path}: damaged: the checksum of {damaged} is wrong; use another checkpoint of the run"
-        )
+        raise CheckpointError(f"{path}: damaged: the checksum of {damaged} is wrong; use another checkpoint of the run")
     return content
 
 

@@ -33,9 +33,7 @@ class Samples:
     def __post_init__(self) -> None:
         for field, letter, array in (("feature_names", "x", self.x), ("target_names", "y", self.y)):
             width = array.shape[1] if array.ndim == 2 else 0
-            names = getattr(self, field) or (
-                [letter] if width == 1 else [f"{letter}{i + 1}" for i in range(width)]
-            )
+            names = getattr(self, field) or ([letter] if width == 1 else [f"{letter}{i + 1}" for i in range(width)])
             object.__setattr__(self, field, tuple(names))
 
 

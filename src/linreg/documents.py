@@ -96,7 +96,17 @@ def read_yaml(text: str | bytes, file: str, *, places: bool = True) -> Document:
     return _Reader(file, places).read(text)
 
 
-def _place(file: str, mark: yaml.Mark | None, places: bool) -> str:
+def _decode(text: bytes, file: str) -> str:
+    try:
+        return text.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = text.count(b"\n", 0, error.start) + 1
+        column = error.start - text.rfind(b"\n", 0, error.start)
+        what = f"byte {text[error.start]:#04x} is not UTF-8; save the file as UTF-8"
+        raise SpecError([f"{file}:{line}:{column}: {what}"]) from None
+
+
+def _place(file: str, mark: Any, places: bool) -> str:
     return f"{file}:{mark.line + 1}:{mark.column + 1}" if places and mark else file
 
 
@@ -134,15 +144,13 @@ class _Reader:
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
                 if self.document.places:
-                    self._refuse(
-                        event.start_mark, "a second document; a spec is one document, remove the ---"
-                    )
+                    self._refuse(event.start_mark, "a second document; a spec is one document, remove the ---")
                     return
                 self.document.value = self._read_value(next(events), events, ())
                 if self.problems:
                     return
 
-    def _read_value(self, event: yaml.Event, events: Iterator[yaml.Event], path: Path) -> Any:
+    def _read_value(self, event: Any, events: Iterator[yaml.Event], path: Path) -> Any:
         if isinstance(event, yaml.AliasEvent):
             self._refuse(event.start_mark, f"the alias *{event.anchor} is not allowed; write the value out")
             return None
@@ -151,9 +159,7 @@ class _Reader:
         if event.tag is not None:
             self._refuse(event.start_mark, f"the tag {event.tag} is not allowed; write plain values")
         if len(path) > MAX_DEPTH:
-            raise yaml.MarkedYAMLError(
-                problem=f"nested deeper than {MAX_DEPTH} levels", problem_mark=event.start_mark
-            )
+            raise yaml.MarkedYAMLError(problem=f"nested deeper than {MAX_DEPTH} levels", problem_mark=event.start_mark)
         self.document.places[path] = self._place(event.start_mark)
         if isinstance(event, yaml.MappingStartEvent):
             return self._read_mapping(events, path)
@@ -186,16 +192,14 @@ class _Reader:
         if event.style is not None:  # quoted, literal or folded
             return event.value
         if (_INT.match(event.value) or _FLOAT.match(event.value)) and len(event.value) > MAX_DIGITS:
-            self._refuse(
-                event.start_mark, f"a number of {len(event.value)} digits; at most {MAX_DIGITS} are read"
-            )
+            self._refuse(event.start_mark, f"a number of {len(event.value)} digits; at most {MAX_DIGITS} are read")
             return None
         return resolve(event.value)
 
-    def _place(self, mark: yaml.Mark | None) -> str:
+    def _place(self, mark: Any) -> str:
         return _place(self.document.file, mark, self.with_places)
 
-    def _refuse(self, mark: yaml.Mark | None, what: str) -> None:
+    def _refuse(self, mark: Any, what: str) -> None:
         self.problems.append(f"{self._place(mark)}: {what}")
 
 
@@ -242,9 +246,7 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 
 def write_yaml(value: Mapping[str, Any] | Sequence[Any]) -> str:
     """Write plain values as YAML that `read_yaml`, and any other reader of YAML, reads back as the same."""
-    return yaml.dump(
-        value, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True
-    )
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

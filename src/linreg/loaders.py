@@ -41,19 +41,13 @@ def dataset_of(samples: object, dtype: torch.dtype, *, where: str = "data.source
         rows, columns = np.nonzero(~np.isfinite(array))
         if len(rows):
             value = array[rows[0], columns[0]]
-            raise DataError(
-                f"{where}: {name}[{rows[0]}, {columns[0]}] is {value}; every value must be finite"
-            )
+            raise DataError(f"{where}: {name}[{rows[0]}, {columns[0]}] is {value}; every value must be finite")
     if len(samples.x) != len(samples.y):
-        raise DataError(
-            f"{where}: {len(samples.x)} rows of x but {len(samples.y)} of y; each point needs both"
-        )
+        raise DataError(f"{where}: {len(samples.x)} rows of x but {len(samples.y)} of y; each point needs both")
     return CustomDataset(*(torch.from_numpy(array).to(dtype) for array in (samples.x, samples.y)))
 
 
-def split(
-    dataset: Dataset[Point], *, train_ratio: float, seed: int
-) -> tuple[Subset[Point], Subset[Point] | None]:
+def split(dataset: Dataset[Point], *, train_ratio: float, seed: int) -> tuple[Subset[Point], Subset[Point] | None]:
     """Divide a dataset at random into a training and a validation part, as `random_split` does after
     `torch.manual_seed(seed)`. With a train_ratio of 1 there is no validation part; too few points for the ratio
     are a DataError."""
@@ -81,9 +75,7 @@ class ShuffleSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         seed = int(torch.empty((), dtype=torch.int64).random_(generator=self.generator).item())
-        yield from torch.randperm(
-            len(self.data_source), generator=torch.Generator().manual_seed(seed)
-        ).tolist()
+        yield from torch.randperm(len(self.data_source), generator=torch.Generator().manual_seed(seed)).tolist()
 
     def __len__(self) -> int:
         return len(self.data_source)

@@ -32,9 +32,7 @@ def plot_losses(
             marker=marker,
         )
     for position, epoch in enumerate(resumed_at):
-        axes.axvline(
-            epoch - 0.5, color="0.6", linewidth=1, linestyle=":", label="" if position else "resumed"
-        )
+        axes.axvline(epoch - 0.5, color="0.6", linewidth=1, linestyle=":", label="" if position else "resumed")
     if any(loss > 0 for loss in losses):
         axes.set_yscale("log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

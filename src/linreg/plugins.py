@@ -31,16 +31,12 @@ def load_plugins(paths: Iterable[Path]) -> None:
         except Exception as error:  # whatever somebody else's code raises
             del sys.modules[name]
             line = _line_in(path, error)
-            raise UsageError(
-                f"--plugin {path}{line}: {type(error).__name__}: {error}; mend the plugin"
-            ) from error
+            raise UsageError(f"--plugin {path}{line}: {type(error).__name__}: {error}; mend the plugin") from error
 
 
 def _line_in(path: Path, error: Exception) -> str:
     lines = [
-        frame.lineno
-        for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).name == path.name
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).name == path.name
     ]
     if isinstance(error, SyntaxError):
         lines.append(error.lineno)

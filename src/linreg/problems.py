@@ -92,7 +92,9 @@ def _what(document: Document, path: Path, problems: list[Error], model: type[Bas
             noun = f"param of {component.kind} {component.name}" if component else "key"
             return f"unknown {noun}, met {show(value)}; {_suggest_key(document, path, known)}"
         case "missing" if component:
-            return f"missing; {component.kind} {component.name} needs it: {component.described()[str(path[-1])]['type']}"
+            return (
+                f"missing; {component.kind} {component.name} needs it: {component.described()[str(path[-1])]['type']}"
+            )
         case "missing":
             return f"missing; add it: {_fields(model, path[:-1])[str(path[-1])]}"
         case "missing_name":
@@ -120,9 +122,7 @@ def _fields(model: type[BaseModel], path: Path) -> dict[str, str]:
     for step in path:
         annotation = model.model_fields[str(step)].annotation
         options = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(
-            option for option in options if isinstance(option, type) and issubclass(option, BaseModel)
-        )
+        model = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
     return {name: field.description or "" for name, field in model.model_fields.items()}
 
 
@@ -173,9 +173,7 @@ def _remedy(problems: list[Error], value: object) -> str:
             return f"; write {{name: {value}}}"
         for problem in problems:
             if problem["type"] == "literal_error":
-                near = suggest(
-                    value, problem["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
-                )
+                near = suggest(value, problem["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", "))
                 return f"; {near}" if near.startswith("did") else ""
     if types & {"string_type", "string_pattern_mismatch"} and isinstance(value, int | float | bool):
         return "; put it in quotes"

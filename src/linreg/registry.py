@@ -82,8 +82,7 @@ class Component:
         """The pydantic model of the params."""
         # Under an alias, so that a param may be called what a pydantic model has as a method.
         fields = {
-            f"param_{name}": (type_, Field(default, alias=name))
-            for name, (type_, default) in self.params.items()
+            f"param_{name}": (type_, Field(default, alias=name)) for name, (type_, default) in self.params.items()
         }
         return create_model(f"{self.kind} {self.name}", __config__=STRICT, **fields)  # type: ignore[call-overload, no-any-return]  # the stubs cannot say **fields
 
@@ -100,9 +99,7 @@ class Component:
 
     def to_dict(self) -> dict[str, Any]:
         """Give the component in plain values."""
-        params = {
-            name: {**said, "required": self.params[name][1] is ...} for name, said in self.described().items()
-        }
+        params = {name: {**said, "required": self.params[name][1] is ...} for name, said in self.described().items()}
         return {"kind": self.kind, "name": self.name, "summary": self.summary, "params": params}
 
     @property
@@ -166,9 +163,7 @@ class Registry:
             checked = self._components[name].schema.model_validate(params)
         except ValidationError as error:
             context = {"component": self._components[name]}
-            problems = [
-                {**problem, "ctx": {**problem.get("ctx", {}), **context}} for problem in error.errors()
-            ]
+            problems = [{**problem, "ctx": {**problem.get("ctx", {}), **context}} for problem in error.errors()]
             raise _component_error(problems) from None
         return ComponentSpec(name, checked.model_dump(by_alias=True))
 
@@ -208,13 +203,9 @@ class Registry:
             )
         for name, parameter in inspect.signature(component.builder).parameters.items():
             if parameter.kind is parameter.KEYWORD_ONLY and parameter.annotation is parameter.empty:
-                raise UsageError(
-                    f"{where}: the param {name!r} has no annotation; write {name}: float, or the like"
-                )
+                raise UsageError(f"{where}: the param {name!r} has no annotation; write {name}: float, or the like")
         if "name" in component.params:
-            raise UsageError(
-                f"{where}: a param cannot be called 'name', which names the component; rename it"
-            )
+            raise UsageError(f"{where}: a param cannot be called 'name', which names the component; rename it")
         try:
             inspect.signature(component.builder).bind_partial(*self.hands_over)
         except TypeError:
@@ -235,9 +226,7 @@ def describe(schema: Mapping[str, Any]) -> str:
     words = {"integer": "whole number", "number": "number", "boolean": "true | false", "string": "text"}
     limits = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
     bounds = [f"{sign} {schema[key]:g}" for key, sign in limits.items() if key in schema]
-    return " ".join(
-        [words.get(schema.get("type", ""), schema.get("type", "anything")), " and ".join(bounds)]
-    ).rstrip()
+    return " ".join([words.get(schema.get("type", ""), schema.get("type", "anything")), " and ".join(bounds)]).rstrip()
 
 
 def write(value: object) -> str:

@@ -76,9 +76,7 @@ def create(name: str, runs: Path, checkpoints: Path) -> Iterator[Run]:
                 number += 1
                 continue
         break
-    run = Run(
-        folder, checkpoints / folder.name, {"name": folder.name, "id": uuid.uuid4().hex, "sessions": []}
-    )
+    run = Run(folder, checkpoints / folder.name, {"name": folder.name, "id": uuid.uuid4().hex, "sessions": []})
     with _held(folder):
         try:
             with translated_errors(run.checkpoints):
@@ -111,12 +109,8 @@ def read_info(folder: Path) -> dict[str, Any]:
 
 def summaries(runs: Path, checkpoints: Path) -> list[dict[str, Any]]:
     """Say of every run, the oldest first, how it stands."""
-    folders = (
-        [folder for folder in runs.iterdir() if (folder / "run.json").is_file()] if runs.is_dir() else []
-    )
-    return sorted(
-        (_summary(folder, checkpoints) for folder in folders), key=lambda found: found["started"] or ""
-    )
+    folders = [folder for folder in runs.iterdir() if (folder / "run.json").is_file()] if runs.is_dir() else []
+    return sorted((_summary(folder, checkpoints) for folder in folders), key=lambda found: found["started"] or "")
 
 
 def compare(a: str, b: str, runs: Path, checkpoints: Path) -> list[dict[str, Any]]:
@@ -125,14 +119,10 @@ def compare(a: str, b: str, runs: Path, checkpoints: Path) -> list[dict[str, Any
     folders = [_existing(name, runs) for name in (a, b)]
     stands = [_summary(folder, checkpoints) for folder in folders]
     specs = [_read_spec(folder) for folder in folders]
-    rows = [
-        {"": key, a: stands[0][key], b: stands[1][key]} for key in ("outcome", "epochs", "loss", "val_loss")
-    ]
+    rows = [{"": key, a: stands[0][key], b: stands[1][key]} for key in ("outcome", "epochs", "loss", "val_loss")]
     keys = dict.fromkeys([*specs[0], *specs[1]])
     return rows + [
-        {"": key, a: specs[0].get(key), b: specs[1].get(key)}
-        for key in keys
-        if specs[0].get(key) != specs[1].get(key)
+        {"": key, a: specs[0].get(key), b: specs[1].get(key)} for key in keys if specs[0].get(key) != specs[1].get(key)
     ]
 
 

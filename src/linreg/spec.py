@@ -70,18 +70,14 @@ class DataSpec(_Part):
     batch_size: PositiveInt | Literal["full"] = Field(
         16, description="points in a mini-batch; `full` is batch gradient descent, each part in one batch"
     )
-    shuffle: bool = Field(
-        True, description="whether each epoch goes through the training part in a new order"
-    )
+    shuffle: bool = Field(True, description="whether each epoch goes through the training part in a new order")
 
 
 class EarlyStoppingSpec(_Part):
     """When to stop before the last epoch."""
 
     patience: PositiveInt = Field(description="epochs without improvement after which training stops")
-    min_delta: NonNegativeFloat = Field(
-        0.0, description="by how much the loss must fall to count as improved"
-    )
+    min_delta: NonNegativeFloat = Field(0.0, description="by how much the loss must fall to count as improved")
 
 
 class CheckpointSpec(_Part):
@@ -105,9 +101,7 @@ class WriterSpec(_Part):
 
     graph: bool = Field(True, description="the model's graph in TensorBoard")
     hparams: bool = Field(True, description="the hyperparameters in TensorBoard")
-    histograms: NonNegativeInt = Field(
-        0, description="epochs between histograms of the parameters; 0 for none"
-    )
+    histograms: NonNegativeInt = Field(0, description="epochs between histograms of the parameters; 0 for none")
     figures: bool = Field(False, description="the losses as a figure in TensorBoard, too")
     plots: bool = Field(True, description="losses.png in the run's folder")
 
@@ -138,9 +132,7 @@ class ExperimentSpec(_Part):
     )
     clip_grad_norm: PositiveFloat | None = Field(None, description="largest norm of the gradient of a step")
     early_stopping: EarlyStoppingSpec | None = Field(None, description="when to stop before the last epoch")
-    checkpoint: CheckpointSpec = Field(
-        default_factory=CheckpointSpec, description="when to save, what to keep"
-    )
+    checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec, description="when to save, what to keep")
     writer: WriterSpec = Field(default_factory=WriterSpec, description="what TensorBoard and losses.png show")
 
     _document: Document | None = PrivateAttr(None)
@@ -185,16 +177,14 @@ def spec_from_dict(value: Mapping[str, Any], where: str, overrides: Sequence[str
 
 def check_spec(document: Document, overrides: Sequence[str] = ()) -> ExperimentSpec:
     """Check a parsed document, after its overrides. Raises SpecError with every problem."""
-    malformed = []
+    malformed: list[str] = []
     for override in overrides:
         try:
             document.override(override)
         except SpecError as error:
             malformed += error.problems
     if document.value is None and not malformed:
-        raise SpecError(
-            [f"{document.file}: empty; a spec has at least name, epochs, data, model and optimizer"]
-        )
+        raise SpecError([f"{document.file}: empty; a spec has at least name, epochs, data, model and optimizer"])
     try:
         spec = ExperimentSpec.model_validate(document.value)
     except ValidationError as error:

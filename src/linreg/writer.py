@@ -40,7 +40,7 @@ class RunWriter:
         self.histograms = histograms
         from torch.utils.tensorboard import SummaryWriter  # only those who write pay for it
 
-        self.board = SummaryWriter(str(folder))
+        self.board: Any = SummaryWriter(str(folder))
         self.metrics = (folder / "metrics.jsonl").open("a")
 
     def write(self, record: EpochRecord, model: nn.Module) -> None:
@@ -86,12 +86,11 @@ class RunWriter:
             model.train(was_training)
 
     def write_hparams(self, hparams: Mapping[str, Any], metrics: Sequence[str]) -> None:
-        """Send the hyperparameters and the names of the final metrics, without the extra run that `add_hparams` makes."""
+        """Send the hyperparameters and the names of the final metrics; `add_hparams` would make an extra run."""
         from torch.utils.tensorboard.summary import hparams as summaries
 
         plain = {
-            key: value if isinstance(value, bool | int | float | str) else str(value)
-            for key, value in hparams.items()
+            key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in hparams.items()
         }
         for summary in summaries(plain, dict.fromkeys(metrics)):
             self.board.file_writer.add_summary(summary)
@@ -115,9 +114,7 @@ class RunWriter:
 
 
 @contextlib.contextmanager
-def open_writer(
-    folder: Path, records: Sequence[EpochRecord] = (), *, histograms: int = 0
-) -> Iterator[RunWriter]:
+def open_writer(folder: Path, records: Sequence[EpochRecord] = (), *, histograms: int = 0) -> Iterator[RunWriter]:
     """Open the writer of a run whose first epochs are `records`.
 
     What the folder held beyond them, an interrupted session's, is dropped: metrics.jsonl and the event files are

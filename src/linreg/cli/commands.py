@@ -106,9 +106,7 @@ def resume(
 
     show_log(quiet=quiet)
     with stop_on_signals() as stop, open_progress(quiet=quiet) as report:
-        result = experiment.resume(
-            checkpoint, settings, runs=runs, checkpoints=checkpoints, report=report, stop=stop
-        )
+        result = experiment.resume(checkpoint, settings, runs=runs, checkpoints=checkpoints, report=report, stop=stop)
     _print_result(result, stop, json=json, quiet=quiet, places=_places(runs, checkpoints))
     require(expectations, asdict(result))
 
@@ -242,9 +240,7 @@ def inspect(
 def list_(
     kind: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[KIND]", help="source, model, loss, optimizer or scheduler.", show_default=False
-        ),
+        typer.Argument(metavar="[KIND]", help="source, model, loss, optimizer or scheduler.", show_default=False),
     ] = None,
     json: o.Json = False,
     plugin: o.Plugin = None,
@@ -351,9 +347,7 @@ def _load_plugins(plugin: list[Path] | None) -> None:
         load_plugins(plugin)
 
 
-def _load_spec(
-    spec: Path, overrides: list[str] | None, plugin: list[Path] | None, **named: str | None
-) -> Any:
+def _load_spec(spec: Path, overrides: list[str] | None, plugin: list[Path] | None, **named: str | None) -> Any:
     from linreg.spec import load_spec
 
     _load_plugins(plugin)

@@ -4,8 +4,8 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import typer
 from typer.core import TyperCommand
 
 from linreg.errors import UsageError
@@ -22,7 +22,7 @@ class InputsCommand(TyperCommand):
     """A command whose `--inputs` takes every following token that is not an option: the flag is repeated before
     each of them, which the parser understands."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Spread `--inputs A B C` into `--inputs=A --inputs=B --inputs=C`."""
         return super().parse_args(ctx, spread(args))
 

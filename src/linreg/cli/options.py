@@ -8,16 +8,12 @@ import typer
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="A YAML experiment spec.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE ...]", help="Settings to override, as optimizer.lr=0.05.", show_default=False
-    ),
+    typer.Argument(metavar="[KEY=VALUE ...]", help="Settings to override, as optimizer.lr=0.05.", show_default=False),
 ]
 Checkpoint = Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint (.pth).", show_default=False)]
 LatestCheckpoint = Annotated[
     Path | None,
-    typer.Argument(
-        metavar="[CKPT]", help="A checkpoint (.pth); by default the newest one.", show_default=False
-    ),
+    typer.Argument(metavar="[CKPT]", help="A checkpoint (.pth); by default the newest one.", show_default=False),
 ]
 Device = Annotated[
     str | None,
@@ -25,9 +21,7 @@ Device = Annotated[
 ]
 Name = Annotated[
     str | None,
-    typer.Option(
-        "--name", metavar="NAME", help="Name of the experiment and its folders.", show_default=False
-    ),
+    typer.Option("--name", metavar="NAME", help="Name of the experiment and its folders.", show_default=False),
 ]
 Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of the runs.")]
 Checkpoints = Annotated[Path, typer.Option("--checkpoints", metavar="DIR", help="Folder of the checkpoints.")]
@@ -44,9 +38,7 @@ Expect = Annotated[
 ]
 Plugin = Annotated[
     list[Path] | None,
-    typer.Option(
-        "--plugin", metavar="FILE.py", help="Import components of your own; repeatable.", show_default=False
-    ),
+    typer.Option("--plugin", metavar="FILE.py", help="Import components of your own; repeatable.", show_default=False),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

@@ -96,9 +96,7 @@ def _bar() -> Iterator["Report"]:
                 drawn_at = time.monotonic()
                 text = f"{_losses(record)}  {speed:.0f} steps/s  {duration(left)} left"
                 epochs = experiment.spec.epochs
-                progress.update(
-                    task, completed=record.epoch + 1, total=epochs, description=text, visible=True
-                )
+                progress.update(task, completed=record.epoch + 1, total=epochs, description=text, visible=True)
 
         yield report
 
@@ -110,6 +108,7 @@ class StopFlag:
         self.signal: int | None = None
 
     def __call__(self) -> bool:
+        """Say whether a stop was asked for."""
         return self.signal is not None
 
     @property

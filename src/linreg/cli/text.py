@@ -15,7 +15,7 @@ def say(text: str) -> None:
     try:
         print(text, file=sys.stderr, flush=True)
     except (OSError, ValueError):
-        sys.stderr = None  # type: ignore[assignment]  # Python's own word for a closed one
+        sys.stderr = None  # as Python itself has it for a closed one
 
 
 def put(text: str) -> None:
@@ -52,8 +52,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     right = [all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns]
     lines = [
         "  ".join(
-            cell.rjust(width) if r else cell.ljust(width)
-            for cell, width, r in zip(line, widths, right, strict=True)
+            cell.rjust(width) if r else cell.ljust(width) for cell, width, r in zip(line, widths, right, strict=True)
         )
         for line in [list(columns), *cells]
     ]

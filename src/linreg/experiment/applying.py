@@ -53,9 +53,7 @@ def predict(path: str | Path, rows: Sequence[Row], *, device: str = "cpu") -> Pr
     table = np.array([_ordered(row, saved.feature_names) for row in rows], dtype=spec.dtype)
     table = table.reshape(len(rows), saved.n_features)
     model, where = load_model(saved, spec)
-    return Prediction(
-        saved.feature_names, saved.target_names, table, _apply(model, where, torch.from_numpy(table))
-    )
+    return Prediction(saved.feature_names, saved.target_names, table, _apply(model, where, torch.from_numpy(table)))
 
 
 def evaluate(path: str | Path, *, device: str = "cpu") -> Evaluation:
@@ -67,9 +65,7 @@ def evaluate(path: str | Path, *, device: str = "cpu") -> Evaluation:
     samples = DATASETS.build(spec.data.source, where=spec.where("data", "source"))
     dataset = dataset_of(samples, getattr(torch, spec.dtype), where=spec.where("data", "source"))
     if fingerprint(dataset) != saved.data_fingerprint:
-        raise DataError(
-            f"{path}: was trained on other data than data.source gives now; bring the old data back"
-        )
+        raise DataError(f"{path}: was trained on other data than data.source gives now; bring the old data back")
     train_data, val_data = split(dataset, train_ratio=spec.data.split.train_ratio, seed=spec.data.split.seed)
     part = train_data if val_data is None else val_data
     indices = torch.as_tensor(part.indices)
@@ -92,17 +88,13 @@ def load_model(saved: Checkpoint, spec: ExperimentSpec) -> tuple[nn.Module, torc
     """Build the model of a checkpoint, in evaluation mode, and give it with its device. Raises CheckpointError."""
     device = choose_device(spec)
     with torch.random.fork_rng(devices=[]):  # building draws numbers that the state replaces
-        model: nn.Module = MODELS.build(
-            spec.model, saved.n_features, saved.n_targets, where=spec.where("model")
-        )
+        model: nn.Module = MODELS.build(spec.model, saved.n_features, saved.n_targets, where=spec.where("model"))
     model = model.to(device=device, dtype=getattr(torch, spec.dtype))
     try:
         model.load_state_dict(saved.model_state_dict)
     except RuntimeError as error:
         reason = str(error).strip().replace("\n", " ")
-        raise CheckpointError(
-            f"{saved.path}: does not fit the model that its spec builds: {reason}"
-        ) from None
+        raise CheckpointError(f"{saved.path}: does not fit the model that its spec builds: {reason}") from None
     model.eval()  # always use EVAL for fully trained models!
     return model, device
 
@@ -120,16 +112,12 @@ def _ordered(row: Row, names: list[str]) -> list[float]:
     if not isinstance(row, dict):
         if len(row) != len(names):
             met = ",".join(f"{value:g}" for value in row)
-            raise UsageError(
-                f"--inputs {met}: {len(row)} values, and the model takes {wanted}; commas make a row"
-            )
+            raise UsageError(f"--inputs {met}: {len(row)} values, and the model takes {wanted}; commas make a row")
         return list(row)
     unknown = [name for name in row if name not in names]
     missing = [name for name in names if name not in row]
     if unknown or missing:
         met = ",".join(f"{name}={value:g}" for name, value in row.items())
-        what = [f"unknown {', '.join(unknown)}"] * bool(unknown) + [f"missing {', '.join(missing)}"] * bool(
-            missing
-        )
+        what = [f"unknown {', '.join(unknown)}"] * bool(unknown) + [f"missing {', '.join(missing)}"] * bool(missing)
         raise UsageError(f"--inputs {met}: {'; '.join(what)}; the model takes {wanted}")
     return [row[name] for name in names]

@@ -293,9 +293,7 @@ def _epochs(
             out_of_patience(_monitored(record))
 
     try:
-        for losses in fit(
-            train_epoch, val_epoch if parts.val else None, range(len(progress.records), spec.epochs)
-        ):
+        for losses in fit(train_epoch, val_epoch if parts.val else None, range(len(progress.records), spec.epochs)):
             lr = experiment.optimizer.param_groups[0]["lr"]
             record = EpochRecord(losses.epoch, losses.loss, losses.val_loss, float(lr))
             _refuse_divergence(experiment, record, saver)
@@ -365,9 +363,7 @@ class _Saver:
         cost = time.monotonic() - begin
         self.due_at = time.monotonic() + max(SECONDS_BETWEEN_SAVES, cost / SHARE_OF_SAVING)
 
-    def _checkpoint(
-        self, current: dict[str, Any], epochs: int, position: list[float], outcome: str
-    ) -> Checkpoint:
+    def _checkpoint(self, current: dict[str, Any], epochs: int, position: list[float], outcome: str) -> Checkpoint:
         experiment, progress = self.experiment, self.progress
         records = progress.records[:epochs]
         return Checkpoint(
@@ -482,9 +478,7 @@ def _write_start(writer: RunWriter, experiment: Experiment) -> None:
 def _write_end(writer: RunWriter, experiment: Experiment, progress: Progress) -> None:
     last = progress.records[-1]
     if experiment.spec.writer.hparams:
-        writer.write_final(
-            {f"final/{name}": getattr(last, name) for name in _losses_of(experiment)}, last.epoch
-        )
+        writer.write_final({f"final/{name}": getattr(last, name) for name in _losses_of(experiment)}, last.epoch)
     if experiment.spec.writer.figures:
         writer.board.add_figure("losses", _figure(progress), last.epoch)
 
