@@ -85,15 +85,7 @@ def read_yaml(text: str | bytes, file: str, *, places: bool = True) -> Document:
     """Parse one YAML document. Raises SpecError with `file:line:column` (or `file` alone, without `places`)."""
     if len(text) > MAX_BYTES:
         raise SpecError([f"{file}: larger than {MAX_BYTES:,} bytes; a spec is a page of text"])
-    if isinstance(text, bytes):
-        try:
-            text = text.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = text[: error.start].count(b"\n") + 1
-            raise SpecError(
-                [f"{file}:{line}:1: byte {text[error.start]:#04x} is not UTF-8; save it as UTF-8"]
-            ) from None
-    return _Reader(file, places).read(text)
+    return _Reader(file, places).read(_decode(text, file) if isinstance(text, bytes) else text)
 
 
 def _decode(text: bytes, file: str) -> str:
@@ -170,7 +162,7 @@ class _Reader:
             return items
         return self._scalar(event)
 
-    def _read_mapping(self, events: Iterator[yaml.Event], path: Path) -> dict[str, Any]:
+    def _read_mapping(self, events: Iterator[Any], path: Path) -> dict[str, Any]:
         mapping: dict[str, Any] = {}
         while not isinstance(event := next(events), yaml.MappingEndEvent):
             if not isinstance(event, yaml.ScalarEvent):

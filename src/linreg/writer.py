@@ -92,7 +92,7 @@ class RunWriter:
         plain = {
             key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in hparams.items()
         }
-        for summary in summaries(plain, dict.fromkeys(metrics)):
+        for summary in summaries(plain, dict.fromkeys(metrics)):  # type: ignore[no-untyped-call]  # torch leaves it untyped
             self.board.file_writer.add_summary(summary)
 
     def write_final(self, metrics: Mapping[str, float], epoch: int) -> None:
