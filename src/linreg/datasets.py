@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 DATASETS = Registry("source", hands_over=())
 
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,11 @@ def _fields(model: type[BaseModel], path: Path) -> dict[str, str]:
 
 
 def _limit(word: str, key: str) -> Callable[[Error], str]:
-    return lambda error: f"must be {word} {error['ctx'][key]}"
+    return lambda error: f"must be {word} {_plain(error['ctx'][key])}"
+
+
+def _plain(limit: object) -> str:
+    return f"{limit:g}" if isinstance(limit, float) else str(limit)
 
 
 # What a value must be, by the type of pydantic's error.
@@ -177,7 +181,7 @@ def _remedy(problems: list[Error], value: object) -> str:
                 return f"; {near}" if near.startswith("did") else ""
     if types & {"string_type", "string_pattern_mismatch"} and isinstance(value, int | float | bool):
         return "; put it in quotes"
-    if "list_type" in types and isinstance(value, int | float | str):
+    if "list_type" in types and isinstance(value, int | float):
         return f"; write [{value}]"
     return ""
 

@@ -60,9 +60,14 @@ class Component:
     builder: Callable[..., Any]
 
     @property
+    def doc(self) -> str:
+        """The builder's docstring."""
+        return inspect.getdoc(self.builder) or ""
+
+    @property
     def summary(self) -> str:
         """The first line of the builder's docstring."""
-        return (inspect.getdoc(self.builder) or "").partition("\n")[0]
+        return self.doc.partition("\n")[0]
 
     @cached_property
     def params(self) -> dict[str, tuple[Any, Any]]:
@@ -225,8 +230,12 @@ def describe(schema: Mapping[str, Any]) -> str:
         return f"list of {describe(schema.get('items', {}))}"
     words = {"integer": "whole number", "number": "number", "boolean": "true | false", "string": "text"}
     limits = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
-    bounds = [f"{sign} {schema[key]:g}" for key, sign in limits.items() if key in schema]
+    bounds = [f"{sign} {_plain(schema[key])}" for key, sign in limits.items() if key in schema]
     return " ".join([words.get(schema.get("type", ""), schema.get("type", "anything")), " and ".join(bounds)]).rstrip()
+
+
+def _plain(limit: float) -> str:
+    return f"{limit:g}" if isinstance(limit, float) else str(limit)
 
 
 def write(value: object) -> str:

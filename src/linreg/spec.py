@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
-from linreg.datasets import DATASETS
+from linreg.datasets import DATASETS, Seed
 from linreg.documents import MAX_BYTES, Document, read_yaml, write_yaml
 from linreg.errors import SpecError
 from linreg.losses import LOSSES
@@ -31,8 +31,6 @@ from linreg.schedulers import SCHEDULERS
 
 REGISTRIES = {registry.kind: registry for registry in (DATASETS, MODELS, LOSSES, OPTIMIZERS, SCHEDULERS)}
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class _From:
         return core_schema.no_info_plain_validator_function(self.registry.check, serialization=to_dict)
 
     def __get_pydantic_json_schema__(self, schema: object, handler: object) -> dict[str, Any]:
-        return {"$ref": f"#/$defs/{self.registry.kind}"}
+        return {"title": self.registry.kind}  # `json_schema` puts the reference here
 
 
 class _Part(BaseModel):
@@ -198,7 +196,10 @@ def check_spec(document: Document, overrides: Sequence[str] = ()) -> ExperimentS
 def json_schema() -> dict[str, Any]:
     """Make the JSON Schema (draft 2020-12) of a spec, with every registered component in it."""
     schema = ExperimentSpec.model_json_schema()
-    schema["$defs"].update({kind: registry.json_schema() for kind, registry in REGISTRIES.items()})
+    for kind, registry in REGISTRIES.items():
+        owner = schema["$defs"]["DataSpec"] if kind == "source" else schema
+        owner["properties"][kind] = {"$ref": f"#/$defs/{kind}"}
+        schema["$defs"][kind] = registry.json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "linreg experiment"}
 
 

@@ -19,15 +19,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(args=arguments or ["--help"], prog_name="linreg", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except (LinregError, typer.TyperException) as error:
+        caught: BaseException = error
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
         exit_code = error.exit_code
-    except typer.Abort:
-        message, exit_code = "aborted", 130
+    except typer.Abort as error:
+        caught, message, exit_code = error, "aborted", 130
     except SystemExit as stop:  # 1 is Typer's, for a pipe that nobody reads any more
         return 0 if stop.code == 1 else int(stop.code or 0)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        message, exit_code = f"{what}; check the disk and the permissions", 5
+        caught, message, exit_code = error, f"{what}; check the disk and the permissions", 5
     except Exception as error:
         message, exit_code = (
             f"{type(error).__name__}: {error}; a bug of linreg, please report it with --debug",
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "--debug" in arguments:
         import traceback
 
-        say(traceback.format_exc())
+        say("".join(traceback.format_exception(caught)).rstrip())
     for line in message.splitlines():
         say(f"error: {line}")
     return exit_code

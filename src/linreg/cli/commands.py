@@ -10,6 +10,7 @@ from linreg.cli import options as o
 from linreg.cli.expectations import OF_TRAINING, parse_expectations, require
 from linreg.cli.inputs import InputsCommand, parse_rows
 from linreg.cli.progress import StopFlag, open_progress, stop_on_signals
+from linreg.cli.runs import runs_app
 from linreg.cli.text import duration, number, put, put_json, say, show_log, table
 from linreg.errors import CheckpointError, UsageError
 from linreg.version import __version__
@@ -35,6 +36,9 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         put(f"linreg {__version__}")
         raise typer.Exit
+
+
+app.add_typer(runs_app, name="runs", invoke_without_command=True)
 
 
 @app.callback()
@@ -273,70 +277,6 @@ def schema(plugin: o.Plugin = None, debug: o.Debug = False) -> None:
     from linreg.spec import json_schema
 
     put_json(json_schema())
-
-
-runs_app = typer.Typer(
-    help="List the runs, remove some, or compare two.",
-    epilog="Example: linreg runs compare simple_linear_regression_001 simple_linear_regression_002",
-    rich_markup_mode=None,
-)
-app.add_typer(runs_app, name="runs", invoke_without_command=True)
-
-
-@runs_app.callback()
-def list_runs(
-    context: typer.Context,
-    runs: o.Runs = o.RUNS,
-    checkpoints: o.Checkpoints = o.CHECKPOINTS,
-    json: o.Json = False,
-    debug: o.Debug = False,
-) -> None:
-    """List the runs, remove some, or compare two."""
-    if context.invoked_subcommand is not None:
-        return
-    from linreg.runs import summaries
-
-    found = summaries(runs, checkpoints)
-    if json:
-        put_json(found)
-    elif found:
-        put(table(found, list(found[0])))
-    else:
-        say(f"{runs}: no runs yet; linreg train makes one")
-
-
-@runs_app.command("rm", epilog="Example: linreg runs rm simple_linear_regression_001")
-def remove_runs(
-    names: Annotated[list[str], typer.Argument(metavar="NAME ...", help="Runs.", show_default=False)],
-    runs: o.Runs = o.RUNS,
-    checkpoints: o.Checkpoints = o.CHECKPOINTS,
-    debug: o.Debug = False,
-) -> None:
-    """Remove runs: their folders and their checkpoints."""
-    from linreg.runs import remove
-
-    for name in names:
-        remove(name, runs, checkpoints)
-        say(f"removed {name}")
-
-
-@runs_app.command("compare", epilog="Example: linreg runs compare simple_linear_regression_001 smoke_001")
-def compare_runs(
-    a: Annotated[str, typer.Argument(metavar="A", show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", show_default=False)],
-    runs: o.Runs = o.RUNS,
-    checkpoints: o.Checkpoints = o.CHECKPOINTS,
-    json: o.Json = False,
-    debug: o.Debug = False,
-) -> None:
-    """Compare two runs: how they stand, and the settings in which they differ."""
-    from linreg.runs import compare
-
-    rows = compare(a, b, runs, checkpoints)
-    if json:
-        put_json({"runs": [a, b], "differences": rows})
-    else:
-        put(table(rows, ["", a, b]))
 
 
 def _load_plugins(plugin: list[Path] | None) -> None:

@@ -64,9 +64,9 @@ def _lines() -> "Report":
 
     def report(record: "EpochRecord", experiment: "Experiment") -> None:
         nonlocal said_at
+        speed, left = pace.of(record, experiment)
         if time.monotonic() - said_at >= SECONDS_BETWEEN_LINES:
             said_at = time.monotonic()
-            speed, left = pace.of(record, experiment)
             epochs = f"epoch {record.epoch + 1}/{experiment.spec.epochs}"
             say(f"{epochs}  {_losses(record)}  {number(round(speed))} steps/s  {duration(left)} left")
 

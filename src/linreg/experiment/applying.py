@@ -15,7 +15,7 @@ from linreg.checkpoint import Checkpoint, load
 from linreg.datasets import DATASETS
 from linreg.errors import CheckpointError, DataError, UsageError
 from linreg.experiment.building import choose_device
-from linreg.experiment.training import saved_spec
+from linreg.experiment.state import saved_spec
 from linreg.loaders import dataset_of, fingerprint, split
 from linreg.models import MODELS
 from linreg.spec import ExperimentSpec

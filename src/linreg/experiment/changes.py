@@ -39,10 +39,6 @@ class Change:
     verdict: Literal["free", "warned", "refused"]
     why: str
 
-    def __str__(self) -> str:
-        why = f" ({self.why})" if self.why else ""
-        return f"{self.key}: {_show(self.old)} → {_show(self.new)}: {self.verdict}{why}"
-
 
 def changes(old: ExperimentSpec, new: ExperimentSpec) -> list[Change]:
     """List the settings in which two specs differ, with what becomes of each."""
@@ -59,7 +55,23 @@ def refuse(found: list[Change]) -> None:
     """Raise a UsageError if any of the changes cannot be made."""
     refused = [change for change in found if change.verdict == "refused"]
     if refused:
-        raise UsageError("\n".join(f"override {change}" for change in refused))
+        raise UsageError(
+            "\n".join(f"{change.key}: {_show(change.old)} → {_show(change.new)}: {change.why}" for change in refused)
+        )
+
+
+def tabulate(found: list[Change]) -> str:
+    """Lay the changes out as a table: the setting, what it was, what it is, what becomes of it."""
+    rows = [
+        (change.key, _show(change.old), _show(change.new), f"{change.verdict}; {change.why}".removesuffix("; "))
+        for change in found
+    ]
+    rows = [("setting", "was", "is", ""), *rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(
+        "  " + "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip()
+        for row in rows
+    )
 
 
 def _verdict(key: str, old: ExperimentSpec) -> tuple[Literal["free", "warned", "refused"], str]:

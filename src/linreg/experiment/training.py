@@ -6,19 +6,18 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from linreg import plots
-from linreg.checkpoint import Checkpoint, load, save
+from linreg.checkpoint import Checkpoint, load
 from linreg.documents import flatten
-from linreg.errors import CheckpointError, DataError, DivergedError, SpecError, StorageError, UsageError
+from linreg.errors import DataError, DivergedError, StorageError, UsageError
 from linreg.experiment.building import Experiment, build
-from linreg.experiment.changes import changes, refuse
+from linreg.experiment.changes import changes, refuse, tabulate
+from linreg.experiment.state import Progress, Saver, remedy, restore, saved_spec, snapshot
 from linreg.loops import fit, make_improved_fn, make_out_of_patience_fn
 from linreg.runs import (
     FINISHED,
@@ -40,8 +39,6 @@ from linreg.writer import EpochRecord, RunWriter, open_writer
 log = logging.getLogger("linreg")
 
 RUNS, CHECKPOINTS = Path("runs"), Path("checkpoints")
-SECONDS_BETWEEN_SAVES = 1.0
-SHARE_OF_SAVING = 1 / 30  # saving by the clock takes at most this share of the time
 
 Report = Callable[[EpochRecord, Experiment], None]
 
@@ -67,20 +64,6 @@ class Result:
     device: str
     engine: str
     seconds: float
-
-
-@dataclass
-class Progress:
-    """How far a run has come. position: the losses of the batches of the next epoch that are done; loader_state:
-    the state of the loaders' generator as that epoch began."""
-
-    loader_state: torch.Tensor
-    records: list[EpochRecord] = field(default_factory=list)
-    position: list[float] = field(default_factory=list)
-    best: dict[str, Any] | None = None
-    resumed_at: list[int] = field(default_factory=list)
-    planned_epochs: int = 0
-    outcome: str = "running"
 
 
 def train(
@@ -126,8 +109,9 @@ def resume(
         raise UsageError(f"{path}: has {saved.epoch} epochs already; ask for more than that with --epochs")
     found = changes(old, spec)
     refuse(found)
-    for change in found:
-        log.log(logging.WARNING if change.verdict == "warned" else logging.INFO, "changed: %s", change)
+    if found:
+        warned = any(change.verdict == "warned" for change in found)
+        log.log(logging.WARNING if warned else logging.INFO, "changed since the checkpoint:\n%s", tabulate(found))
 
     experiment = build(spec, planned_epochs=saved.planned_epochs)
     _refuse_other_data(saved, experiment)
@@ -168,60 +152,6 @@ def train_or_resume(
     return train(spec, runs=runs, checkpoints=checkpoints, report=report, stop=stop)
 
 
-def saved_spec(saved: Checkpoint, overrides: Sequence[str] = ()) -> ExperimentSpec:
-    """Check the spec in a checkpoint by the rules of any other. Raises CheckpointError."""
-    try:
-        return spec_from_dict(saved.spec, str(saved.path), overrides)
-    except SpecError as error:
-        hint = "; if a plugin registers it, add --plugin FILE.py" if "unknown" in str(error) else ""
-        raise CheckpointError("\n".join(f"{problem}{hint}" for problem in error.problems)) from None
-
-
-def states(experiment: Experiment, loader_state: torch.Tensor) -> dict[str, Any]:
-    """Collect the states that training moves, as the model, optimizer, scheduler and generators now hold them."""
-    schedule = experiment.schedule
-    cuda = experiment.device.type == "cuda"
-    return {
-        "model_state_dict": dict(experiment.model.state_dict()),
-        "optimizer_state_dict": experiment.optimizer.state_dict(),
-        "scheduler_state_dict": schedule.scheduler.state_dict() if schedule else None,
-        "loader_state": loader_state,
-        "rng_state": torch.get_rng_state(),
-        "cuda_rng_state": torch.cuda.get_rng_state(experiment.device) if cuda else None,
-    }
-
-
-def restore(experiment: Experiment, saved: Checkpoint) -> Progress:
-    """Put an experiment that was just built into the state of a checkpoint. Raises CheckpointError if the two do
-    not fit."""
-    try:
-        experiment.model.load_state_dict(saved.model_state_dict)
-        experiment.model.train()  # always use TRAIN for resuming training
-        experiment.optimizer.load_state_dict(_copy(saved.optimizer_state_dict))
-        if experiment.schedule is not None and saved.scheduler_state_dict is not None:
-            experiment.schedule.scheduler.load_state_dict(_copy(saved.scheduler_state_dict))
-        experiment.loaders.generator.set_state(saved.loader_state)
-        torch.set_rng_state(saved.rng_state)
-        if saved.cuda_rng_state is not None and experiment.device.type == "cuda":
-            torch.cuda.set_rng_state(saved.cuda_rng_state, experiment.device)
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).strip().replace("\n", " ")
-        raise CheckpointError(f"{saved.path}: does not fit what its spec builds: {reason}") from None
-    then, here = saved.environment, environment(experiment.device)
-    for key in here:
-        if then.get(key) != here[key]:
-            log.warning("%s was %s and is %s: the last bits may differ", key, then.get(key), here[key])
-    records = zip(range(saved.epoch), saved.loss, saved.val_loss, saved.lr, strict=True)
-    return Progress(
-        loader_state=saved.loader_state,
-        records=[EpochRecord(*record) for record in records],
-        position=list(saved.position),
-        best=saved.best,
-        resumed_at=[*saved.resumed_at, saved.epoch],
-        planned_epochs=saved.planned_epochs,
-    )
-
-
 def _train(
     experiment: Experiment,
     progress: Progress,
@@ -242,7 +172,7 @@ def _train(
         data_fingerprint=experiment.data_fingerprint,
     )
     replace_file(run.folder / "spec.yaml", spec.to_yaml())
-    saver = _Saver(experiment, progress, run)
+    saver = Saver(experiment, progress, run)
     try:
         with open_writer(run.folder, progress.records, histograms=spec.writer.histograms) as writer:
             _write_start(writer, experiment)
@@ -267,7 +197,7 @@ def _train(
 def _epochs(
     experiment: Experiment,
     progress: Progress,
-    saver: "_Saver",
+    saver: Saver,
     writer: RunWriter,
     report: Report | None,
     stop: Callable[[], bool],
@@ -303,7 +233,7 @@ def _epochs(
             progress.position = []
             progress.loader_state = parts.generator.get_state()
             if improved(_monitored(record)) and spec.checkpoint.best:
-                progress.best = _snapshot(experiment, progress)
+                progress.best = snapshot(experiment, progress)
 
             writer.write(record, experiment.model)
             if report:
@@ -323,71 +253,6 @@ def _epochs(
         progress.outcome = "finished"
 
 
-class _Saver:
-    """Knows when a checkpoint is due, and writes it: best.pth, the numbered ones, last.pth."""
-
-    def __init__(self, experiment: Experiment, progress: Progress, run: Run) -> None:
-        self.experiment, self.progress, self.run = experiment, progress, run
-        self.spec = experiment.spec.checkpoint
-        self.due_at = -math.inf
-        self.saved_best: int | None = None
-
-    def is_due(self) -> bool:
-        """Whether this epoch's end is one to save at: by the count of epochs, or by the clock."""
-        if self.spec.every is not None:
-            return len(self.progress.records) % self.spec.every == 0
-        return time.monotonic() >= self.due_at
-
-    def save(self) -> None:
-        """Write what there is to write. No checkpoint ever holds a number that is not finite."""
-        begin = time.monotonic()
-        progress, folder = self.progress, self.run.checkpoints
-        current = states(self.experiment, progress.loader_state)
-        for name, tensor in current["model_state_dict"].items():
-            if not torch.isfinite(tensor).all():
-                epoch = len(progress.records)
-                raise DivergedError(f"epoch {epoch}: {name} is no longer finite; {_remedy(self.experiment)}")
-        best = progress.best
-        if best is not None and best["epoch"] != self.saved_best:
-            self.saved_best = best["epoch"]
-            save(folder / "best.pth", self._checkpoint(best["states"], best["epoch"] + 1, [], "running"))
-        done = len(progress.records)
-        checkpoint = self._checkpoint(current, done, progress.position, progress.outcome)
-        if self.spec.keep and self.spec.every and done % self.spec.every == 0 and not progress.position:
-            save(folder / f"epoch_{done:06}.pth", checkpoint)
-        save(folder / "last.pth", checkpoint)
-        self.run.publish()
-        if self.spec.keep:
-            for old in sorted(folder.glob("epoch_*.pth"))[: -self.spec.keep]:
-                old.unlink()
-        cost = time.monotonic() - begin
-        self.due_at = time.monotonic() + max(SECONDS_BETWEEN_SAVES, cost / SHARE_OF_SAVING)
-
-    def _checkpoint(self, current: dict[str, Any], epochs: int, position: list[float], outcome: str) -> Checkpoint:
-        experiment, progress = self.experiment, self.progress
-        records = progress.records[:epochs]
-        return Checkpoint(
-            **current,
-            epoch=epochs,
-            loss=[record.loss for record in records],
-            val_loss=[record.val_loss for record in records],
-            lr=[record.lr for record in records],
-            spec=experiment.spec.to_dict(),
-            planned_epochs=progress.planned_epochs,
-            n_features=len(experiment.feature_names),
-            n_targets=len(experiment.target_names),
-            feature_names=experiment.feature_names,
-            target_names=experiment.target_names,
-            position=position,
-            best=progress.best,
-            resumed_at=progress.resumed_at,
-            outcome=outcome,
-            run={"name": self.run.name, "id": self.run.info["id"]},
-            data_fingerprint=experiment.data_fingerprint,
-            environment={"linreg": __version__, **environment(experiment.device)},
-        )
-
-
 def _until(stop: Callable[[], bool], batches: Iterable[Any]) -> Iterator[Any]:
     """Hand on batches until a stop is asked for; then leave the loops between two steps."""
     for batch in batches:
@@ -400,33 +265,12 @@ def _monitored(record: EpochRecord) -> float:
     return record.loss if record.val_loss is None else record.val_loss
 
 
-def _snapshot(experiment: Experiment, progress: Progress) -> dict[str, Any]:
-    record = progress.records[-1]
-    current = _copy(states(experiment, progress.loader_state))
-    return {"epoch": record.epoch, "loss": record.loss, "val_loss": record.val_loss, "states": current}
-
-
-def _copy(value: Any) -> Any:
-    """Copy a state: the tensors too, which training would go on changing."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
-    return [_copy(item) for item in value] if isinstance(value, list) else value
-
-
-def _refuse_divergence(experiment: Experiment, record: EpochRecord, saver: _Saver) -> None:
+def _refuse_divergence(experiment: Experiment, record: EpochRecord, saver: Saver) -> None:
     for name, value in (("loss", record.loss), ("val_loss", record.val_loss)):
         if value is not None and not math.isfinite(value):
             last = saver.run.last
             kept = f"; {last} has the last good state" if last.is_file() else ""
-            raise DivergedError(f"epoch {record.epoch}: {name} is {value}; {_remedy(experiment)}{kept}")
-
-
-def _remedy(experiment: Experiment) -> str:
-    lr = experiment.spec.optimizer.params.get("lr")
-    lower = f"lower optimizer.lr (it is {lr})" if lr is not None else "take smaller steps"
-    return f"{lower}, set clip_grad_norm, or bring the inputs to a common scale"
+            raise DivergedError(f"epoch {record.epoch}: {name} is {value}; {remedy(experiment)}{kept}")
 
 
 def _refuse_other_data(saved: Checkpoint, experiment: Experiment) -> None:

@@ -1,0 +1,86 @@
+"""Write docs/spec.md and configs/linreg.schema.json from the code: `make docs`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from linreg.registry import describe, write
+from linreg.spec import REGISTRIES, ExperimentSpec, json_schema
+
+ROOT = Path(__file__).parent.parent
+
+HEAD = """\
+# The experiment spec
+
+Made from the code by `make docs`; a test holds it true. `linreg list` shows the components, `linreg schema` prints
+the JSON Schema, and `linreg check SPEC` the spec with every default filled in.
+
+A component is `{name: ..., its params beside it}`. Numbers and booleans are those of YAML 1.2: `1e-3` is a number,
+`no` is text. `nan` and `inf` are refused everywhere, and so is any key that does not stand here.
+
+## Keys
+"""
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Lay out a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def parts_of(model: type[BaseModel], prefix: str = "") -> list[list[str]]:
+    """Describe every key of a part of the spec, those of the parts within it below their own."""
+    schema = model.model_json_schema()
+    rows = []
+    for name, field in model.model_fields.items():
+        options = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        inner = next((part for part in options if isinstance(part, type) and issubclass(part, BaseModel)), None)
+        optional = type(None) in options
+        kind = "mapping" if inner else key_type(name, schema["properties"][name])
+        if field.is_required():
+            default = "required"
+        elif inner or field.default is PydanticUndefined:
+            default = "none" if optional else "see below" if inner else "{name: mse}"
+        else:
+            default = "none" if field.default is None else f"`{write(field.default)}`"
+        rows.append([f"`{prefix}{name}`", kind, default, field.description or ""])
+        if inner:
+            rows += parts_of(inner, f"{prefix}{name}.")
+    return rows
+
+
+def key_type(name: str, schema: dict[str, Any]) -> str:
+    """Say what a key takes: a component, or what its JSON Schema says."""
+    if name in REGISTRIES:
+        return f"[{name}](#{name})"
+    return describe(schema).replace(" or null", "")
+
+
+def components_of(kind: str) -> str:
+    """Describe every component of a kind."""
+    sections = [f"## {kind}"]
+    for component in REGISTRIES[kind]:
+        sections.append(f"### {kind} `{component.name}`\n\n{component.doc}")
+        if component.params:
+            rows = [[f"`{name}`", said["type"], f"`{said['default']}`"] for name, said in component.described().items()]
+            sections.append(table(["param", "takes", "default"], rows))
+    return "\n\n".join(sections)
+
+
+def page() -> str:
+    """Make docs/spec.md."""
+    keys = table(["key", "takes", "default", ""], parts_of(ExperimentSpec))
+    return "\n".join([HEAD, keys, "", "\n\n".join(components_of(kind) for kind in REGISTRIES), ""])
+
+
+def schema() -> str:
+    """Make configs/linreg.schema.json, which the shipped configs name for editors."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "spec.md").write_text(page())
+    (ROOT / "configs" / "linreg.schema.json").write_text(schema())

@@ -1,0 +1,180 @@
+"""The state of a run: how far it has come, what is saved of it and when, and how it is put back."""
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from linreg.checkpoint import Checkpoint, save
+from linreg.errors import CheckpointError, DivergedError, SpecError
+from linreg.experiment.building import Experiment
+from linreg.runs import Run, environment
+from linreg.spec import ExperimentSpec, spec_from_dict
+from linreg.version import __version__
+from linreg.writer import EpochRecord
+
+log = logging.getLogger("linreg")
+
+SECONDS_BETWEEN_SAVES = 1.0
+SHARE_OF_SAVING = 1 / 30  # saving by the clock takes at most this share of the time
+
+
+@dataclass
+class Progress:
+    """How far a run has come. position: the losses of the batches of the next epoch that are done; loader_state:
+    the state of the loaders' generator as that epoch began."""
+
+    loader_state: torch.Tensor
+    records: list[EpochRecord] = field(default_factory=list)
+    position: list[float] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+    resumed_at: list[int] = field(default_factory=list)
+    planned_epochs: int = 0
+    outcome: str = "running"
+
+
+def saved_spec(saved: Checkpoint, overrides: Sequence[str] = ()) -> ExperimentSpec:
+    """Check the spec in a checkpoint by the rules of any other. Raises CheckpointError."""
+    try:
+        return spec_from_dict(saved.spec, str(saved.path), overrides)
+    except SpecError as error:
+        hint = "; if a plugin registers it, add --plugin FILE.py"
+        problems = [problem + hint * (".name: unknown" in problem) for problem in error.problems]
+        raise CheckpointError("\n".join(problems)) from None
+
+
+def states(experiment: Experiment, loader_state: torch.Tensor) -> dict[str, Any]:
+    """Collect the states that training moves, as the model, optimizer, scheduler and generators now hold them."""
+    schedule = experiment.schedule
+    cuda = experiment.device.type == "cuda"
+    return {
+        "model_state_dict": dict(experiment.model.state_dict()),
+        "optimizer_state_dict": experiment.optimizer.state_dict(),
+        "scheduler_state_dict": schedule.scheduler.state_dict() if schedule else None,
+        "loader_state": loader_state,
+        "rng_state": torch.get_rng_state(),
+        "cuda_rng_state": torch.cuda.get_rng_state(experiment.device) if cuda else None,
+    }
+
+
+def restore(experiment: Experiment, saved: Checkpoint) -> Progress:
+    """Put an experiment that was just built into the state of a checkpoint. Raises CheckpointError if the two do
+    not fit."""
+    try:
+        experiment.model.load_state_dict(saved.model_state_dict)
+        experiment.model.train()  # always use TRAIN for resuming training
+        experiment.optimizer.load_state_dict(_copy(saved.optimizer_state_dict))
+        if experiment.schedule is not None and saved.scheduler_state_dict is not None:
+            experiment.schedule.scheduler.load_state_dict(_copy(saved.scheduler_state_dict))
+        experiment.loaders.generator.set_state(saved.loader_state)
+        torch.set_rng_state(saved.rng_state)
+        if saved.cuda_rng_state is not None and experiment.device.type == "cuda":
+            torch.cuda.set_rng_state(saved.cuda_rng_state, experiment.device)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).strip().replace("\n", " ")
+        raise CheckpointError(f"{saved.path}: does not fit what its spec builds: {reason}") from None
+    then, here = saved.environment, environment(experiment.device)
+    for key in here:
+        if then.get(key) != here[key]:
+            log.warning("%s was %s and is %s: the last bits may differ", key, then.get(key), here[key])
+    records = zip(range(saved.epoch), saved.loss, saved.val_loss, saved.lr, strict=True)
+    return Progress(
+        loader_state=saved.loader_state,
+        records=[EpochRecord(*record) for record in records],
+        position=list(saved.position),
+        best=saved.best,
+        resumed_at=[*saved.resumed_at, saved.epoch],
+        planned_epochs=saved.planned_epochs,
+    )
+
+
+def snapshot(experiment: Experiment, progress: Progress) -> dict[str, Any]:
+    """Keep the states as the last epoch left them, for best.pth."""
+    record = progress.records[-1]
+    current = _copy(states(experiment, progress.loader_state))
+    return {"epoch": record.epoch, "loss": record.loss, "val_loss": record.val_loss, "states": current}
+
+
+def _copy(value: Any) -> Any:
+    """Copy a state: the tensors too, which training would go on changing."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
+
+
+class Saver:
+    """Knows when a checkpoint is due, and writes it: best.pth, the numbered ones, last.pth."""
+
+    def __init__(self, experiment: Experiment, progress: Progress, run: Run) -> None:
+        self.experiment, self.progress, self.run = experiment, progress, run
+        self.spec = experiment.spec.checkpoint
+        self.due_at = -math.inf
+        self.saved_best: int | None = None
+
+    def is_due(self) -> bool:
+        """Whether this epoch's end is one to save at: by the count of epochs, or by the clock."""
+        if self.spec.every is not None:
+            return len(self.progress.records) % self.spec.every == 0
+        return time.monotonic() >= self.due_at
+
+    def save(self) -> None:
+        """Write what there is to write. No checkpoint ever holds a number that is not finite."""
+        begin = time.monotonic()
+        progress, folder = self.progress, self.run.checkpoints
+        current = states(self.experiment, progress.loader_state)
+        for name, tensor in current["model_state_dict"].items():
+            if not torch.isfinite(tensor).all():
+                epoch = len(progress.records)
+                raise DivergedError(f"epoch {epoch}: {name} is no longer finite; {remedy(self.experiment)}")
+        best = progress.best
+        if best is not None and best["epoch"] != self.saved_best:
+            self.saved_best = best["epoch"]
+            save(folder / "best.pth", self._checkpoint(best["states"], best["epoch"] + 1, [], "running"))
+        done = len(progress.records)
+        checkpoint = self._checkpoint(current, done, progress.position, progress.outcome)
+        if self.spec.keep and self.spec.every and done % self.spec.every == 0 and not progress.position:
+            save(folder / f"epoch_{done:06}.pth", checkpoint)
+        save(folder / "last.pth", checkpoint)
+        self.run.publish()
+        if self.spec.keep:
+            for old in sorted(folder.glob("epoch_*.pth"))[: -self.spec.keep]:
+                old.unlink()
+        cost = time.monotonic() - begin
+        self.due_at = time.monotonic() + max(SECONDS_BETWEEN_SAVES, cost / SHARE_OF_SAVING)
+
+    def _checkpoint(self, current: dict[str, Any], epochs: int, position: list[float], outcome: str) -> Checkpoint:
+        experiment, progress = self.experiment, self.progress
+        records = progress.records[:epochs]
+        return Checkpoint(
+            **current,
+            epoch=epochs,
+            loss=[record.loss for record in records],
+            val_loss=[record.val_loss for record in records],
+            lr=[record.lr for record in records],
+            spec=experiment.spec.to_dict(),
+            planned_epochs=progress.planned_epochs,
+            n_features=len(experiment.feature_names),
+            n_targets=len(experiment.target_names),
+            feature_names=experiment.feature_names,
+            target_names=experiment.target_names,
+            position=position,
+            best=progress.best,
+            resumed_at=progress.resumed_at,
+            outcome=outcome,
+            run={"name": self.run.name, "id": self.run.info["id"]},
+            data_fingerprint=experiment.data_fingerprint,
+            environment={"linreg": __version__, **environment(experiment.device)},
+        )
+
+
+def remedy(experiment: Experiment) -> str:
+    """Say what helps against divergence."""
+    lr = experiment.spec.optimizer.params.get("lr")
+    lower = f"lower optimizer.lr (it is {lr})" if lr is not None else "take smaller steps"
+    return f"{lower}, set clip_grad_norm, or bring the inputs to a common scale"

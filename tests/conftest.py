@@ -1,0 +1,91 @@
+"""What many tests share: a folder of their own, a small spec, the command line in this process."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from linreg.checkpoint import Checkpoint
+from linreg.cli import main
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run every test in an empty folder, on a machine that is not CI's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CI", raising=False)
+    return tmp_path
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def linreg(capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Run one command in this process: `linreg("train", "x.yaml")`."""
+
+    def run(*arguments: object) -> Answer:
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return Answer(code, captured.out, captured.err)
+
+    return run
+
+
+def small_spec(**changes: Any) -> dict[str, Any]:
+    """A spec that trains in a moment; changes have `__` for dots: `optimizer__lr=0.01`."""
+    spec: dict[str, Any] = {
+        "name": "small",
+        "epochs": 6,
+        "data": {"source": {"name": "linear", "n_samples": 50}, "batch_size": 16},
+        "model": {"name": "linear"},
+        "optimizer": {"name": "sgd", "lr": 0.1},
+        "writer": {"graph": False, "hparams": False, "plots": False},
+    }
+    for key, value in changes.items():
+        *parents, last = key.split("__")
+        target = spec
+        for parent in parents:
+            target = target.setdefault(parent, {})
+        target[last] = value
+    return spec
+
+
+def write_spec(path: str | Path = "small.yaml", **changes: Any) -> Path:
+    path = Path(path)
+    path.write_text(yaml.safe_dump(small_spec(**changes), sort_keys=False))
+    return path
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two states are equal to the last bit, all the way down."""
+    if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
+        return isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(same(*pair) for pair in zip(a, b, strict=True))
+    return type(a) is type(b) and a == b
+
+
+TRAINED = (
+    "epoch", "loss", "val_loss", "lr", "model_state_dict", "optimizer_state_dict", "scheduler_state_dict",
+    "loader_state", "rng_state", "best", "position", "outcome",
+)  # fmt: skip
+
+
+def differences(a: Checkpoint, b: Checkpoint) -> list[str]:
+    """The parts in which the states of two checkpoints differ."""
+    return [part for part in TRAINED if not same(getattr(a, part), getattr(b, part))]

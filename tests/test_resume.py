@@ -1,0 +1,302 @@
+"""Resuming is exact: the same bits as a run that was never interrupted, whatever is trained and wherever it stopped."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from linreg.checkpoint import load
+from linreg.datasets import DATASETS, Samples
+from linreg.errors import CheckpointError, DataError, StorageError, UsageError
+from linreg.experiment import resume, train
+from linreg.runs import hold
+from linreg.spec import spec_from_dict
+from tests.conftest import differences, same, small_spec, write_spec
+
+
+def stop_after(calls):
+    """Ask to stop at the n-th time of being asked, which is between two steps."""
+    counter = itertools.count(1)
+    return lambda: next(counter) >= calls
+
+
+def series(folder):
+    """Every scalar series of a run, read back from TensorBoard: (step, value) by folder and tag."""
+    found = {}
+    for place in [Path(folder), *sorted(path for path in Path(folder).iterdir() if path.is_dir())]:
+        events = EventAccumulator(str(place)).Reload()
+        for tag in events.Tags()["scalars"]:
+            found[place.name if place != Path(folder) else "", tag] = [(e.step, e.value) for e in events.Scalars(tag)]
+        for tag in events.Tags()["histograms"]:
+            found[place.name, "histogram", tag] = [(e.step, e.histogram_value.sum) for e in events.Histograms(tag)]
+    return found
+
+
+def assert_as_if_never_interrupted(changes, *stops):
+    """Train in one go, and with stops; everything that was trained and written must be the same."""
+    spec = spec_from_dict(small_spec(**changes), "test")
+    whole = train(spec, runs=Path("whole/runs"), checkpoints=Path("whole/checkpoints"))
+    result = train(spec, stop=stop_after(stops[0]))
+    assert result.outcome == "interrupted"
+    for calls in [*stops[1:], 10**9]:
+        result = resume(result.checkpoint, stop=stop_after(calls))
+    assert result.run == "small_001"
+    assert differences(load(whole.checkpoint), load(result.checkpoint)) == []
+    assert Path("runs/small_001/metrics.jsonl").read_text() == Path("whole/runs/small_001/metrics.jsonl").read_text()
+    assert series("runs/small_001") == series("whole/runs/small_001")
+
+
+MLP = {"name": "mlp", "hidden": [8, 4], "dropout": 0.25}
+
+
+@pytest.mark.parametrize(
+    "model", [{"name": "linear"}, MLP, {"name": "polynomial", "degree": 3}], ids=lambda m: m["name"]
+)
+def test_every_model_resumes_exactly(model):
+    assert_as_if_never_interrupted({"model": model, "writer__hparams": True, "writer__histograms": 2}, 9, 5)
+
+
+@pytest.mark.parametrize("optimizer", [
+    {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True},
+    {"name": "adam", "lr": 0.01, "amsgrad": True},
+    {"name": "adamw", "lr": 0.01},
+    {"name": "rmsprop", "lr": 0.01, "momentum": 0.5, "centered": True},
+    {"name": "adagrad", "lr": 0.1, "lr_decay": 0.01},
+], ids=lambda o: o["name"])  # fmt: skip
+def test_every_optimizer_resumes_exactly(optimizer):
+    assert_as_if_never_interrupted({"model": MLP, "optimizer": optimizer, "clip_grad_norm": 0.5}, 7, 6)
+
+
+@pytest.mark.parametrize("scheduler", [
+    {"name": "step", "step_size": 2},
+    {"name": "exponential", "gamma": 0.8},
+    {"name": "cosine", "t_max": 4},
+    {"name": "plateau", "patience": 0, "factor": 0.5},
+    {"name": "one_cycle", "max_lr": 0.3, "cycle_momentum": False},
+], ids=lambda s: s["name"])  # fmt: skip
+def test_every_scheduler_resumes_exactly(scheduler):
+    assert_as_if_never_interrupted({"model": MLP, "scheduler": scheduler}, 10, 3)
+
+
+@pytest.mark.parametrize("calls", range(1, 13))
+def test_a_stop_at_any_step_resumes_exactly(calls):
+    assert_as_if_never_interrupted({"model": MLP, "epochs": 3}, calls)
+
+
+def test_early_stopping_goes_on_counting():
+    changes = {"epochs": 60, "early_stopping": {"patience": 3, "min_delta": 1e-3}}
+    spec = spec_from_dict(small_spec(**changes), "test")
+    whole = train(spec, runs=Path("whole/runs"), checkpoints=Path("whole/checkpoints"))
+    assert whole.outcome == "early_stopped"
+    assert whole.epochs < 60
+    first = train(spec, stop=stop_after(5 * (whole.epochs - 2)))
+    result = resume(first.checkpoint)
+    assert (result.outcome, result.epochs) == ("early_stopped", whole.epochs)
+    assert differences(load(whole.checkpoint), load(result.checkpoint)) == []
+
+
+def test_resuming_to_more_epochs_is_training_for_so_many():
+    long = train(spec_from_dict(small_spec(epochs=10), "test"), checkpoints=Path("long"), runs=Path("longer"))
+    short = train(spec_from_dict(small_spec(epochs=4), "test"))
+    result = resume(short.checkpoint, ["epochs=10"])
+    assert result.epochs == 10
+    assert differences(load(long.checkpoint), load(result.checkpoint)) == []
+    assert Path("runs/small_001/spec.yaml").read_text() == Path("longer/small_001/spec.yaml").read_text()
+
+
+def test_a_finished_run_trains_as_many_epochs_again():
+    result = train(spec_from_dict(small_spec(), "test"))
+    for epochs in (12, 18):
+        result = resume(result.checkpoint)
+        assert (result.run, result.epochs) == ("small_001", epochs)
+
+
+def test_epochs_that_are_done_already_are_refused():
+    result = train(spec_from_dict(small_spec(), "test"))
+    with pytest.raises(UsageError, match="has 6 epochs already; ask for more than that with --epochs"):
+        resume(result.checkpoint, ["epochs=6"])
+
+
+def test_a_copy_goes_on_in_a_new_run_with_its_whole_history():
+    result = train(spec_from_dict(small_spec(), "test"))
+    shutil.copy(result.checkpoint, "copy.pth")
+    before = Path(result.checkpoint).read_bytes()
+    again = resume("copy.pth")
+    assert (again.run, again.epochs) == ("small_002", 12)
+    assert Path(result.checkpoint).read_bytes() == before
+    assert len(Path("runs/small_002/metrics.jsonl").read_text().splitlines()) == 12
+    assert len(series("runs/small_002")["loss_training", "loss"]) == 12
+
+
+def test_an_older_checkpoint_goes_on_in_a_new_run_to_the_same_end():
+    spec = spec_from_dict(small_spec(model=MLP, checkpoint={"every": 2, "keep": 5}), "test")
+    result = train(spec)
+    assert sorted(path.name for path in Path("checkpoints/small_001").iterdir()) == [
+        "best.pth", "epoch_000002.pth", "epoch_000004.pth", "epoch_000006.pth", "last.pth",
+    ]  # fmt: skip
+    again = resume("checkpoints/small_001/epoch_000002.pth")
+    assert again.run == "small_002"
+    assert differences(load(result.checkpoint), load(again.checkpoint)) == []
+
+
+def test_best_is_the_epoch_with_the_lowest_validation_loss_and_can_be_resumed():
+    result = train(spec_from_dict(small_spec(epochs=12, optimizer__lr=0.5, data__batch_size=2), "test"))
+    saved, best = load(result.checkpoint), load("checkpoints/small_001/best.pth")
+    lowest = min(range(12), key=lambda epoch: saved.val_loss[epoch])
+    assert best.epoch == lowest + 1 < 12
+    assert best.val_loss == saved.val_loss[: lowest + 1]
+    assert differences(load(resume("checkpoints/small_001/best.pth").checkpoint), saved) == []
+
+
+def test_only_so_many_numbered_checkpoints_are_kept():
+    train(spec_from_dict(small_spec(checkpoint={"every": 1, "keep": 2, "best": False}), "test"))
+    assert sorted(path.name for path in Path("checkpoints/small_001").iterdir()) == [
+        "epoch_000005.pth", "epoch_000006.pth", "last.pth",
+    ]  # fmt: skip
+
+
+def test_a_changed_learning_rate_is_used_and_told(linreg):
+    result = train(spec_from_dict(small_spec(), "test"))
+    answer = linreg("resume", result.checkpoint, "optimizer.lr=0.001", "writer.plots=true", "--epochs", 8)
+    assert answer.err.startswith(
+        "warning: changed since the checkpoint:\n"
+        "  setting       was    is\n"
+        "  epochs        6      8      free\n"
+        "  optimizer.lr  0.1    0.001  warned; the run is no longer the one that was never interrupted\n"
+        "  writer.plots  False  True   free\n"
+    )
+    saved = load(answer.out.strip())
+    assert saved.run["name"] == "small_002"
+    assert saved.lr == [0.1] * 6 + [0.001] * 2
+    assert saved.optimizer_state_dict["param_groups"][0]["lr"] == 0.001
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.bias=false", "model.bias: True → False: the saved state is of another model or other data; train anew"),
+        ("data.source.noise=0.2", "data.source.noise: 0.1 → 0.2: the saved state is of another model or other data; train anew"),
+        ("seed=1", "seed: 42 → 1: the saved state is of another model or other data; train anew"),
+        ("optimizer.name=rmsprop", "its state is of another optimizer; train anew"),
+        ("scheduler={name: exponential, gamma: 0.9}", "its state is of another schedule; train anew"),
+    ],
+)  # fmt: skip
+def test_a_change_that_cannot_be_made_is_refused(override, message):
+    result = train(spec_from_dict(small_spec(optimizer={"name": "sgd", "lr": 0.1}), "test"))
+    overrides = [override] if "name=" not in override else ["optimizer={name: rmsprop, lr: 0.1}"]
+    with pytest.raises(UsageError) as caught:
+        resume(result.checkpoint, overrides)
+    assert message in str(caught.value)
+    assert os.listdir("runs") == ["small_001"]
+
+
+def test_other_data_is_refused(monkeypatch):
+    monkeypatch.setattr(DATASETS, "_components", dict(DATASETS._components))
+
+    @DATASETS.register("from_file")
+    def from_file() -> Samples:
+        x = np.load("x.npy")
+        return Samples(x, 2 * x)
+
+    np.save("x.npy", np.arange(20.0)[:, None] / 20)
+    result = train(spec_from_dict(small_spec(data__source={"name": "from_file"}), "test"))
+    np.save("x.npy", np.arange(20.0)[:, None] / 21)
+    with pytest.raises(DataError, match="was trained on other data than data.source gives now"):
+        resume(result.checkpoint)
+
+
+def test_a_run_in_use_is_refused_before_anything_is_written(linreg):
+    result = train(spec_from_dict(small_spec(), "test"))
+    before = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*") if path.name != ".lock"}
+    with hold("small_001", Path("runs"), Path("checkpoints")), pytest.raises(StorageError, match="in use by another"):
+        resume(result.checkpoint)
+    assert before == {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*") if path.name != ".lock"}
+
+
+def test_a_state_that_does_not_fit_is_a_checkpoint_error():
+    result = train(spec_from_dict(small_spec(), "test"))
+    content = torch.load(result.checkpoint, weights_only=True)
+    content["spec"]["model"] = {"name": "mlp", "hidden": [3]}
+    torch.save(content, "x.pth")
+    with pytest.raises(CheckpointError, match=r"^x.pth: does not fit what its spec builds"):
+        resume("x.pth")
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "linreg", *map(str, arguments)]
+
+
+def start_and_wait(path, epochs=5):
+    """Start training in a process of its own, and wait until it has saved some epochs."""
+    process = subprocess.Popen(command("train", path, "-q"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    metrics, last = Path("runs/small_001/metrics.jsonl"), Path("checkpoints/small_001/last.pth")
+    while not (last.exists() and metrics.exists() and len(metrics.read_text().splitlines()) >= epochs):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
+LONG = {"model": MLP, "epochs": 400, "checkpoint": {"every": 5}}
+
+
+def test_kill_9_and_restart_is_as_if_never_killed(linreg):
+    path = write_spec(**LONG)
+    whole = train(spec_from_dict(small_spec(**LONG), "t"), runs=Path("whole/runs"), checkpoints=Path("whole/ckpt"))
+    process = start_and_wait(path, 20)
+    process.kill()
+    process.communicate()
+    assert linreg("runs", "--json").out.count('"interrupted"') == 1
+    answer = linreg("train", path, "--resume", "-q")
+    assert (answer.code, answer.out) == (0, "checkpoints/small_001/last.pth\n")
+    assert differences(load(whole.checkpoint), load("checkpoints/small_001/last.pth")) == []
+    assert series("runs/small_001") == series("whole/runs/small_001")
+    assert Path("runs/small_001/metrics.jsonl").read_text() == Path("whole/runs/small_001/metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_saves_says_how_to_go_on_and_exits(number, code):
+    path = write_spec(**{**LONG, "epochs": 100_000})
+    process = start_and_wait(path)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert err == "interrupted; go on with: linreg resume checkpoints/small_001/last.pth\n"
+    assert out == "checkpoints/small_001/last.pth\n"
+    info = json.loads(Path("runs/small_001/run.json").read_text())
+    assert info["outcome"] == "interrupted"
+    assert load("checkpoints/small_001/last.pth").epoch == len(
+        Path("runs/small_001/metrics.jsonl").read_text().splitlines()
+    )
+
+
+def test_restarting_a_finished_spec_starts_a_new_run(linreg):
+    path = write_spec()
+    assert linreg("train", path, "--resume", "-q").out == "checkpoints/small_001/last.pth\n"
+    answer = linreg("train", path, "--resume")
+    assert answer.out == "checkpoints/small_002/last.pth\n"
+    assert "the last run, small_001, is finished; starting a new one" in answer.err
+
+
+def test_restarting_an_edited_spec_starts_a_new_run(linreg):
+    train(spec_from_dict(small_spec(), "test"), stop=stop_after(3))
+    answer = linreg("train", write_spec(), "epochs=3", "--resume")
+    assert answer.out == "checkpoints/small_002/last.pth\n"
+    assert "warning: the last run, small_001, is of another spec; starting a new one" in answer.err
+
+
+def test_best_is_in_the_last_checkpoint_too():
+    result = train(spec_from_dict(small_spec(), "test"))
+    saved, best = load(result.checkpoint), load("checkpoints/small_001/best.pth")
+    assert same(saved.best["states"]["model_state_dict"], best.model_state_dict)
