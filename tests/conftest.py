@@ -1,5 +1,6 @@
 """What many tests share: a folder of their own, a small spec, the command line in this process."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ import yaml
 
 from linreg.checkpoint import Checkpoint
 from linreg.cli import main
+from linreg.plugins import PREFIX
+from linreg.spec import REGISTRIES
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -22,6 +25,15 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CI", raising=False)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def own_registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget after each test the components and plugins that it brought."""
+    for registry in REGISTRIES.values():
+        monkeypatch.setattr(registry, "_components", dict(registry._components))
+    for name in [name for name in sys.modules if name.startswith(PREFIX)]:
+        del sys.modules[name]
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ model: {name: mlp, hidden: [8, 0], activaton: relu}
 optimizer: {name: sgd, lr: -0.1}
 """
     assert problems(text) == [
-        "x.yaml:1:7: name: must be text that matches ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$, met 'bad name!'",
+        "x.yaml:1:7: name: must be at most 64 letters, digits, `.`, `_` and `-`, the first a letter or digit, met 'bad name!'",
         "x.yaml:2:9: epochs: must be greater than 0, met 0",
         "x.yaml:3:1: epoch: unknown key, met 3; did you mean epochs?",
         "x.yaml:5:18: data.source.name: unknown source 'linaer'; did you mean linear?",
@@ -83,7 +83,7 @@ optimizer: {name: sgd, lr: -0.1}
         ("name: linear}\nmodel", "name: linear, weight: [1, a]}\nmodel", "4:38: data.source.weight.1: must be a number, met 'a'"),
         ("name: linear}\nmodel", "name: linear, weight: b}\nmodel", "4:34: data.source.weight: must be a number or a list, met 'b'"),
         ("epochs: 5", "epochs: 5\nseed: -1", "3:7: seed: must be at least 0, met -1"),
-        ("epochs: 5", "epochs: 5\ndevice: gpu", "3:9: device: must be text that matches ^(auto|cpu|cuda|cuda:[0-9]+|mps)$, met 'gpu'"),
+        ("epochs: 5", "epochs: 5\ndevice: gpu", "3:9: device: must be auto, cpu, cuda, cuda:1 or mps, met 'gpu'; did you mean cpu?"),
         ("epochs: 5", "epochs: 5\ndtype: flot32", "3:8: dtype: must be 'float32' or 'float64', met 'flot32'; did you mean float32?"),
         ("source:", "batch_size: all\n  source:", "4:15: data.batch_size: must be a whole number or 'full', met 'all'"),
         ("source:", "shuffle: yes\n  source:", "4:12: data.shuffle: must be true or false, met 'yes'; write true"),
@@ -114,14 +114,14 @@ def test_a_missing_key_says_what_belongs_there():
         ("a: {<<: {b: 1}}\n", "x.yaml:1:5: the merge key << is not allowed; write the keys out"),
         ("a: !!python/object:os.system 1\n", "x.yaml:1:4: the tag tag:yaml.org,2002:python/object:os.system is not allowed; write plain values"),
         ("a: 1\n---\nb: 2\n", "x.yaml:2:1: a second document; a spec is one document, remove the ---"),
-        ("a: [1, 2\n", "x.yaml:2:1: not YAML: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'"),
-        ("a:\n\tb: 1\n", "x.yaml:2:1: not YAML: while scanning for the next token, found character '\\t' that cannot start any token"),
+        ("a: [1, 2\n", "x.yaml:1:4: not YAML: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'; close the bracket"),
+        ("a:\n\tb: 1\n", "x.yaml:2:1: not YAML: while scanning for the next token, found character '\\t' that cannot start any token; use spaces in place of tabs, or quote the text"),
         ("a: \x00\n", "x.yaml:1:4: the character '\\x00' is not allowed in YAML"),
         (b"a: 1\nb: \xff\n", "x.yaml:2:4: byte 0xff is not UTF-8; save the file as UTF-8"),
-        ("[" * 30 + "]" * 30, "x.yaml:1:22: not YAML: nested deeper than 20 levels"),
-        ("a: " + "9" * 5000, "x.yaml:1:4: a number of 5000 digits; at most 400 are read"),
-        ("? [a]\n: 1\n", "x.yaml:1:3: not YAML: a key must be plain text"),
-        ("#" * 1_000_001, "x.yaml: larger than 1,000,000 bytes; a spec is a page of text"),
+        ("[" * 30 + "]" * 30, "x.yaml:1:22: not YAML: nested deeper than 20 levels; a spec is never so deep"),
+        ("a: " + "9" * 5000, "x.yaml:1:4: a number of 5000 digits; at most 100 are read"),
+        ("? [a]\n: 1\n", "x.yaml:1:3: not YAML: a key must be plain text; write a name and a colon"),
+        ("#" * 100_001, "x.yaml: larger than 100,000 bytes; a spec is a page of text"),
     ],
     ids=range(17),
 )  # fmt: skip
@@ -192,7 +192,7 @@ def test_an_override_can_take_a_whole_part_or_take_it_away():
         ("=3", "override '=3': not KEY=VALUE; write for instance optimizer.lr=0.05"),
         ("a..b=3", "override 'a..b=3': not KEY=VALUE; write for instance optimizer.lr=0.05"),
         ("epochs.x=3", "override 'epochs.x=3': epochs is not a mapping; set it as a whole"),
-        ("epochs=[1", "override 'epochs=[1': not YAML: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'"),
+        ("epochs=[1", "override 'epochs=[1': not YAML: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'; close the bracket"),
         ("optimizer=adam", "override 'optimizer=adam': optimizer: must be a mapping such as {name: sgd}, met 'adam'; write {name: adam}"),
     ],
 )  # fmt: skip

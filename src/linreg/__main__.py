@@ -2,7 +2,16 @@
 
 import sys
 
-from linreg.cli import main
+
+def main() -> int:
+    """Run the command line; an interruption while it is still being imported is no traceback."""
+    try:
+        from linreg.cli import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        return 130
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,6 +5,7 @@ The file is `torch.save` of one dictionary of plain values and tensors, with the
 """
 
 import io
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -89,6 +90,32 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
+def _inconsistencies(content: Mapping[str, Any]) -> list[str]:
+    """Say in what the parts of a checkpoint, each of the right type, are not those of one."""
+    epoch, found = content["epoch"], []
+    for key in ("loss", "val_loss", "lr"):
+        if len(content[key]) != epoch or not all(_is_finite(value) for value in content[key] if value is not None):
+            found.append(f"{key} is not one finite number for each of {epoch} epochs")
+    if None in content["loss"] or not all(map(_is_finite, content["position"])):
+        found.append("loss or position holds what is no number")
+    for names, number in (("feature_names", content["n_features"]), ("target_names", content["n_targets"])):
+        if len(content[names]) != number or not all(isinstance(name, str) for name in content[names]):
+            found.append(f"{names} is not {number} names")
+    for key, value in content["model_state_dict"].items():
+        if not isinstance(value, torch.Tensor) or not torch.isfinite(value).all():
+            found.append(f"{key} of the model is not a tensor of finite numbers")
+    if not all(isinstance(content["run"].get(key), str) for key in ("name", "id")):
+        found.append("run has no name or id")
+    best = content["best"]
+    if best is not None and not {"epoch", "loss", "val_loss", "states"} <= set(best):
+        found.append("best lacks a part")
+    return found
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
+
+
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, whole or not at all: an older file of that name stays until the new one is on disk.
     Raises StorageError."""
@@ -109,7 +136,7 @@ def load(path: str | Path) -> Checkpoint:
         textbook = isinstance(content, Mapping) and "model_state_dict" in content
         what = "a state without a spec, as the textbook saves it" if textbook else "a PyTorch file of another kind"
         raise CheckpointError(f"{path}: {what}; name a checkpoint that linreg train wrote")
-    if content.get("version") != VERSION:
+    if content.get("version") != VERSION or isinstance(content.get("version"), bool):
         raise CheckpointError(
             f"{path}: of version {content.get('version')!r}, and this linreg reads version {VERSION}; "
             "use the linreg that wrote it, or train anew"
@@ -121,6 +148,7 @@ def load(path: str | Path) -> Checkpoint:
         for key, type_ in _TYPES.items()
         if key in content and not isinstance(content[key], type_)
     ]
+    problems = problems or _inconsistencies(content)
     if problems:
         raise CheckpointError(f"{path}: not a whole checkpoint: {', '.join(problems)}; use another")
     return Checkpoint(**{key: content[key] for key in _KEYS}, path=path)

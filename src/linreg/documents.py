@@ -13,9 +13,9 @@ import yaml
 
 from linreg.errors import SpecError
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 100_000
 MAX_DEPTH = 20
-MAX_DIGITS = 400
+MAX_DIGITS = 100
 
 Path = tuple[str | int, ...]
 
@@ -115,7 +115,9 @@ class _Reader:
             events = yaml.parse(text, Loader=yaml.SafeLoader)
             self._read_stream(events)
         except yaml.MarkedYAMLError as error:
-            self._refuse(error.problem_mark or error.context_mark, f"not YAML: {_sentence(error)}")
+            hint, from_start = _HINTS.get(error.context or error.problem or "", ("look at the line above, too", False))
+            mark = error.context_mark if from_start else error.problem_mark or error.context_mark
+            self._refuse(mark, f"not YAML: {_sentence(error)}; {hint}")
         except yaml.reader.ReaderError as error:
             self._refuse(
                 _mark_of(text, error.position),
@@ -210,6 +212,19 @@ def resolve(text: str) -> Any:
     if _SPECIAL.match(text):
         return float(text.replace(".", ""))
     return text
+
+
+# By the context of a mistake: what would do, and whether it is best shown where its context starts.
+_HINTS = {
+    "while scanning a simple key": ("write key: value, with a space after the colon", True),
+    "while scanning a quoted scalar": ("close the quotes", True),
+    "while parsing a flow sequence": ("close the bracket", True),
+    "while parsing a flow mapping": ("close the brace", True),
+    "while scanning for the next token": ("use spaces in place of tabs, or quote the text", False),
+    f"nested deeper than {MAX_DEPTH} levels": ("a spec is never so deep", False),
+    "a key must be plain text": ("write a name and a colon", False),
+    "while parsing a block mapping": ("give the keys of one mapping the same indentation", False),
+}
 
 
 def _sentence(error: yaml.MarkedYAMLError) -> str:

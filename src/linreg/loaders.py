@@ -44,10 +44,15 @@ def dataset_of(samples: object, dtype: torch.dtype, *, where: str = "data.source
             raise DataError(f"{where}: {name}[{rows[0]}, {columns[0]}] is {value}; every value must be finite")
     if len(samples.x) != len(samples.y):
         raise DataError(f"{where}: {len(samples.x)} rows of x but {len(samples.y)} of y; each point needs both")
+    for name, array, names in (("x", samples.x, samples.feature_names), ("y", samples.y, samples.target_names)):
+        if len(names) != array.shape[1]:
+            raise DataError(f"{where}: {len(names)} names for {array.shape[1]} columns of {name}; name each column")
     return CustomDataset(*(torch.from_numpy(array).to(dtype) for array in (samples.x, samples.y)))
 
 
-def split(dataset: Dataset[Point], *, train_ratio: float, seed: int) -> tuple[Subset[Point], Subset[Point] | None]:
+def split(
+    dataset: Dataset[Point], *, train_ratio: float, seed: int, where: str = "data.split"
+) -> tuple[Subset[Point], Subset[Point] | None]:
     """Divide a dataset at random into a training and a validation part, as `random_split` does after
     `torch.manual_seed(seed)`. With a train_ratio of 1 there is no validation part; too few points for the ratio
     are a DataError."""
@@ -57,7 +62,7 @@ def split(dataset: Dataset[Point], *, train_ratio: float, seed: int) -> tuple[Su
     n_val = n_total - n_train
     if not n_train or (not n_val and train_ratio < 1):
         raise DataError(
-            f"data.split: {n_total} points in the ratio {train_ratio} leave {n_train} to train on and {n_val} to "
+            f"{where}: {n_total} points in the ratio {train_ratio} leave {n_train} to train on and {n_val} to "
             "validate on; use more points, another ratio, or 1.0 to train on all"
         )
     generator = torch.Generator().manual_seed(seed)

@@ -1,5 +1,6 @@
 """Plugins: Python files, named on the command line alone, that register components when imported."""
 
+import contextlib
 import importlib.util
 import sys
 import traceback
@@ -8,11 +9,13 @@ from pathlib import Path
 
 from linreg.errors import LinregError, UsageError
 
+PREFIX = "linreg_plugin_"
+
 
 def load_plugins(paths: Iterable[Path]) -> None:
     """Import each file, once. Raises UsageError, with file and line, for one that is not there or fails."""
     for path in paths:
-        name = f"linreg_plugin_{path.stem}"
+        name = f"{PREFIX}{path.stem}"
         loaded = sys.modules.get(name)
         if loaded is not None and Path(loaded.__file__ or "") == path.resolve():
             continue
@@ -24,20 +27,29 @@ def load_plugins(paths: Iterable[Path]) -> None:
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         try:
-            spec.loader.exec_module(module)
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+                spec.loader.exec_module(module)
         except LinregError:
             del sys.modules[name]
             raise
-        except Exception as error:  # whatever somebody else's code raises
+        except (Exception, SystemExit) as error:  # whatever somebody else's code raises
             del sys.modules[name]
             line = _line_in(path, error)
             raise UsageError(f"--plugin {path}{line}: {type(error).__name__}: {error}; mend the plugin") from error
 
 
-def _line_in(path: Path, error: Exception) -> str:
+def _line_in(path: Path, error: BaseException) -> str:
     lines = [
         frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).name == path.name
     ]
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.lineno:
         lines.append(error.lineno)
     return f":{lines[-1]}" if lines else ""
+
+
+def plugin_at_fault(error: BaseException) -> str | None:
+    """Say which line of a plugin an error came through, if any: `FILE.py:12`."""
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if frame.f_globals.get("__name__", "").startswith(PREFIX):
+            return f"{Path(frame.f_code.co_filename).name}:{line}"
+    return None

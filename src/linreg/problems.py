@@ -10,13 +10,16 @@ from pydantic import BaseModel, ValidationError
 from linreg.documents import Document, Path
 from linreg.registry import Component
 
+MOST = 50  # problems told at once
+
 Error = Mapping[str, Any]  # one of `ValidationError.errors()`
 
 
 def explain(error: ValidationError, document: Document, model: type[BaseModel]) -> list[str]:
     """Explain every problem of a document that was validated by `model`, in the order of the file."""
     by_path: dict[Path, list[Error]] = {}
-    for problem in _unpacked(error):
+    problems_met = list(_unpacked(error))
+    for problem in problems_met[:MOST]:
         by_path.setdefault(_path_in(document.value, problem), []).append(problem)
     found = []
     for path, problems in by_path.items():
@@ -24,9 +27,15 @@ def explain(error: ValidationError, document: Document, model: type[BaseModel]) 
         if deeper and all(problem["type"].endswith(("_type", "literal_error")) for problem in problems):
             continue  # of a union, the branch that went deepest into the value says what is wrong with it
         place = document.where(path, key=problems[0]["type"] == "extra_forbidden")
-        key = ".".join(map(str, path)) or "spec"
+        key = ".".join(_printable(step) for step in path) or "spec"
         found.append((_order(place), f"{place}: {key}: {_what(document, path, problems, model)}"))
-    return [text for _, text in sorted(found, key=lambda item: item[0])]
+    more = [f"{document.file}: and {len(problems_met) - MOST} more"] if len(problems_met) > MOST else []
+    return [text for _, text in sorted(found, key=lambda item: item[0])] + more
+
+
+def _printable(step: str | int) -> str:
+    text = str(step)
+    return text if text.isprintable() else repr(text)
 
 
 def suggest(word: object, known: Iterable[str]) -> str:
@@ -98,11 +107,17 @@ def _what(document: Document, path: Path, problems: list[Error], model: type[Bas
         case "missing":
             return f"missing; add it: {_fields(model, path[:-1])[str(path[-1])]}"
         case "missing_name":
-            return f"missing; add it: one of {', '.join(context['known'])}"
+            met = next((key for key in value if key.lower().startswith("name")), None)
+            hint = f"; {met!r} is not it: write name: NAME, with a space" if met else ""
+            return f"missing{hint}; add it: one of {', '.join(context['known'])}"
         case "unknown_name":
             return f"unknown {context['kind']} {show(value)}; {suggest(value, context['known'])}"
         case "value_error":
             return str(context["error"])
+    if first["type"] == "string_pattern_mismatch" and component is None:
+        words = _fields(model, path[:-1])[str(path[-1])]
+        near = suggest(value, words.replace(" or ", ", ").split(", "))
+        return f"must be {words}, met {show(value)}{f'; {near}' if near.startswith('did') else ''}"
     said = dict.fromkeys(_must_be(problem).removeprefix("must be ") for problem in problems)
     text = " or ".join(said)
     return f"{text if text.startswith('must') else f'must be {text}'}, met {show(value)}{_remedy(problems, value)}"
@@ -181,6 +196,8 @@ def _remedy(problems: list[Error], value: object) -> str:
                 return f"; {near}" if near.startswith("did") else ""
     if types & {"string_type", "string_pattern_mismatch"} and isinstance(value, int | float | bool):
         return "; put it in quotes"
+    if types & {"int_type", "int_from_float"} and isinstance(value, float) and value.is_integer():
+        return f"; write {int(value)}"
     if "list_type" in types and isinstance(value, int | float):
         return f"; write [{value}]"
     return ""

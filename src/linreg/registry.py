@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
-from linreg.errors import SpecError, UsageError
+from linreg.errors import LinregError, SpecError, UsageError
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
@@ -110,8 +110,8 @@ class Component:
     @property
     def where(self) -> str:
         """The file and line of the builder, to point a plugin's author to."""
-        code = inspect.unwrap(self.builder).__code__
-        return f"{code.co_filename}:{code.co_firstlineno}"
+        code = getattr(inspect.unwrap(self.builder), "__code__", None)
+        return f"{code.co_filename}:{code.co_firstlineno}" if code else f"{self.kind} {self.name!r}"
 
 
 class Registry:
@@ -162,7 +162,9 @@ class Registry:
         name = value.get("name")
         if "name" not in value:
             raise _component_error([self._problem("missing_name", ("name",), value)])
-        if not isinstance(name, str) or name not in self._components:
+        if not isinstance(name, str):
+            raise _component_error([{"type": "string_type", "loc": ("name",), "input": name}])
+        if name not in self._components:
             raise _component_error([self._problem("unknown_name", ("name",), name)])
         try:
             checked = self._components[name].schema.model_validate(params)
@@ -174,11 +176,20 @@ class Registry:
 
     def build(self, spec: ComponentSpec, *args: Any, where: str | None = None) -> Any:
         """Call the builder of `spec` with what the pipeline hands over. A ValueError of the builder, its way to
-        refuse params, becomes a SpecError that begins with `where`."""
+        refuse params, becomes a SpecError that begins with `where`; any other fault one that names the builder."""
+        component = self._components[spec.name]
         try:
-            return self._components[spec.name].builder(*args, **spec.params)
+            return component.builder(*args, **spec.params)
+        except LinregError:
+            raise
         except ValueError as error:
             raise SpecError([f"{where or self.kind}: {spec.name}: {error}"]) from error
+        except (Exception, SystemExit) as error:  # anything may go wrong in a builder, memory first of all
+            reason = str(error).partition("\n")[0]
+            what = f"its builder failed: {type(error).__name__}: {reason}"
+            raise SpecError(
+                [f"{where or self.kind}: {spec.name}: {what}; change the params, or mend {component.where}"]
+            ) from error
 
     def json_schema(self) -> dict[str, Any]:
         """Make the JSON Schema of a component of this kind."""
@@ -202,6 +213,10 @@ class Registry:
 
     def _refuse_unusable(self, component: Component) -> None:
         where = f"{component.where}: {self.kind} {component.name!r}"
+        if not isinstance(component.name, str) or not component.name.isidentifier():
+            raise UsageError(f'{self.kind}: {component.name!r} is not a name; write @....register("my_{self.kind}")')
+        if not inspect.isfunction(component.builder):
+            raise UsageError(f"{where}: {component.builder!r} is not a function; register a function that builds it")
         if component.name in self._components:
             raise UsageError(
                 f"{where}: the name is taken by {self._components[component.name].builder.__module__}; choose another"
@@ -211,11 +226,19 @@ class Registry:
                 raise UsageError(f"{where}: the param {name!r} has no annotation; write {name}: float, or the like")
         if "name" in component.params:
             raise UsageError(f"{where}: a param cannot be called 'name', which names the component; rename it")
-        try:
-            inspect.signature(component.builder).bind_partial(*self.hands_over)
-        except TypeError:
+        kinds = [parameter.kind for parameter in inspect.signature(component.builder).parameters.values()]
+        positional = [kind for kind in kinds if kind in (kind.POSITIONAL_ONLY, kind.POSITIONAL_OR_KEYWORD)]
+        if len(positional) != len(self.hands_over) or any(
+            kind in (kind.VAR_POSITIONAL, kind.VAR_KEYWORD) for kind in kinds
+        ):
             takes = ", ".join(self.hands_over)
-            raise UsageError(f"{where}: a {self.kind} takes ({takes}) and, after a *, its params") from None
+            raise UsageError(f"{where}: a {self.kind} takes ({takes}) and, after a *, its params")
+        if not component.builder.__module__.startswith("linreg."):  # ours are tested; this takes a while
+            try:
+                component.described()
+            except Exception as error:  # of what an annotation may be, pydantic raises many kinds
+                reason = str(error).partition("\n")[0]
+                raise UsageError(f"{where}: its params cannot be a schema: {reason}; annotate them simply") from None
 
 
 def describe(schema: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ from linreg.errors import StorageError, UsageError
 from linreg.storage import replace_file, translated_errors
 
 FINISHED = ("finished", "early_stopped")
+_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*_[0-9]{3,}")
 
 
 @dataclass
@@ -56,12 +57,14 @@ class Run:
 
     def publish(self) -> None:
         """Make this run's last.pth the one that `predict` takes without being told."""
-        replace_file(self.checkpoints.parent / "latest", f"{self.last}\n")
+        _write_latest(self.checkpoints.parent, self.last)
 
 
 @contextmanager
 def create(name: str, runs: Path, checkpoints: Path) -> Iterator[Run]:
     """Make, and hold, the run `<name>_<next free number>`. Raises StorageError."""
+    if runs.resolve() == checkpoints.resolve():
+        raise UsageError(f"{runs}: cannot hold runs and checkpoints at once; give --checkpoints another folder")
     with translated_errors(runs):
         runs.mkdir(parents=True, exist_ok=True)
     with translated_errors(checkpoints):
@@ -101,7 +104,7 @@ def hold(name: str, runs: Path, checkpoints: Path) -> Iterator[Run]:
 def read_info(folder: Path) -> dict[str, Any]:
     """Read run.json; empty where there is none that can be read."""
     try:
-        info = json.loads((folder / "run.json").read_text())
+        info = json.loads((folder / "run.json").read_bytes())
     except (OSError, ValueError):
         return {}
     return info if isinstance(info, dict) else {}
@@ -109,6 +112,8 @@ def read_info(folder: Path) -> dict[str, Any]:
 
 def summaries(runs: Path, checkpoints: Path) -> list[dict[str, Any]]:
     """Say of every run, the oldest first, how it stands."""
+    if runs.exists() and not runs.is_dir():
+        raise UsageError(f"{runs}: a file, not a folder of runs; name a folder with --runs")
     folders = [folder for folder in runs.iterdir() if (folder / "run.json").is_file()] if runs.is_dir() else []
     return sorted((_summary(folder, checkpoints) for folder in folders), key=lambda found: found["started"] or "")
 
@@ -127,21 +132,26 @@ def compare(a: str, b: str, runs: Path, checkpoints: Path) -> list[dict[str, Any
 
 
 def _read_spec(folder: Path) -> dict[str, Any]:
-    return flatten(read_yaml((folder / "spec.yaml").read_bytes(), str(folder / "spec.yaml")).value)
+    path = folder / "spec.yaml"
+    value = read_yaml(path.read_bytes(), str(path)).value if path.is_file() else None
+    return flatten(value) if isinstance(value, dict) else {}
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Read the records of metrics.jsonl; a last line that was cut off is passed over."""
     try:
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        lines = (folder / "metrics.jsonl").read_text(errors="replace").splitlines()
     except OSError:
         return []
     records = []
     for line in lines:
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except ValueError:
             break
+        if not isinstance(record, dict):
+            break
+        records.append(record)
     return records
 
 
@@ -156,7 +166,7 @@ def remove(name: str, runs: Path, checkpoints: Path) -> None:
     if (latest := latest_checkpoint(checkpoints)) is not None and latest.parent.name == name:
         left = sorted(checkpoints.glob("*/last.pth"), key=lambda path: path.stat().st_mtime)
         if left:
-            replace_file(checkpoints / "latest", f"{left[-1]}\n")
+            _write_latest(checkpoints, left[-1])
         else:
             (checkpoints / "latest").unlink()
 
@@ -164,10 +174,14 @@ def remove(name: str, runs: Path, checkpoints: Path) -> None:
 def latest_checkpoint(checkpoints: Path) -> Path | None:
     """The checkpoint that `checkpoints/latest` names, wherever the folder has been moved to; None without one."""
     try:
-        text = (checkpoints / "latest").read_text().strip()
-    except (OSError, UnicodeDecodeError):
+        text = os.fsdecode((checkpoints / "latest").read_bytes()).strip()
+    except OSError:
         return None
     return checkpoints.joinpath(*Path(text).parts[-2:]) if text else None
+
+
+def _write_latest(checkpoints: Path, path: Path) -> None:
+    replace_file(checkpoints / "latest", os.fsencode(path) + b"\n")
 
 
 def last_run(name: str, runs: Path) -> str | None:
@@ -213,7 +227,7 @@ def command_line() -> list[str]:
 
 def _existing(name: str, runs: Path) -> Path:
     folder = runs / name
-    if not name or Path(name).name != name or not (folder / "run.json").is_file():
+    if not _RUN_NAME.fullmatch(name) or not (folder / "run.json").is_file():
         raise UsageError(f"{folder}: no such run; linreg runs lists those there are")
     return folder
 
@@ -249,7 +263,8 @@ def _in_use(folder: Path) -> bool:
 
 def _summary(folder: Path, checkpoints: Path) -> dict[str, Any]:
     info = read_info(folder)
-    sessions = info.get("sessions") or [{}]
+    sessions = info.get("sessions")
+    first = sessions[0] if isinstance(sessions, list) and sessions and isinstance(sessions[0], dict) else {}
     records = read_metrics(folder)
     outcome = info.get("outcome", "interrupted")
     if outcome == "running" and not _in_use(folder):
@@ -259,8 +274,8 @@ def _summary(folder: Path, checkpoints: Path) -> dict[str, Any]:
         "run": folder.name,
         "outcome": outcome,
         "epochs": len(records),
-        "loss": records[-1]["loss"] if records else None,
-        "val_loss": records[-1]["val_loss"] if records else None,
-        "started": sessions[0].get("started"),
+        "loss": records[-1].get("loss") if records else None,
+        "val_loss": records[-1].get("val_loss") if records else None,
+        "started": first.get("started"),
         "checkpoint": str(last) if last.is_file() else None,
     }

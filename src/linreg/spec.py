@@ -65,7 +65,7 @@ class DataSpec(_Part):
 
     source: Annotated[ComponentSpec, _From(DATASETS)] = Field(description="where the data comes from")
     split: SplitSpec = Field(default_factory=SplitSpec, description="training and validation parts")
-    batch_size: PositiveInt | Literal["full"] = Field(
+    batch_size: Annotated[int, Field(gt=0, le=2**31 - 1)] | Literal["full"] = Field(
         16, description="points in a mini-batch; `full` is batch gradient descent, each part in one batch"
     )
     shuffle: bool = Field(True, description="whether each epoch goes through the training part in a new order")
@@ -108,11 +108,11 @@ class ExperimentSpec(_Part):
     """A checked experiment: everything that decides the outcome of a run."""
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)] = Field(
-        description="names the experiment and its folders: letters, digits, `.`, `_`, `-`, at most 64"
+        description="at most 64 letters, digits, `.`, `_` and `-`, the first a letter or digit"
     )
     seed: Seed = Field(42, description="seed of the model's initialisation and of the shuffling")
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:[0-9]+|mps)$")] = Field(
-        "auto", description="auto, cpu, cuda, cuda:1, mps"
+        "auto", description="auto, cpu, cuda, cuda:1 or mps"
     )
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of data and parameters")
     engine: Literal["auto", "textbook"] = Field(
@@ -205,9 +205,9 @@ def json_schema() -> dict[str, Any]:
 
 def _reason(path: Path, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
-        folder = path.parent if path.parent.is_dir() else Path("configs")
-        near = difflib.get_close_matches(path.name, [file.name for file in folder.glob("*.y*ml")], n=1)
-        return f"no such file; did you mean {folder / near[0]}?" if near else "no such file; name a YAML spec"
+        there = {file.name: file for folder in (Path("configs"), path.parent) for file in folder.glob("*.y*ml")}
+        near = difflib.get_close_matches(path.name, there, n=1)
+        return f"no such file; did you mean {there[near[0]]}?" if near else "no such file; name a YAML spec"
     if isinstance(error, IsADirectoryError):
         return "a folder; name a YAML spec in it"
     return f"cannot be read: {error.strerror}"

@@ -6,21 +6,23 @@ from collections.abc import Sequence
 import typer
 
 from linreg.cli.commands import app
-from linreg.cli.text import say
+from linreg.cli.text import printable, say, tolerate_any_text
 from linreg.errors import LinregError
+from linreg.plugins import plugin_at_fault
 
 __all__ = ["app", "main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; every error becomes its message here, and nowhere else."""
+    tolerate_any_text()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = app(args=arguments or ["--help"], prog_name="linreg", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except (LinregError, typer.TyperException) as error:
         caught: BaseException = error
-        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        message = _usage(error) if isinstance(error, typer.TyperException) else str(error)
         exit_code = error.exit_code
     except typer.Abort as error:
         caught, message, exit_code = error, "aborted", 130
@@ -30,14 +32,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         caught, message, exit_code = error, f"{what}; check the disk and the permissions", 5
     except Exception as error:
-        message, exit_code = (
-            f"{type(error).__name__}: {error}; a bug of linreg, please report it with --debug",
-            1,
-        )
+        caught, plugin = error, plugin_at_fault(error)
+        if plugin:
+            message, exit_code = f"--plugin {plugin}: {type(error).__name__}: {error}; mend the plugin", 2
+        else:
+            message = f"{type(error).__name__}: {error}; a bug of linreg, please report it with --debug"
+            exit_code = 1
     if "--debug" in arguments:
         import traceback
 
         say("".join(traceback.format_exception(caught)).rstrip())
-    for line in message.splitlines():
-        say(f"error: {line}")
+    for line in message.split("\n"):
+        say(f"error: {printable(line)}")
     return exit_code
+
+
+def _usage(error: typer.TyperException) -> str:
+    """Say what is wrong with the arguments, and where to look."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "linreg"
+    return f"{error.format_message().rstrip('.')}; {command} -h shows the usage".replace("\n", " ")

@@ -1,6 +1,7 @@
 """The commands, each: read the arguments, call, print. Torch is imported by what is called, when it is called."""
 
 from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -296,7 +297,7 @@ def _load_spec(spec: Path, overrides: list[str] | None, plugin: list[Path] | Non
 
 def _settings(overrides: list[str] | None, **named: object) -> list[str]:
     """The overrides, those that have an option of their own among them."""
-    return [*(overrides or []), *(f"{key}={value}" for key, value in named.items() if value is not None)]
+    return [*(overrides or []), *(f"{key}={dumps(value)}" for key, value in named.items() if value is not None)]
 
 
 def _checkpoint_or_latest(checkpoint: Path | None, checkpoints: Path) -> Path:

@@ -42,13 +42,16 @@ class _Pace:
 
     def __init__(self) -> None:
         self.begin = time.monotonic()
-        self.first: int | None = None
+        self.first: int | None = None  # the first epoch seen; what came before it was not training alone
 
     def of(self, record: "EpochRecord", experiment: "Experiment") -> tuple[float, float]:
         """Steps a second, and seconds left."""
+        now = time.monotonic()
         if self.first is None:
-            self.first = record.epoch
-        seconds_an_epoch = (time.monotonic() - self.begin) / (record.epoch - self.first + 1)
+            self.first, seconds_an_epoch = record.epoch, now - self.begin
+            self.begin = now
+        else:
+            seconds_an_epoch = (now - self.begin) / (record.epoch - self.first)
         left = (experiment.spec.epochs - record.epoch - 1) * seconds_an_epoch
         return len(experiment.loaders.train) / max(seconds_an_epoch, 1e-9), left
 

@@ -6,6 +6,7 @@ import typer
 
 from linreg.cli import options as o
 from linreg.cli.text import put, put_json, say, table
+from linreg.errors import UsageError
 
 runs_app = typer.Typer(
     help="List the runs, remove some, or compare two.",
@@ -24,6 +25,8 @@ def list_runs(
 ) -> None:
     """List the runs, remove some, or compare two."""
     if context.invoked_subcommand is not None:
+        if (runs, checkpoints) != (o.RUNS, o.CHECKPOINTS):
+            raise UsageError(f"runs: write --runs and --checkpoints after {context.invoked_subcommand}, not before it")
         return
     from linreg.runs import summaries
 

@@ -1,5 +1,6 @@
 """Text for people and programs: lines to stderr, results to stdout, tables."""
 
+import io
 import json
 import logging
 import os
@@ -16,6 +17,18 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
     except (OSError, ValueError):
         sys.stderr = None  # as Python itself has it for a closed one
+
+
+def tolerate_any_text() -> None:
+    """Write what a stream's encoding does not have as an escape, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def printable(text: str) -> str:
+    """Escape what would move a terminal's cursor or colours."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def put(text: str) -> None:

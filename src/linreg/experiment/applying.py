@@ -1,5 +1,6 @@
 """A trained model, applied: predictions, and metrics on the validation part."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,18 +50,24 @@ def predict(path: str | Path, rows: Sequence[Row], *, device: str = "cpu") -> Pr
     """Predict for rows of inputs, each a list of n_features values or a mapping of names to values, with the model
     alone: no data, no optimizer. Raises CheckpointError, UsageError for rows that do not fit."""
     saved = load(path)
-    spec = saved_spec(saved, [f"device={device}"])
-    table = np.array([_ordered(row, saved.feature_names) for row in rows], dtype=spec.dtype)
-    table = table.reshape(len(rows), saved.n_features)
+    spec = saved_spec(saved, [f"device={json.dumps(device)}"])
+    with np.errstate(over="ignore"):
+        table = np.array([_ordered(row, saved.feature_names) for row in rows], dtype=spec.dtype)
+    if not np.isfinite(table).all():
+        raise UsageError(f"--inputs: a value is too large for {spec.dtype}, the model's precision; give smaller ones")
     model, where = load_model(saved, spec)
-    return Prediction(saved.feature_names, saved.target_names, table, _apply(model, where, torch.from_numpy(table)))
+    predictions = _apply(model, where, torch.from_numpy(table))
+    if not np.isfinite(predictions).all():
+        row = int(np.nonzero(~np.isfinite(predictions).all(axis=1))[0][0])
+        raise UsageError(f"--inputs: the prediction for row {row + 1} is not finite; give smaller values")
+    return Prediction(saved.feature_names, saved.target_names, table, predictions)
 
 
 def evaluate(path: str | Path, *, device: str = "cpu") -> Evaluation:
     """Measure a checkpoint's model on its validation part, or on the training part where there is no validation.
     Raises CheckpointError, DataError."""
     saved = load(path)
-    spec = saved_spec(saved, [f"device={device}"])
+    spec = saved_spec(saved, [f"device={json.dumps(device)}"])
     model, where = load_model(saved, spec)
     samples = DATASETS.build(spec.data.source, where=spec.where("data", "source"))
     dataset = dataset_of(samples, getattr(torch, spec.dtype), where=spec.where("data", "source"))
@@ -108,11 +115,11 @@ def _apply(model: nn.Module, device: torch.device, x: torch.Tensor) -> NDArray[A
 
 def _ordered(row: Row, names: list[str]) -> list[float]:
     """Put the values of one row into the order of the features."""
-    wanted = f"{len(names)} value{'s' * (len(names) != 1)} ({', '.join(names)})"
+    wanted = f"{_values(len(names))} ({', '.join(names)})"
     if not isinstance(row, dict):
         if len(row) != len(names):
             met = ",".join(f"{value:g}" for value in row)
-            raise UsageError(f"--inputs {met}: {len(row)} values, and the model takes {wanted}; commas make a row")
+            raise UsageError(f"--inputs {met}: {_values(len(row))}, and the model takes {wanted}; commas make a row")
         return list(row)
     unknown = [name for name in row if name not in names]
     missing = [name for name in names if name not in row]
@@ -121,3 +128,7 @@ def _ordered(row: Row, names: list[str]) -> list[float]:
         what = [f"unknown {', '.join(unknown)}"] * bool(unknown) + [f"missing {', '.join(missing)}"] * bool(missing)
         raise UsageError(f"--inputs {met}: {'; '.join(what)}; the model takes {wanted}")
     return [row[name] for name in names]
+
+
+def _values(number: int) -> str:
+    return f"{number} value" if number == 1 else f"{number} values"

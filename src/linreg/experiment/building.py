@@ -1,6 +1,9 @@
 """From a spec to everything that training needs. Nothing here touches the disk."""
 
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -17,7 +20,7 @@ from linreg.models import MODELS
 from linreg.optimizers import OPTIMIZERS
 from linreg.schedulers import SCHEDULERS, Schedule
 from linreg.spec import ExperimentSpec
-from linreg.steps import StepFn, make_train_step_fn, make_val_step_fn
+from linreg.steps import LossFn, StepFn, make_train_step_fn, make_val_step_fn
 
 
 @dataclass(frozen=True)
@@ -56,21 +59,31 @@ def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experim
 
     samples = DATASETS.build(spec.data.source, where=spec.where("data", "source"))
     dataset = dataset_of(samples, dtype, where=spec.where("data", "source"))
-    train_data, val_data = split(dataset, train_ratio=spec.data.split.train_ratio, seed=spec.data.split.seed)
+    train_data, val_data = split(
+        dataset,
+        train_ratio=spec.data.split.train_ratio,
+        seed=spec.data.split.seed,
+        where=spec.where("data", "split"),
+    )
 
     torch.manual_seed(spec.seed)
     model = MODELS.build(spec.model, dataset.x.shape[1], dataset.y.shape[1], where=spec.where("model"))
+    _require(isinstance(model, nn.Module), model, spec.where("model"), "a torch.nn.Module")
     model = model.to(device=device, dtype=dtype)
 
     batch_size = None if spec.data.batch_size == "full" else spec.data.batch_size
     parts = make_loaders(train_data, val_data, batch_size=batch_size, shuffle=spec.data.shuffle)
 
     loss_fn = LOSSES.build(spec.loss, where=spec.where("loss"))
+    _require(callable(loss_fn), loss_fn, spec.where("loss"), "a loss function")
+    _probe(spec, model, loss_fn, dataset, device)
     optimizer = OPTIMIZERS.build(spec.optimizer, model.parameters(), where=spec.where("optimizer"))
+    _require(isinstance(optimizer, optim.Optimizer), optimizer, spec.where("optimizer"), "a torch.optim.Optimizer")
     schedule = None
     if spec.scheduler is not None:
         total_steps = (planned_epochs or spec.epochs) * len(parts.train)
         schedule = SCHEDULERS.build(spec.scheduler, optimizer, total_steps, where=spec.where("scheduler"))
+        _require(isinstance(schedule, Schedule), schedule, spec.where("scheduler"), "a linreg.Schedule")
 
     engine_name = "textbook" if spec.engine == "auto" else spec.engine
     return Experiment(
@@ -115,6 +128,55 @@ def choose_device(spec: ExperimentSpec) -> torch.device:
     return torch.device(name)
 
 
+def remedy(experiment: Experiment) -> str:
+    """Say what helps against divergence."""
+    lr = experiment.spec.optimizer.params.get("lr")
+    lower = f"lower optimizer.lr (it is {lr})" if lr is not None else "take smaller steps"
+    return f"{lower}, set clip_grad_norm, or bring the inputs to a common scale"
+
+
+@contextmanager
+def overflow_is_divergence(experiment: Experiment) -> Iterator[None]:
+    """Take torch's refusal of a number that its type cannot hold for the divergence that it is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "without overflow" not in str(error):
+            raise
+        raise DivergedError(f"a step is too large for {experiment.spec.dtype}; {remedy(experiment)}") from error
+
+
+def _require(fits: bool, made: object, where: str, wanted: str) -> None:
+    if not fits:
+        raise SpecError([f"{where}: the builder returned {type(made).__name__}; it must return {wanted}"])
+
+
+def _probe(
+    spec: ExperimentSpec, model: nn.Module, loss_fn: LossFn, dataset: CustomDataset, device: torch.device
+) -> None:
+    """Refuse a model or loss that does not fit the data, which broadcasting would pass over."""
+    x, y = dataset.x[:2].to(device), dataset.y[:2].to(device)
+    model.eval()
+    with torch.random.fork_rng(), warnings.catch_warnings():  # neither draws nor warns for the training's sake
+        warnings.simplefilter("ignore")
+        try:
+            yhat = model(x)
+        except Exception as error:  # whatever a user's model raises
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            raise SpecError(
+                [f"{spec.where('model')}: fails on inputs {tuple(x.shape)}: {reason}; mend the model"]
+            ) from error
+        if not isinstance(yhat, torch.Tensor) or yhat.shape != y.shape:
+            met = tuple(yhat.shape) if isinstance(yhat, torch.Tensor) else type(yhat).__name__
+            what = f"gives {met} for inputs {tuple(x.shape)}, and the targets are {tuple(y.shape)}; mend the model"
+            raise SpecError([f"{spec.where('model')}: {what}"])
+        loss = loss_fn(yhat, y)
+    if not isinstance(loss, torch.Tensor) or loss.ndim or not loss.requires_grad:
+        met = f"a tensor {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
+        what = f"gives {met}; it must be one number that depends on the model's parameters"
+        raise SpecError([f"{spec.where('loss')}: {what}"])
+
+
 def check(spec: ExperimentSpec) -> dict[str, Any]:
     """Build a spec, run one training and one validation batch, and say what came of it. Writes nothing.
 
@@ -122,13 +184,14 @@ def check(spec: ExperimentSpec) -> dict[str, Any]:
     """
     experiment = build(spec)
     parts = experiment.loaders
-    loss = mini_batch(experiment.device, islice(parts.train, 1), experiment.train_step_fn)
+    with overflow_is_divergence(experiment):
+        loss = mini_batch(experiment.device, islice(parts.train, 1), experiment.train_step_fn)
     val_loss = None
     if parts.val is not None:
         with torch.no_grad():
             val_loss = mini_batch(experiment.device, islice(parts.val, 1), experiment.val_step_fn)
     if not all(math.isfinite(value) for value in (loss, val_loss) if value is not None):
-        raise DivergedError(f"{spec.where('optimizer')}: not finite after one step; lower optimizer.lr")
+        raise DivergedError(f"{spec.where('optimizer')}: not finite after one step; {remedy(experiment)}")
     return {
         "device": str(experiment.device),
         "engine": experiment.engine_name,

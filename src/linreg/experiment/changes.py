@@ -22,6 +22,7 @@ _RULES: dict[str, Literal["free", "warned"]] = {
     "loss": "warned",
     "optimizer": "warned",
 }
+_IN_THE_STATE = ("optimizer.amsgrad", "optimizer.centered", "optimizer.initial_accumulator_value")
 _WHY = {
     "free": "",
     "warned": "the run is no longer the one that was never interrupted",
@@ -77,6 +78,10 @@ def tabulate(found: list[Change]) -> str:
 def _verdict(key: str, old: ExperimentSpec) -> tuple[Literal["free", "warned", "refused"], str]:
     if key == "optimizer.name":
         return "refused", "its state is of another optimizer; train anew"
+    if key in _IN_THE_STATE or (key == "optimizer.momentum" and old.optimizer.name == "rmsprop"):
+        return "refused", "the optimizer's saved state is not made for it; train anew"
+    if key == "data.batch_size" and old.scheduler is not None and old.scheduler.name == "one_cycle":
+        return "refused", "the cycle was planned in steps of the old batches; train anew"
     if key == "optimizer.lr" and old.scheduler is not None:
         return "refused", f"the {old.scheduler.name} scheduler decides the learning rate; train anew"
     if key == "epochs" and old.scheduler is not None and old.scheduler.name == "one_cycle":

@@ -11,7 +11,7 @@ import torch
 
 from linreg.checkpoint import Checkpoint, save
 from linreg.errors import CheckpointError, DivergedError, SpecError
-from linreg.experiment.building import Experiment
+from linreg.experiment.building import Experiment, remedy
 from linreg.runs import Run, environment
 from linreg.spec import ExperimentSpec, spec_from_dict
 from linreg.version import __version__
@@ -38,13 +38,15 @@ class Progress:
 
 
 def saved_spec(saved: Checkpoint, overrides: Sequence[str] = ()) -> ExperimentSpec:
-    """Check the spec in a checkpoint by the rules of any other. Raises CheckpointError."""
+    """Check the spec in a checkpoint by the rules of any other. Raises CheckpointError, and SpecError for a wrong
+    override."""
     try:
-        return spec_from_dict(saved.spec, str(saved.path), overrides)
+        spec = spec_from_dict(saved.spec, str(saved.path))
     except SpecError as error:
         hint = "; if a plugin registers it, add --plugin FILE.py"
         problems = [problem + hint * (".name: unknown" in problem) for problem in error.problems]
         raise CheckpointError("\n".join(problems)) from None
+    return spec_from_dict(saved.spec, str(saved.path), overrides) if overrides else spec
 
 
 def states(experiment: Experiment, loader_state: torch.Tensor) -> dict[str, Any]:
@@ -171,10 +173,3 @@ class Saver:
             data_fingerprint=experiment.data_fingerprint,
             environment={"linreg": __version__, **environment(experiment.device)},
         )
-
-
-def remedy(experiment: Experiment) -> str:
-    """Say what helps against divergence."""
-    lr = experiment.spec.optimizer.params.get("lr")
-    lower = f"lower optimizer.lr (it is {lr})" if lr is not None else "take smaller steps"
-    return f"{lower}, set clip_grad_norm, or bring the inputs to a common scale"

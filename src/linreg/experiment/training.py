@@ -15,9 +15,9 @@ from linreg import plots
 from linreg.checkpoint import Checkpoint, load
 from linreg.documents import flatten
 from linreg.errors import DataError, DivergedError, StorageError, UsageError
-from linreg.experiment.building import Experiment, build
+from linreg.experiment.building import Experiment, build, overflow_is_divergence, remedy
 from linreg.experiment.changes import changes, refuse, tabulate
-from linreg.experiment.state import Progress, Saver, remedy, restore, saved_spec, snapshot
+from linreg.experiment.state import Progress, Saver, restore, saved_spec, snapshot
 from linreg.loops import fit, make_improved_fn, make_out_of_patience_fn
 from linreg.runs import (
     FINISHED,
@@ -100,6 +100,7 @@ def resume(
     that makes it another run, goes on in a new run. Raises CheckpointError, UsageError for a change that cannot be
     made, and what `train` raises.
     """
+    stamp = _stamp(Path(path))
     saved = load(path)
     old = saved_spec(saved)
     if not any(override.startswith("epochs=") for override in overrides) and saved.epoch >= old.epochs:
@@ -127,6 +128,8 @@ def resume(
             log.info("going on from %s in a new run, %s", path, run.name)
             return _train(experiment, progress, run, report, stop, origin=str(path))
     with hold(own, runs, checkpoints) as run:
+        if _stamp(Path(path)) != stamp:
+            raise StorageError(f"{path}: another process went on with it meanwhile; resume it again")
         return _train(experiment, progress, run, report, stop, origin=str(path))
 
 
@@ -143,7 +146,9 @@ def train_or_resume(
     path = checkpoints / name / "last.pth" if name else None
     if path is not None and path.is_file():
         saved = load(path)
-        if saved.outcome in FINISHED:
+        if read_info(runs / str(name)).get("outcome") == "diverged":
+            log.warning("the last run, %s, diverged; starting a new one", name)
+        elif saved.outcome in FINISHED:
             log.info("the last run, %s, is finished; starting a new one", name)
         elif saved_spec(saved) != spec:
             log.warning("the last run, %s, is of another spec; starting a new one", name)
@@ -184,7 +189,8 @@ def _train(
         if spec.writer.plots and progress.records:
             _plot(run.folder / "losses.png", progress)
     except BaseException as error:
-        outcome = {DivergedError: "diverged", KeyboardInterrupt: "interrupted"}.get(type(error), "failed")
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # a second signal
+        outcome = "interrupted" if stopped else "diverged" if isinstance(error, DivergedError) else "failed"
         session |= {"ended": now(), "epochs": len(progress.records), "outcome": outcome}
         with contextlib.suppress(StorageError):  # the error itself is what to tell
             run.write_info(outcome=outcome)
@@ -209,7 +215,8 @@ def _epochs(
     def train_epoch() -> float:
         progress.loader_state = parts.generator.get_state()
         batches = _until(stop, parts.train)
-        return run_epoch(batches, experiment.train_step_fn, mini_batch_losses=progress.position)
+        with overflow_is_divergence(experiment):
+            return run_epoch(batches, experiment.train_step_fn, mini_batch_losses=progress.position)
 
     def val_epoch() -> float:
         return run_epoch(_until(stop, parts.val or ()), experiment.val_step_fn)
@@ -285,6 +292,15 @@ def _set_in_optimizer(experiment: Experiment, param: str, value: Any) -> None:
     for group in experiment.optimizer.param_groups:
         if param in group:
             group[param] = tuple(value) if isinstance(value, list) else value
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Tell one state of a checkpoint from another: each save makes a new file."""
+    try:
+        stat = path.stat()
+    except OSError:  # `load` says what is wrong with it
+        return None
+    return stat.st_ino, stat.st_mtime_ns
 
 
 def _own_run(saved: Checkpoint, runs: Path, checkpoints: Path) -> str | None:
