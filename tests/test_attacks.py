@@ -128,7 +128,7 @@ def test_a_checkpoint_with_impossible_contents_is_refused(linreg, trained, chang
     for command in (["resume", "x.pth"], ["predict", "x.pth", "--inputs", "1"]):
         answer = linreg(*command)
         assert (answer.code, answer.out) == (4, "")
-        assert answer.err.startswith("error: x.pth: ")
+        assert "error: x.pth: " in answer.err
     assert not Path("runs/small_002").exists()
 
 
@@ -227,8 +227,9 @@ def test_what_a_plugin_prints_stays_out_of_the_results(linreg):
 
 def test_a_diverged_run_is_not_gone_on_with(linreg):
     path = write_spec(epochs=500, checkpoint={"every": 1})
-    assert linreg("train", path, "optimizer.lr=1.9", "-q", "data.batch_size=1").code == 6
-    answer = linreg("train", path, "optimizer.lr=1.9", "-q", "data.batch_size=1", "--resume")
+    assert linreg("train", path, "optimizer.lr=1.0", "-q", "data.batch_size=full").code == 6
+    assert checkpoint.load("checkpoints/small_001/last.pth").epoch > 10
+    answer = linreg("train", path, "optimizer.lr=1.0", "-q", "data.batch_size=full", "--resume")
     assert "the last run, small_001, diverged; starting a new one" in answer.err
 
 

@@ -34,7 +34,7 @@ def series(folder):
     """Every scalar series of a run, read back from TensorBoard: (step, value) by folder and tag."""
     found = {}
     for place in [Path(folder), *sorted(path for path in Path(folder).iterdir() if path.is_dir())]:
-        events = EventAccumulator(str(place)).Reload()
+        events = EventAccumulator(str(place), size_guidance={"scalars": 0, "histograms": 0}).Reload()
         for tag in events.Tags()["scalars"]:
             found[place.name if place != Path(folder) else "", tag] = [(e.step, e.value) for e in events.Scalars(tag)]
         for tag in events.Tags()["histograms"]:

@@ -140,6 +140,9 @@ class Registry:
         """Register the decorated builder under `name`; a name that is taken, or a signature that cannot be a
         schema, is a UsageError."""
 
+        if not isinstance(name, str) or not name.isidentifier():
+            raise UsageError(f'{self.kind}: {name!r} is not a name; write @....register("my_{self.kind}")')
+
         def add(builder: Builder) -> Builder:
             component = Component(self.kind, name, builder)
             self._refuse_unusable(component)
@@ -213,8 +216,6 @@ class Registry:
 
     def _refuse_unusable(self, component: Component) -> None:
         where = f"{component.where}: {self.kind} {component.name!r}"
-        if not isinstance(component.name, str) or not component.name.isidentifier():
-            raise UsageError(f'{self.kind}: {component.name!r} is not a name; write @....register("my_{self.kind}")')
         if not inspect.isfunction(component.builder):
             raise UsageError(f"{where}: {component.builder!r} is not a function; register a function that builds it")
         if component.name in self._components:

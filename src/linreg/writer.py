@@ -51,7 +51,7 @@ class RunWriter:
             self.write_scalars(record)
             if self.histograms and (record.epoch + 1) % self.histograms == 0:
                 for name, parameter in model.named_parameters():
-                    self.board.add_histogram(name, parameter.detach(), record.epoch)
+                    self.board.add_histogram(f"parameters/{name}", parameter.detach(), record.epoch)
 
     def write_scalars(self, record: EpochRecord) -> None:
         """Send the losses to one chart, and the learning rate to another."""
@@ -95,8 +95,8 @@ class RunWriter:
         for summary in summaries(plain, dict.fromkeys(metrics)):  # type: ignore[no-untyped-call]  # torch leaves it untyped
             self.board.file_writer.add_summary(summary)
 
-    def write_final(self, metrics: Mapping[str, float], epoch: int) -> None:
-        """Send the final metrics, which stand beside the hyperparameters."""
+    def write_summary(self, metrics: Mapping[str, float], epoch: int) -> None:
+        """Send the metrics of the whole run, which stand beside the hyperparameters."""
         for name, value in metrics.items():
             self.board.add_scalar(name, value, epoch)
 

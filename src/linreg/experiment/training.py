@@ -331,16 +331,22 @@ def _write_start(writer: RunWriter, experiment: Experiment) -> None:
     if spec.writer.graph:
         writer.write_graph(experiment.model, experiment.x_sample)
     if spec.writer.hparams:
-        writer.write_hparams(flatten(spec.to_dict()), [f"final/{name}" for name in _losses_of(experiment)])
+        writer.write_hparams(_hyperparameters(spec), [f"summary/{name}" for name in _losses_of(experiment)])
     writer.flush()
 
 
 def _write_end(writer: RunWriter, experiment: Experiment, progress: Progress) -> None:
     last = progress.records[-1]
     if experiment.spec.writer.hparams:
-        writer.write_final({f"final/{name}": getattr(last, name) for name in _losses_of(experiment)}, last.epoch)
+        writer.write_summary({f"summary/{name}": getattr(last, name) for name in _losses_of(experiment)}, last.epoch)
     if experiment.spec.writer.figures:
-        writer.board.add_figure("losses", _figure(progress), last.epoch)
+        writer.board.add_figure("summary/losses", _figure(progress), last.epoch)
+
+
+def _hyperparameters(spec: ExperimentSpec) -> dict[str, Any]:
+    """What in a spec decides the outcome; where and what is written does not."""
+    rest = {"name", "device", "engine", "checkpoint", "writer"}
+    return flatten({key: value for key, value in spec.to_dict().items() if key not in rest})
 
 
 def _losses_of(experiment: Experiment) -> list[str]:

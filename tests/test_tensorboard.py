@@ -1,0 +1,98 @@
+"""What TensorBoard shows, read from its files and seen on its page."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+from linreg.checkpoint import load
+from tests.browser import CHROMIUM, TEXT, open_page
+from tests.conftest import write_spec
+
+ALL = {"graph": True, "hparams": True, "histograms": 2, "figures": True, "plots": False}
+
+
+@pytest.fixture
+def run(linreg):
+    assert linreg("train", write_spec(epochs=8, writer=ALL), "-q").code == 0
+    return Path("runs/small_001")
+
+
+def test_both_losses_are_in_one_chart_with_every_digit_that_float32_has(run):
+    saved = load("checkpoints/small_001/last.pth")
+    for part, losses in (("training", saved.loss), ("validation", saved.val_loss)):
+        events = EventAccumulator(str(run / f"loss_{part}")).Reload().Scalars("loss")
+        assert [event.step for event in events] == list(range(8))
+        assert [event.value for event in events] == pytest.approx(losses, rel=1e-6)
+
+
+def test_the_graph_the_spec_the_learning_rate_the_histograms_and_the_figure_are_there(run):
+    events = EventAccumulator(str(run), size_guidance={"histograms": 0}).Reload()
+    tags = events.Tags()
+    assert tags["graph"] is True
+    assert set(tags["scalars"]) == {"learning_rate", "summary/loss", "summary/val_loss"}
+    assert set(tags["histograms"]) == {"parameters/0.weight", "parameters/0.bias"}
+    assert [event.step for event in events.Histograms("parameters/0.bias")] == [1, 3, 5, 7]
+    assert tags["images"] == ["summary/losses"]
+    assert b"name: small" in events.Tensors("spec/text_summary")[0].tensor_proto.string_val[0]
+
+
+def test_hyperparameters_make_no_run_of_their_own(run):
+    folders = sorted(path.name for path in run.iterdir() if path.is_dir())
+    assert folders == ["loss_training", "loss_validation"]
+    events = EventAccumulator(str(run), size_guidance={"histograms": 0}).Reload()
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    hparams = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    assert hparams["optimizer.lr"].number_value == 0.1
+    assert not any(key.startswith(("writer", "checkpoint", "name")) for key in hparams)
+
+
+def test_a_model_that_cannot_be_traced_is_trained_with_a_warning(linreg):
+    Path("p.py").write_text(
+        "from linreg import MODELS\n\n@MODELS.register('odd')\ndef odd(n_features, n_targets):\n    from torch import nn\n\n"
+        "    class Odd(nn.Linear):\n        def forward(self, x):\n            if len(x) > 2:\n"
+        "                import torch\n                if torch.jit.is_tracing():\n                    raise RuntimeError('no tracing')\n"
+        "            return super().forward(x)\n    return Odd(n_features, n_targets)\n"
+    )
+    answer = linreg("train", write_spec(), "model={name: odd}", "writer.graph=true", "--plugin", "p.py", "-q")
+    assert answer.code == 0
+    assert answer.err == "warning: the model's graph is not shown: no tracing; writer.graph=false leaves it out\n"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: TensorBoard's page was not looked at")
+def test_the_page_shows_both_curves_the_graph_and_the_hyperparameters(run, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", "runs", "--host", "127.0.0.1", "--port", str(port)]
+    server = subprocess.Popen([*command, "--load_fast=false"], stderr=subprocess.PIPE, text=True)
+    try:
+        assert any(f"http://127.0.0.1:{port}" in line for line in server.stderr)
+        with open_page(tmp_path / "profile") as page:
+
+            def show(tab):
+                page.call("Page.navigate", url="about:blank")
+                page.wait_for("location.href === 'about:blank'", "an empty page")
+                page.call("Page.navigate", url=f"http://127.0.0.1:{port}/#{tab}")
+
+            def wait_for_text(*texts):
+                for text in texts:
+                    page.wait_for(f"{TEXT}.includes({text!r})", text)
+
+            show("timeseries")
+            wait_for_text("Smoothed Value Step Relative small_001/loss_training")
+            chart = page.evaluate(TEXT).partition("Relative small_001/loss_training")[2].partition("Single Range")[0]
+            assert "small_001/loss_validation" in chart.partition(" summary ")[0]
+            page.screenshot(tmp_path / "curves.png")
+
+            show("graphs")
+            wait_for_text("Main Graph", "Sequential", "output", "input")
+            show("hparams")
+            wait_for_text("optimizer.lr", "summary/val_loss", "small_001")
+    finally:
+        server.kill()
+        server.communicate()
