@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -197,7 +196,7 @@ def test_a_change_that_cannot_be_made_is_refused(override, message):
     with pytest.raises(UsageError) as caught:
         resume(result.checkpoint, overrides)
     assert message in str(caught.value)
-    assert os.listdir("runs") == ["small_001"]
+    assert [path.name for path in Path("runs").iterdir()] == ["small_001"]
 
 
 def test_other_data_is_refused():

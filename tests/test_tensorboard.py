@@ -3,9 +3,12 @@
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
@@ -63,6 +66,19 @@ def test_a_model_that_cannot_be_traced_is_trained_with_a_warning(linreg):
     assert answer.err == "warning: the model's graph is not shown: no tracing; writer.graph=false leaves it out\n"
 
 
+def wait_for_curves(page, path):
+    """Wait until both runs' colours are drawn to the right of the tables' own dots: those are the curves."""
+    for _ in range(40):
+        page.screenshot(path)
+        pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)[:, 400:750]
+        colours = {name: np.array(colour) for name, colour in (("teal", (18, 181, 203)), ("pink", (229, 37, 146)))}
+        drawn = {name: int((abs(pixels - colour).max(axis=2) < 30).sum()) for name, colour in colours.items()}
+        if min(drawn.values()) > 100:
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"the chart has no two curves: {drawn}")
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: TensorBoard's page was not looked at")
 def test_the_page_shows_both_curves_the_graph_and_the_hyperparameters(run, tmp_path):
     with socket.socket() as free:
@@ -87,7 +103,7 @@ def test_the_page_shows_both_curves_the_graph_and_the_hyperparameters(run, tmp_p
             wait_for_text("Smoothed Value Step Relative small_001/loss_training")
             chart = page.evaluate(TEXT).partition("Relative small_001/loss_training")[2].partition("Single Range")[0]
             assert "small_001/loss_validation" in chart.partition(" summary ")[0]
-            page.screenshot(tmp_path / "curves.png")
+            wait_for_curves(page, tmp_path / "curves.png")
 
             show("graphs")
             wait_for_text("Main Graph", "Sequential", "output", "input")

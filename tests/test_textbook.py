@@ -163,7 +163,7 @@ def test_the_names_of_the_text_work_together_by_themselves():
     val_step_fn = linreg.make_val_step_fn(model, loss_fn)
     train_loader = DataLoader(dataset=train_data, batch_size=16, shuffle=True)
     losses, val_losses = [], []
-    for epoch in range(3):
+    for _ in range(3):
         losses.append(linreg.mini_batch("cpu", train_loader, train_step_fn))
         with torch.no_grad():
             val_losses.append(linreg.mini_batch("cpu", train_loader, val_step_fn))
