@@ -25,7 +25,7 @@ run in use), 6 diverged, 7 --expect not met, 129 SIGHUP, 130 SIGINT, 143 SIGTERM
 
 app = typer.Typer(
     help="Train regression models with PyTorch from YAML experiment specs.",
-    epilog=f"Example: linreg train configs/simple_linear_regression.yaml\n\n{EXIT_CODES}",
+    epilog=f"\b\nExample: linreg train configs/simple_linear_regression.yaml\n\n{EXIT_CODES}",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -52,7 +52,7 @@ def _linreg(
     pass
 
 
-@app.command(epilog="Example: linreg train configs/simple_linear_regression.yaml optimizer.lr=0.05 epochs=50")
+@app.command(epilog="\b\nExample: linreg train configs/simple_linear_regression.yaml optimizer.lr=0.05 epochs=50")
 def train(
     spec: o.Spec,
     overrides: o.Overrides = None,
@@ -84,7 +84,7 @@ def train(
     require(expectations, asdict(result))
 
 
-@app.command(epilog="Example: linreg resume checkpoints/simple_linear_regression_001/last.pth --epochs 400")
+@app.command(epilog="\b\nExample: linreg resume checkpoints/simple_linear_regression_001/last.pth --epochs 400")
 def resume(
     checkpoint: o.Checkpoint,
     overrides: o.Overrides = None,
@@ -116,7 +116,7 @@ def resume(
     require(expectations, asdict(result))
 
 
-@app.command(cls=InputsCommand, epilog="Example: linreg predict --inputs 0.2 0.34 -1e-3")
+@app.command(cls=InputsCommand, epilog="\b\nExample: linreg predict --inputs 0.2 0.34 -1e-3")
 def predict(
     checkpoint: o.LatestCheckpoint = None,
     inputs: Annotated[
@@ -159,7 +159,7 @@ def predict(
         put("\n".join(",".join(str(value) for value in row) for row in predicted.predictions))
 
 
-@app.command(epilog='Example: linreg evaluate --expect "r2>0.9"')
+@app.command(epilog='\b\nExample: linreg evaluate --expect "r2>0.9"')
 def evaluate(
     checkpoint: o.LatestCheckpoint = None,
     device: o.Device = "cpu",
@@ -190,7 +190,7 @@ def evaluate(
     require(expectations, results)
 
 
-@app.command(epilog="Example: linreg check configs/simple_linear_regression.yaml data.batch_size=32")
+@app.command(epilog="\b\nExample: linreg check configs/simple_linear_regression.yaml data.batch_size=32")
 def check(
     spec: o.Spec,
     overrides: o.Overrides = None,
@@ -221,7 +221,7 @@ def check(
     put(loaded.to_yaml().rstrip("\n"))
 
 
-@app.command(epilog="Example: linreg inspect checkpoints/simple_linear_regression_001/last.pth")
+@app.command(epilog="\b\nExample: linreg inspect checkpoints/simple_linear_regression_001/last.pth")
 def inspect(
     checkpoint: o.LatestCheckpoint = None,
     checkpoints: o.Checkpoints = o.CHECKPOINTS,
@@ -241,11 +241,11 @@ def inspect(
         put(write_yaml(found).rstrip("\n"))
 
 
-@app.command("list", epilog="Example: linreg list optimizer")
+@app.command("list", epilog="\b\nExample: linreg list optimizer")
 def list_(
     kind: Annotated[
         str | None,
-        typer.Argument(metavar="[KIND]", help="source, model, loss, optimizer or scheduler.", show_default=False),
+        typer.Argument(metavar="KIND", help="source, model, loss, optimizer or scheduler.", show_default=False),
     ] = None,
     json: o.Json = False,
     plugin: o.Plugin = None,
@@ -271,7 +271,7 @@ def list_(
     put("\n".join(lines))
 
 
-@app.command(epilog="Example: linreg schema > linreg.schema.json")
+@app.command(epilog="\b\nExample: linreg schema > linreg.schema.json")
 def schema(plugin: o.Plugin = None, debug: o.Debug = False) -> None:
     """Print the JSON Schema of a spec, for editors."""
     _load_plugins(plugin)

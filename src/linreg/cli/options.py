@@ -8,12 +8,12 @@ import typer
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="A YAML experiment spec.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE ...]", help="Settings to override, as optimizer.lr=0.05.", show_default=False),
+    typer.Argument(metavar="KEY=VALUE", help="Settings to override, as optimizer.lr=0.05.", show_default=False),
 ]
 Checkpoint = Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint (.pth).", show_default=False)]
 LatestCheckpoint = Annotated[
     Path | None,
-    typer.Argument(metavar="[CKPT]", help="A checkpoint (.pth); by default the newest one.", show_default=False),
+    typer.Argument(metavar="CKPT", help="A checkpoint (.pth); by default the newest one.", show_default=False),
 ]
 Device = Annotated[
     str | None,

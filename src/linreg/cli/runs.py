@@ -10,7 +10,7 @@ from linreg.errors import UsageError
 
 runs_app = typer.Typer(
     help="List the runs, remove some, or compare two.",
-    epilog="Example: linreg runs compare simple_linear_regression_001 simple_linear_regression_002",
+    epilog="\b\nExample: linreg runs compare simple_linear_regression_001 simple_linear_regression_002",
     rich_markup_mode=None,
 )
 
@@ -39,7 +39,7 @@ def list_runs(
         say(f"{runs}: no runs yet; linreg train makes one")
 
 
-@runs_app.command("rm", epilog="Example: linreg runs rm simple_linear_regression_001")
+@runs_app.command("rm", epilog="\b\nExample: linreg runs rm simple_linear_regression_001")
 def remove_runs(
     names: Annotated[list[str], typer.Argument(metavar="NAME ...", help="Runs.", show_default=False)],
     runs: o.Runs = o.RUNS,
@@ -54,7 +54,7 @@ def remove_runs(
         say(f"removed {name}")
 
 
-@runs_app.command("compare", epilog="Example: linreg runs compare simple_linear_regression_001 smoke_001")
+@runs_app.command("compare", epilog="\b\nExample: linreg runs compare simple_linear_regression_001 smoke_001")
 def compare_runs(
     a: Annotated[str, typer.Argument(metavar="A", show_default=False)],
     b: Annotated[str, typer.Argument(metavar="B", show_default=False)],
