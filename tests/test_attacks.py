@@ -91,7 +91,7 @@ def test_a_cycle_keeps_its_batches(linreg):
     linreg("train", write_spec(scheduler={"name": "one_cycle", "max_lr": 0.1}), "-q")
     answer = linreg("resume", "checkpoints/small_001/last.pth", "data.batch_size=4")
     assert answer.code == 2
-    assert "the cycle was planned in steps of the old batches" in answer.err
+    assert "the scheduler was planned in steps of the old batches" in answer.err
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_a_diverged_run_is_not_gone_on_with(linreg):
     assert "the last run, small_001, diverged; starting a new one" in answer.err
 
 
-def test_a_second_signal_leaves_a_run_that_can_be_gone_on_with(linreg):
+def test_leaving_in_the_middle_leaves_a_run_that_can_be_gone_on_with(linreg):
     spec = small_spec(epochs=6, checkpoint={"every": 1})
     whole = train(spec_from_dict(spec, "t"), runs=Path("w/r"), checkpoints=Path("w/c"))
 

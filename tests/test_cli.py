@@ -113,7 +113,7 @@ def test_rows_of_several_features_can_be_named_and_in_any_order(linreg):
     assert linreg("predict", "--inputs", "x3=3", "x1=1", "x2=2", "x1=-4", "x2=0.5", "x3=-0.6").out == plain
     answer = linreg("predict", "--inputs", "1,2")
     assert (answer.code, answer.err.splitlines()[-1]) == (
-        2, "error: --inputs 1,2: 2 values, and the model takes 3 values (x1, x2, x3); commas make a row",
+        2, "error: --inputs 1,2: 2 values, and the model takes 3 values (x1, x2, x3); put commas within a row, spaces between rows",
     )  # fmt: skip
     answer = linreg("predict", "--inputs", "x1=1,x2=2,x4=2")
     assert answer.err.splitlines()[-1] == (
@@ -154,8 +154,8 @@ def test_inputs_without_a_value_are_refused(arguments):
         (["1e999"], "--inputs 1e999: 1e999 is not finite; write a finite number"),
         (["abc"], "--inputs abc: 'abc' is not a number; write for instance 0.2, -0.34 or 1e-3"),
         (["1_000"], "--inputs 1_000: '1_000' is not a number; write for instance 0.2, -0.34 or 1e-3"),
-        (["1,,2"], "--inputs 1,,2: an empty value is not a number; write for instance 0.2, -0.34 or 1e-3"),
-        ([""], "--inputs : an empty value is not a number; write for instance 0.2, -0.34 or 1e-3"),
+        (["1,,2"], "--inputs 1,,2: an empty value is not a number; leave no space beside a comma"),
+        ([""], "--inputs : an empty value is not a number; leave no space beside a comma"),
         (["x=1,2"], "--inputs x=1,2: some values have a name and some have none; name all or none"),
         (["x=1,x=2"], "--inputs x=1,x=2: a name comes twice in one row; remove one"),
     ],
@@ -327,7 +327,7 @@ def test_the_options_of_every_command_are_as_they_were(linreg):
     places = {"--runs", "--checkpoints"}
     training = common | places | {"--device", "--name", "--json", "--quiet", "--expect", "--plugin"}
     expected = {
-        "train": training | {"--resume"},
+        "train": training | {"--resume", "--epochs"},
         "resume": training | {"--epochs"},
         "predict": common | {"--inputs", "--device", "--checkpoints", "--json", "--plugin"},
         "evaluate": common | {"--device", "--checkpoints", "--json", "--expect", "--plugin"},

@@ -16,9 +16,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from linreg.checkpoint import load
 from linreg.datasets import DATASETS, Samples
-from linreg.errors import CheckpointError, DataError, StorageError, UsageError
-from linreg.experiment import resume, train
-from linreg.runs import hold
+from linreg.errors import CheckpointError, DataError, DivergedError, StorageError, UsageError
+from linreg.experiment import build, resume, state, train
+from linreg.models import MODELS
+from linreg.runs import create, hold
 from linreg.spec import spec_from_dict
 from tests.conftest import differences, same, small_spec, write_spec
 
@@ -83,8 +84,9 @@ def test_every_optimizer_resumes_exactly(optimizer):
     {"name": "plateau", "patience": 0, "factor": 0.5},
     {"name": "one_cycle", "max_lr": 0.3, "cycle_momentum": False},
 ], ids=lambda s: s["name"])  # fmt: skip
-def test_every_scheduler_resumes_exactly(scheduler):
-    assert_as_if_never_interrupted({"model": MLP, "scheduler": scheduler}, 10, 3)
+@pytest.mark.parametrize("stops", [(10, 3), (4,)], ids=str)  # at the fourth time the training part is done
+def test_every_scheduler_resumes_exactly(scheduler, stops):
+    assert_as_if_never_interrupted({"model": MLP, "scheduler": scheduler}, *stops)
 
 
 @pytest.mark.parametrize("calls", range(1, 13))
@@ -185,7 +187,7 @@ def test_a_changed_learning_rate_is_used_and_told(linreg):
     [
         ("model.bias=false", "model.bias: True → False: the saved state is of another model or other data; train anew"),
         ("data.source.noise=0.2", "data.source.noise: 0.1 → 0.2: the saved state is of another model or other data; train anew"),
-        ("seed=1", "seed: 42 → 1: the saved state is of another model or other data; train anew"),
+        ("seed=1", "seed: 42 → 1: the model began and the data was shuffled by it; train anew"),
         ("optimizer.name=rmsprop", "its state is of another optimizer; train anew"),
         ("scheduler={name: exponential, gamma: 0.9}", "its state is of another schedule; train anew"),
     ],
@@ -245,7 +247,7 @@ def start_and_wait(path, epochs=5):
     return process
 
 
-LONG = {"model": MLP, "epochs": 400, "checkpoint": {"every": 5}}
+LONG = {"model": MLP, "epochs": 400, "checkpoint": {"every": 5}, "writer__histograms": 3}
 
 
 def test_kill_9_and_restart_is_as_if_never_killed(linreg):
@@ -290,10 +292,162 @@ def test_restarting_an_edited_spec_starts_a_new_run(linreg):
     train(spec_from_dict(small_spec(), "test"), stop=stop_after(3))
     answer = linreg("train", write_spec(), "epochs=3", "--resume")
     assert answer.out == "checkpoints/small_002/last.pth\n"
-    assert "warning: the last run, small_001, is of another spec; starting a new one" in answer.err
+    assert answer.err.startswith(
+        "warning: the last run, small_001, is of another spec (epochs: 6 → 3); starting a new one; "
+        "linreg resume checkpoints/small_001/last.pth goes on with that one\n"
+    )
 
 
 def test_best_is_in_the_last_checkpoint_too():
     result = train(spec_from_dict(small_spec(), "test"))
     saved, best = load(result.checkpoint), load("checkpoints/small_001/best.pth")
     assert same(saved.best["states"]["model_state_dict"], best.model_state_dict)
+
+
+class CrashError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("crash_at", [1, 5, 8, 9, 14])
+def test_a_crash_within_an_epoch_resumes_from_the_last_step_that_was_saved(monkeypatch, crash_at):
+    """Saving by the clock happens between steps, too, so a long epoch is not lost."""
+    spec = spec_from_dict(small_spec(model=MLP, epochs=4, data__batch_size=8), "test")
+    whole = train(spec, runs=Path("whole/runs"), checkpoints=Path("whole/checkpoints"))
+    monkeypatch.setattr(state, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(state, "SHARE_OF_SAVING", 1e9)
+    asked = itertools.count(1)
+
+    def crash():
+        if next(asked) == crash_at:
+            raise CrashError
+        return False
+
+    with pytest.raises(CrashError):
+        train(spec, stop=crash)
+    saved = load("checkpoints/small_001/last.pth")
+    # an epoch has five batches to train on and two to validate on, and a pause before each and at its end
+    assert (saved.epoch, len(saved.position)) == {1: (0, 0), 5: (0, 4), 8: (1, 0), 9: (1, 0), 14: (1, 5)}[crash_at]
+    result = resume("checkpoints/small_001/last.pth")
+    assert differences(load(whole.checkpoint), load(result.checkpoint)) == []
+    assert series("runs/small_001") == series("whole/runs/small_001")
+
+
+def test_double_precision_and_runs_without_validation_resume_exactly():
+    assert_as_if_never_interrupted({"dtype": "float64", "model": MLP}, 7)
+    for folder in ("runs", "checkpoints", "whole"):
+        shutil.rmtree(folder)
+    assert_as_if_never_interrupted({"data__split": {"train_ratio": 1.0}, "model": MLP}, 7)
+
+
+def test_several_targets_are_trained_resumed_and_predicted(linreg):
+    @DATASETS.register("two_targets")
+    def two_targets() -> Samples:
+        x = np.random.RandomState(0).rand(40, 3)
+        return Samples(x, np.stack([x.sum(axis=1), x[:, 0]], axis=1), target_names=["total", "first"])
+
+    assert_as_if_never_interrupted({"data__source": {"name": "two_targets"}, "model": MLP}, 7)
+    metrics = json.loads(linreg("evaluate", "--json").out)["metrics"]
+    assert list(metrics) == ["total", "first"]
+    (line,) = linreg("predict", "--inputs", "1,2,3").out.splitlines()
+    assert len(line.split(",")) == 2
+
+
+def test_two_signals_at_once_end_it_and_lose_nothing(linreg):
+    path = write_spec(**{**LONG, "epochs": 100_000})
+    process = start_and_wait(path)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode in (130, 143)
+    assert json.loads(Path("runs/small_001/run.json").read_text())["outcome"] == "interrupted"
+    done = load("checkpoints/small_001/last.pth").epoch
+    assert linreg("resume", "checkpoints/small_001/last.pth", "-q", "--epochs", done + 2).code == 0
+
+
+def test_the_best_checkpoint_keeps_the_spec_that_it_was_trained_by():
+    train(spec_from_dict(small_spec(epochs=12, optimizer__lr=0.4), "test"))
+    best = load("checkpoints/small_001/best.pth")
+    result = resume("checkpoints/small_001/last.pth", ["optimizer.lr=1e-9", "epochs=14"])
+    again = load(Path(result.checkpoint).with_name("best.pth"))
+    if again.epoch == best.epoch:
+        assert again.spec == best.spec
+        assert again.resumed_at == []
+    assert again.spec["optimizer"]["lr"] == again.optimizer_state_dict["param_groups"][0]["lr"]
+
+
+def test_the_best_epoch_is_known_even_where_best_pth_was_not_wanted():
+    result = train(spec_from_dict(small_spec(checkpoint={"best": False}), "test"))
+    assert not Path("checkpoints/small_001/best.pth").exists()
+    assert load(result.checkpoint).best_epoch == result.best_epoch
+    resume(result.checkpoint, ["checkpoint.best=true", "optimizer.lr=0.1", "epochs=7"])
+    assert Path("checkpoints/small_001/best.pth").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("loss={name: mae}", "loss.name: mse → mae: the losses before and after would not compare; train anew"),
+        (
+            "data.batch_size=full",
+            "data.batch_size: 16 → full: the checkpoint stands within an epoch; let that epoch finish first",
+        ),
+    ],
+)
+def test_what_would_mix_two_things_in_one_run_is_refused(override, message):
+    result = train(spec_from_dict(small_spec(), "test"), stop=stop_after(3))
+    with pytest.raises(UsageError) as caught:
+        resume(result.checkpoint, [override])
+    assert str(caught.value) == message
+
+
+def test_a_cycle_that_is_finished_goes_on_in_its_own_run():
+    result = train(spec_from_dict(small_spec(scheduler={"name": "one_cycle", "max_lr": 0.2}), "test"))
+    again = resume(result.checkpoint)
+    assert (again.run, again.epochs) == ("small_001", 12)
+    assert len(set(load(again.checkpoint).lr[6:])) == 1
+
+
+def test_histograms_of_before_stay_when_no_more_are_asked_for():
+    result = train(spec_from_dict(small_spec(writer__histograms=2), "test"))
+    resume(result.checkpoint, ["writer.histograms=0"])
+    found = series("runs/small_001")
+    assert [step for step, _ in found["small_001", "histogram", "parameters/0.weight"]] == [1, 3, 5]
+
+
+def test_what_a_killed_save_left_is_removed():
+    result = train(spec_from_dict(small_spec(), "test"))
+    Path("checkpoints/small_001/.last.pth.123.tmp").write_text("half")
+    Path("runs/small_001/.run.json.123.tmp").write_text("half")
+    resume(result.checkpoint)
+    assert not list(Path().rglob(".*.tmp"))
+
+
+def test_a_model_that_is_not_finite_is_never_saved():
+    spec = spec_from_dict(small_spec(), "test")
+    experiment = build(spec)
+    progress = state.Progress(experiment.loaders.generator.get_state(), planned_epochs=6)
+    with create("small", Path("runs"), Path("checkpoints")) as run, torch.no_grad():
+        experiment.model[0].bias.fill_(float("nan"))
+        with pytest.raises(
+            DivergedError, match=r"^epoch 0: 0.bias is no longer finite; lower optimizer.lr \(it is 0.1\)"
+        ):
+            state.Saver(experiment, progress, run).save()
+        experiment.model[0].bias.fill_(0.0)
+        progress.position = [float("inf")]
+        with pytest.raises(DivergedError, match=r"^epoch 0: the loss is not finite"):
+            state.Saver(experiment, progress, run).save()
+    assert not list(Path("checkpoints").rglob("*.pth"))
+
+
+def test_tracing_the_graph_draws_nothing_that_training_would_have_drawn():
+    @MODELS.register("noisy")
+    def noisy(n_features: int, n_targets: int) -> torch.nn.Module:
+        class Noisy(torch.nn.Linear):
+            def forward(self, x):
+                return torch.nn.functional.dropout(super().forward(x), 0.3, training=True)
+
+        return Noisy(n_features, n_targets)
+
+    plain = train(spec_from_dict(small_spec(model={"name": "noisy"}), "test"))
+    traced = train(spec_from_dict(small_spec(model={"name": "noisy"}, writer__graph=True), "test"))
+    assert load(plain.checkpoint).loss == load(traced.checkpoint).loss

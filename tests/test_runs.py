@@ -77,11 +77,11 @@ def test_runs_lists_compares_and_removes(linreg):
     assert lines[0].split() == ["run", "outcome", "epochs", "loss", "val_loss", "started", "checkpoint"]
     assert lines[1].startswith("small_001  finished       6")
 
-    rows = json.loads(linreg("runs", "compare", "small_001", "small_002", "--json").out)["differences"]
-    by_key = {row[""]: (row["small_001"], row["small_002"]) for row in rows}
+    rows = json.loads(linreg("runs", "compare", "small_001", "small_002", "--json").out)["rows"]
+    by_key = {row["setting"]: (row["a"], row["b"]) for row in rows}
     assert by_key["optimizer.lr"] == (0.1, 0.2)
     assert by_key["epochs"] == (6, 3)
-    assert set(by_key) == {"outcome", "epochs", "loss", "val_loss", "optimizer.lr"}
+    assert set(by_key) == {"outcome", "epochs done", "loss", "val_loss", "epochs", "optimizer.lr"}
 
     assert latest_checkpoint(CHECKPOINTS) == Path("checkpoints/small_002/last.pth")
     assert linreg("runs", "rm", "small_002").err == "removed small_002\n"

@@ -89,7 +89,7 @@ optimizer: {name: sgd, lr: -0.1}
         ("source:", "shuffle: yes\n  source:", "4:12: data.shuffle: must be true or false, met 'yes'; write true"),
         ("epochs: 5", "epochs: 5\ncheckpoint: {keep: 3}", "3:13: checkpoint: keep needs every; add every: 50, say"),
         ("epochs: 5", "epochs: 5\nscheduler: {name: stp}", "3:19: scheduler.name: unknown scheduler 'stp'; did you mean step?"),
-        ("epochs: 5", "epochs: 5\nscheduler: {name: zzz}", "3:19: scheduler.name: unknown scheduler 'zzz'; known: step, exponential, cosine, plateau, one_cycle"),
+        ("epochs: 5", "epochs: 5\nscheduler: {name: zzz}", "3:19: scheduler.name: unknown scheduler 'zzz'; known: step, exponential, cosine, plateau, one_cycle; one of your own needs --plugin FILE.py"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_explained(old, new, problem):
@@ -188,6 +188,7 @@ def test_an_override_can_take_a_whole_part_or_take_it_away():
         ("optimizer.lr=-1", "override 'optimizer.lr=-1': optimizer.lr: must be greater than 0, met -1"),
         ("optimizer.lrr=1", "override 'optimizer.lrr=1': optimizer.lrr: unknown param of optimizer sgd, met 1; did you mean lr?"),
         ("epoch=3", "override 'epoch=3': epoch: unknown key, met 3; did you mean epochs?"),
+        ("lr=0.05", "override 'lr=0.05': lr: unknown key, met 0.05; did you mean optimizer.lr?"),
         ("epochs", "override 'epochs': not KEY=VALUE; write for instance optimizer.lr=0.05"),
         ("=3", "override '=3': not KEY=VALUE; write for instance optimizer.lr=0.05"),
         ("a..b=3", "override 'a..b=3': not KEY=VALUE; write for instance optimizer.lr=0.05"),

@@ -21,7 +21,19 @@ if TYPE_CHECKING:
         StorageError,
         UsageError,
     )
-    from linreg.experiment import build, check, evaluate, predict, resume, train
+    from linreg.experiment import (
+        Evaluation,
+        Experiment,
+        Prediction,
+        Result,
+        build,
+        check,
+        evaluate,
+        predict,
+        resume,
+        train,
+        train_or_resume,
+    )
     from linreg.loaders import CustomDataset, make_loaders, split
     from linreg.loops import EpochLosses, fit, mini_batch
     from linreg.losses import LOSSES
@@ -29,7 +41,6 @@ if TYPE_CHECKING:
     from linreg.optimizers import OPTIMIZERS
     from linreg.plots import plot_losses
     from linreg.registry import ComponentSpec, Registry
-    from linreg.runs import remove
     from linreg.schedulers import SCHEDULERS, Schedule, on_loss, per_epoch, per_step
     from linreg.spec import ExperimentSpec, load_spec
     from linreg.steps import make_train_step_fn, make_val_step_fn
@@ -48,7 +59,19 @@ _HOMES = {
         "StorageError",
         "UsageError",
     ],
-    "experiment": ["build", "check", "evaluate", "predict", "resume", "train"],
+    "experiment": [
+        "Evaluation",
+        "Experiment",
+        "Prediction",
+        "Result",
+        "build",
+        "check",
+        "evaluate",
+        "predict",
+        "resume",
+        "train",
+        "train_or_resume",
+    ],
     "loaders": ["CustomDataset", "make_loaders", "split"],
     "loops": ["EpochLosses", "fit", "mini_batch"],
     "losses": ["LOSSES"],
@@ -56,7 +79,6 @@ _HOMES = {
     "optimizers": ["OPTIMIZERS"],
     "plots": ["plot_losses"],
     "registry": ["ComponentSpec", "Registry"],
-    "runs": ["remove"],
     "schedulers": ["SCHEDULERS", "Schedule", "on_loss", "per_epoch", "per_step"],
     "spec": ["ExperimentSpec", "load_spec"],
     "steps": ["make_train_step_fn", "make_val_step_fn"],

@@ -8,7 +8,7 @@ import io
 import math
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,11 @@ FEW = 20  # up to so many parameters are shown as numbers
 class Checkpoint:
     """Everything that a run needs to go on as if it had never stopped, and a model to be used elsewhere.
 
-    epoch: how many epochs are done; loss, val_loss, lr: one value an epoch; position: the losses of the batches of
-    the next epoch that are done; loader_state: the state of the loaders' generator as that epoch began; best: the
-    epoch, its loss, and the states as it ended, or None.
+    epoch: how many epochs are done; loss, val_loss, lr: one value an epoch; planned_epochs: what a scheduler was made
+    for, and a finished run is trained again for; position: the losses of the batches of the next epoch that are done;
+    loader_state: the state of the loaders' generator as that epoch began; best: the epoch, its losses, its spec, and
+    the states as it ended, or None; resumed_at: the epochs at which the run was gone on with; outcome: `running`,
+    `interrupted`, `finished` or `early_stopped`; run: the name and id of the run that wrote it.
     """
 
     epoch: int
@@ -62,7 +64,6 @@ class Checkpoint:
         return self.best["epoch"] if self.best else None
 
 
-_KEYS = {f.name for f in fields(Checkpoint)} - {"path"}
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "epoch": int,
     "model_state_dict": dict,
@@ -90,6 +91,9 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
+_KEYS = set(_TYPES)
+
+
 def _inconsistencies(content: Mapping[str, Any]) -> list[str]:
     """Say in what the parts of a checkpoint, each of the right type, are not those of one."""
     epoch, found = content["epoch"], []
@@ -107,7 +111,7 @@ def _inconsistencies(content: Mapping[str, Any]) -> list[str]:
     if not all(isinstance(content["run"].get(key), str) for key in ("name", "id")):
         found.append("run has no name or id")
     best = content["best"]
-    if best is not None and not {"epoch", "loss", "val_loss", "states"} <= set(best):
+    if best is not None and not {"epoch", "loss", "val_loss", "spec", "states"} <= set(best):
         found.append("best lacks a part")
     return found
 

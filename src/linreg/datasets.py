@@ -33,8 +33,10 @@ class Samples:
     def __post_init__(self) -> None:
         for field, letter, array in (("feature_names", "x", self.x), ("target_names", "y", self.y)):
             width = array.shape[1] if getattr(array, "ndim", 0) == 2 else 0  # what else it may be, the loaders refuse
-            names = getattr(self, field) or ([letter] if width == 1 else [f"{letter}{i + 1}" for i in range(width)])
-            object.__setattr__(self, field, tuple(names))
+            names = list(getattr(self, field))
+            if not names:
+                names = [letter] if width == 1 else [f"{letter}{i + 1}" for i in range(width)]
+            object.__setattr__(self, field, tuple(str(name) for name in names))
 
 
 @DATASETS.register("linear")

@@ -1,7 +1,7 @@
 """From arrays to mini-batches: dataset, split, loaders."""
 
 import hashlib
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,25 +29,35 @@ class CustomDataset(Dataset[Point]):
 
 
 def dataset_of(samples: object, dtype: torch.dtype, *, where: str = "data.source") -> CustomDataset:
-    """Make the dataset of what a source returned; what cannot be trained on is a DataError."""
+    """Make the dataset, of its own copy, of what a source returned; what cannot be trained on is a DataError."""
     if not isinstance(samples, Samples):
         raise DataError(f"{where}: the source returned {type(samples).__name__}; return linreg.Samples(x, y)")
-    for name, array in (("x", samples.x), ("y", samples.y)):
-        if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "fiu":
-            kind = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-            raise DataError(f"{where}: {name} is {kind}; it must be an array of numbers with two dimensions")
-        if not len(array) or not array.shape[1]:
-            raise DataError(f"{where}: {name} is empty, {array.shape}; there must be at least one point")
-        rows, columns = np.nonzero(~np.isfinite(array))
-        if len(rows):
-            value = array[rows[0], columns[0]]
-            raise DataError(f"{where}: {name}[{rows[0]}, {columns[0]}] is {value}; every value must be finite")
+    parts = [("x", samples.x, samples.feature_names), ("y", samples.y, samples.target_names)]
+    tensors = [_tensor(name, array, names, dtype, where) for name, array, names in parts]
     if len(samples.x) != len(samples.y):
         raise DataError(f"{where}: {len(samples.x)} rows of x but {len(samples.y)} of y; each point needs both")
-    for name, array, names in (("x", samples.x, samples.feature_names), ("y", samples.y, samples.target_names)):
-        if len(names) != array.shape[1]:
-            raise DataError(f"{where}: {len(names)} names for {array.shape[1]} columns of {name}; name each column")
-    return CustomDataset(*(torch.from_numpy(array).to(dtype) for array in (samples.x, samples.y)))
+    return CustomDataset(*tensors)
+
+
+def _tensor(name: str, array: object, names: Sequence[str], dtype: torch.dtype, where: str) -> torch.Tensor:
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "fiu":
+        kind = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise DataError(f"{where}: {name} is {kind}; it must be an array of numbers with two dimensions")
+    if not len(array) or not array.shape[1]:
+        raise DataError(f"{where}: {name} is empty, {array.shape}; there must be at least one point")
+    if len(names) != array.shape[1] or len(set(names)) < len(names):
+        raise DataError(
+            f"{where}: {list(names)} are not names for the {array.shape[1]} columns of {name}; name each column once"
+        )
+    with np.errstate(over="ignore"):
+        converted = np.array(array, dtype=str(dtype).removeprefix("torch."), order="C")
+    rows, columns = np.nonzero(~np.isfinite(converted))
+    if len(rows):
+        value = array[rows[0], columns[0]]
+        raise DataError(
+            f"{where}: {name}[{rows[0]}, {columns[0]}] is {value}; every value must be finite, and fit {dtype}"
+        )
+    return torch.from_numpy(converted)
 
 
 def split(

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from linreg.documents import Document, Path
-from linreg.registry import Component
+from linreg.documents import Document, Path, flatten
+from linreg.registry import Component, plain
 
 MOST = 50  # problems told at once
 
@@ -111,7 +111,9 @@ def _what(document: Document, path: Path, problems: list[Error], model: type[Bas
             hint = f"; {met!r} is not it: write name: NAME, with a space" if met else ""
             return f"missing{hint}; add it: one of {', '.join(context['known'])}"
         case "unknown_name":
-            return f"unknown {context['kind']} {show(value)}; {suggest(value, context['known'])}"
+            near = suggest(value, context["known"])
+            plugin = "" if near.startswith("did") else "; one of your own needs --plugin FILE.py"
+            return f"unknown {context['kind']} {show(value)}; {near}{plugin}"
         case "value_error":
             return str(context["error"])
     if first["type"] == "string_pattern_mismatch" and component is None:
@@ -129,7 +131,12 @@ def _suggest_key(document: Document, path: Path, known: Iterable[str]) -> str:
     for step in path[:-1]:
         siblings = siblings[step]
     absent = suggest(path[-1], [name for name in known if name not in siblings])
-    return absent if absent.startswith("did") else suggest(path[-1], known)
+    if absent.startswith("did"):
+        return absent
+    elsewhere = [
+        key for key in flatten(document.value) if key.endswith(f".{path[-1]}") and key != ".".join(map(str, path))
+    ]
+    return f"did you mean {elsewhere[0]}?" if elsewhere else suggest(path[-1], known)
 
 
 def _fields(model: type[BaseModel], path: Path) -> dict[str, str]:
@@ -142,11 +149,7 @@ def _fields(model: type[BaseModel], path: Path) -> dict[str, str]:
 
 
 def _limit(word: str, key: str) -> Callable[[Error], str]:
-    return lambda error: f"must be {word} {_plain(error['ctx'][key])}"
-
-
-def _plain(limit: object) -> str:
-    return f"{limit:g}" if isinstance(limit, float) else str(limit)
+    return lambda error: f"must be {word} {plain(error['ctx'][key])}"
 
 
 # What a value must be, by the type of pydantic's error.

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
-from linreg.errors import LinregError, SpecError, UsageError
+from linreg.errors import DataError, LinregError, SpecError, UsageError
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
@@ -125,12 +125,6 @@ class Registry:
     def __iter__(self) -> Iterator[Component]:
         return iter(self._components.values())
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._components
-
-    def __getitem__(self, name: str) -> Component:
-        return self._components[name]
-
     @property
     def names(self) -> list[str]:
         """The names of the components, in the order of registration."""
@@ -185,6 +179,8 @@ class Registry:
             return component.builder(*args, **spec.params)
         except LinregError:
             raise
+        except OSError as error:
+            raise DataError(f"{where or self.kind}: {spec.name}: {error}; name a file that can be read") from error
         except ValueError as error:
             raise SpecError([f"{where or self.kind}: {spec.name}: {error}"]) from error
         except (Exception, SystemExit) as error:  # anything may go wrong in a builder, memory first of all
@@ -254,11 +250,12 @@ def describe(schema: Mapping[str, Any]) -> str:
         return f"list of {describe(schema.get('items', {}))}"
     words = {"integer": "whole number", "number": "number", "boolean": "true | false", "string": "text"}
     limits = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
-    bounds = [f"{sign} {_plain(schema[key])}" for key, sign in limits.items() if key in schema]
+    bounds = [f"{sign} {plain(schema[key])}" for key, sign in limits.items() if key in schema]
     return " ".join([words.get(schema.get("type", ""), schema.get("type", "anything")), " and ".join(bounds)]).rstrip()
 
 
-def _plain(limit: float) -> str:
+def plain(limit: float) -> str:
+    """Write a limit without needless zeros."""
     return f"{limit:g}" if isinstance(limit, float) else str(limit)
 
 

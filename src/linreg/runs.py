@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,8 @@ import torch
 
 from linreg.documents import flatten, read_yaml
 from linreg.errors import StorageError, UsageError
-from linreg.storage import replace_file, translated_errors
+from linreg.storage import remove_leftovers, replace_file, translated_errors
+from linreg.version import __version__
 
 FINISHED = ("finished", "early_stopped")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*_[0-9]{3,}")
@@ -95,6 +97,7 @@ def hold(name: str, runs: Path, checkpoints: Path) -> Iterator[Run]:
     """Hold a run that is there. Raises UsageError if it is not, StorageError if another process holds it."""
     folder = _existing(name, runs)
     with _held(folder):
+        remove_leftovers(folder, checkpoints / name)
         run = Run(folder, checkpoints / name, read_info(folder))
         with translated_errors(run.checkpoints):
             run.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -115,19 +118,24 @@ def summaries(runs: Path, checkpoints: Path) -> list[dict[str, Any]]:
     if runs.exists() and not runs.is_dir():
         raise UsageError(f"{runs}: a file, not a folder of runs; name a folder with --runs")
     folders = [folder for folder in runs.iterdir() if (folder / "run.json").is_file()] if runs.is_dir() else []
-    return sorted((_summary(folder, checkpoints) for folder in folders), key=lambda found: found["started"] or "")
+    return sorted(
+        (_summary(folder, checkpoints) for folder in folders), key=lambda found: (found["started"] or "", found["run"])
+    )
 
 
 def compare(a: str, b: str, runs: Path, checkpoints: Path) -> list[dict[str, Any]]:
-    """Lay two runs side by side: how they stand, then every setting in which their specs differ. Raises UsageError
-    if one is not there."""
+    """Lay two runs side by side, as `a` and `b`: how they stand, then every setting in which their specs differ.
+    Raises UsageError if one is not there."""
     folders = [_existing(name, runs) for name in (a, b)]
     stands = [_summary(folder, checkpoints) for folder in folders]
     specs = [_read_spec(folder) for folder in folders]
-    rows = [{"": key, a: stands[0][key], b: stands[1][key]} for key in ("outcome", "epochs", "loss", "val_loss")]
+    stand = {"outcome": "outcome", "epochs": "epochs done", "loss": "loss", "val_loss": "val_loss"}
+    rows = [{"setting": name, "a": stands[0][key], "b": stands[1][key]} for key, name in stand.items()]
     keys = dict.fromkeys([*specs[0], *specs[1]])
     return rows + [
-        {"": key, a: specs[0].get(key), b: specs[1].get(key)} for key in keys if specs[0].get(key) != specs[1].get(key)
+        {"setting": key, "a": specs[0].get(key), "b": specs[1].get(key)}
+        for key in keys
+        if specs[0].get(key) != specs[1].get(key)
     ]
 
 
@@ -193,6 +201,7 @@ def last_run(name: str, runs: Path) -> str | None:
 def environment(device: torch.device) -> dict[str, Any]:
     """Say what the exactness of a resumed run hangs on."""
     return {
+        "linreg": __version__,
         "torch": str(torch.__version__),
         "numpy": np.__version__,
         "python": platform.python_version(),
@@ -244,21 +253,35 @@ def _held(folder: Path) -> Iterator[None]:
     with translated_errors(folder):
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StorageError(f"{folder}: in use by another process; wait for it, or stop it") from None
+        if not _locked(descriptor, fcntl.LOCK_EX, tries=5):  # one who only looks is gone in a moment
+            raise StorageError(f"{folder}: in use by another process; wait for it, or stop it")
         yield
     finally:
         os.close(descriptor)
 
 
+def _locked(descriptor: int, kind: int, *, tries: int) -> bool:
+    for left in reversed(range(tries)):
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if left:
+                time.sleep(0.04)
+        else:
+            return True
+    return False
+
+
 def _in_use(folder: Path) -> bool:
+    """Look whether somebody holds the run; nothing is written."""
     try:
-        with _held(folder):
-            return False
-    except StorageError:
-        return True
+        descriptor = os.open(folder / ".lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not _locked(descriptor, fcntl.LOCK_SH, tries=1)
+    finally:
+        os.close(descriptor)
 
 
 def _summary(folder: Path, checkpoints: Path) -> dict[str, Any]:

@@ -198,7 +198,10 @@ def json_schema() -> dict[str, Any]:
     schema = ExperimentSpec.model_json_schema()
     for kind, registry in REGISTRIES.items():
         owner = schema["$defs"]["DataSpec"] if kind == "source" else schema
-        owner["properties"][kind] = {"$ref": f"#/$defs/{kind}"}
+        said = owner["properties"][kind]
+        reference = {"$ref": f"#/$defs/{kind}"}
+        choice = {"anyOf": [reference, {"type": "null"}]} if "anyOf" in said else reference
+        owner["properties"][kind] = {**choice, "description": said["description"]}
         schema["$defs"][kind] = registry.json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "linreg experiment"}
 

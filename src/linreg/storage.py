@@ -3,33 +3,40 @@
 import contextlib
 import errno
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from linreg.errors import StorageError
+
+LEFTOVER = ".tmp"
 
 
 def replace_file(path: Path, content: bytes | str) -> None:
     """Write a whole file or nothing: to a temporary file in the same folder, synced, renamed, the folder synced.
     A disk that is full, or a folder that is not writable, is a StorageError and leaves the old file as it was."""
     content = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{LEFTOVER}")
     with translated_errors(path):
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).chmod(0o666 & ~_UMASK)
-            Path(temporary).replace(path)
+            temporary.replace(path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
+        _sync_folder(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
+def remove_leftovers(*folders: Path) -> None:
+    """Remove what a process that was killed while it wrote has left in the folders."""
+    for folder in folders:
+        for file in folder.glob(f".*{LEFTOVER}"):
+            file.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
     """Make a rename in the folder last."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -53,12 +60,3 @@ def translated_errors(path: Path) -> Iterator[None]:
             errno.EEXIST: "a file is in the way; remove it, or choose another place",
         }.get(error.errno or 0, "check the disk")
         raise StorageError(f"{path}: {error.strerror or error}; {remedy}") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
-_UMASK = _umask()  # read once: reading it means setting it

@@ -72,14 +72,15 @@ class RunWriter:
         model.eval()
         try:
             # Tracing draws random numbers, warns, and prints what it could not do.
+            devices = [x.device] if x.device.type == "cuda" else []
             with (
-                torch.random.fork_rng(),
                 warnings.catch_warnings(),
+                torch.random.fork_rng(devices),
                 contextlib.redirect_stdout(io.StringIO()),
             ):
                 warnings.simplefilter("ignore")
                 self.board.add_graph(model, x)
-        except (RuntimeError, TypeError, ValueError) as error:
+        except Exception as error:  # whatever a model raises when it is traced
             reason = str(error).strip().partition("\n")[0]
             log.warning("the model's graph is not shown: %s; writer.graph=false leaves it out", reason)
         finally:
@@ -99,6 +100,10 @@ class RunWriter:
         """Send the metrics of the whole run, which stand beside the hyperparameters."""
         for name, value in metrics.items():
             self.board.add_scalar(name, value, epoch)
+
+    def write_figure(self, name: str, figure: Any, epoch: int) -> None:
+        """Send a matplotlib figure."""
+        self.board.add_figure(name, figure, epoch)
 
     def flush(self) -> None:
         """Bring all that was written so far to the files."""
@@ -121,7 +126,7 @@ def open_writer(folder: Path, records: Sequence[EpochRecord] = (), *, histograms
     written anew, so that every reader of them agrees.
     """
     old_files = sorted(folder.rglob("events.out.tfevents.*"))
-    old_histograms = _histograms(old_files, len(records)) if histograms else []
+    old_histograms = _histograms(old_files, len(records))
     with translated_errors(folder):
         if records or (folder / "metrics.jsonl").exists():
             replace_file(folder / "metrics.jsonl", "".join(record.to_json() for record in records))
@@ -142,6 +147,8 @@ def open_writer(folder: Path, records: Sequence[EpochRecord] = (), *, histograms
 
 def _histograms(files: Sequence[Path], epochs: int) -> list[Any]:
     """Read the events with histograms of the first epochs; the scalars come from the records."""
+    if not files:
+        return []
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
     events = [event for file in files for event in LegacyEventFileLoader(str(file)).Load()]

@@ -26,8 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         exit_code = error.exit_code
     except typer.Abort as error:
         caught, message, exit_code = error, "aborted", 130
-    except SystemExit as stop:  # 1 is Typer's, for a pipe that nobody reads any more
-        return 0 if stop.code == 1 else int(stop.code or 0)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # a pipe that nobody reads any more; Typer exits with 1
+            return 0
+        caught, plugin = stop, plugin_at_fault(stop)
+        if not plugin:  # a second signal
+            return stop.code if isinstance(stop.code, int) else 1
+        message, exit_code = f"--plugin {plugin}: SystemExit: {stop.code}; mend the plugin", 2
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         caught, message, exit_code = error, f"{what}; check the disk and the permissions", 5

@@ -60,6 +60,7 @@ def train(
         bool,
         typer.Option("--resume", help="Continue this spec's last run if it was interrupted, else start."),
     ] = False,
+    epochs: o.Epochs = None,
     device: o.Device = None,
     name: o.Name = None,
     runs: o.Runs = o.RUNS,
@@ -72,7 +73,7 @@ def train(
 ) -> None:
     """Train a spec; print the path of the checkpoint."""
     expectations = parse_expectations(expect or [], OF_TRAINING)
-    loaded = _load_spec(spec, overrides, plugin, device=device, name=name)
+    loaded = _load_spec(spec, overrides, plugin, epochs=epochs, device=device, name=name)
 
     from linreg import experiment
 
@@ -88,10 +89,7 @@ def train(
 def resume(
     checkpoint: o.Checkpoint,
     overrides: o.Overrides = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option("--epochs", metavar="N", help="Epochs in all, those done included.", show_default=False),
-    ] = None,
+    epochs: o.Epochs = None,
     device: o.Device = None,
     name: o.Name = None,
     runs: o.Runs = o.RUNS,
@@ -165,7 +163,15 @@ def evaluate(
     device: o.Device = "cpu",
     checkpoints: o.Checkpoints = o.CHECKPOINTS,
     json: o.Json = False,
-    expect: o.Expect = None,
+    expect: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--expect",
+            metavar="TEXT",
+            help='Exit with 7 unless met, as "r2>0.9" or "y.rmse<=3"; repeatable.',
+            show_default=False,
+        ),
+    ] = None,
     plugin: o.Plugin = None,
     debug: o.Debug = False,
 ) -> None:
@@ -288,7 +294,7 @@ def _load_plugins(plugin: list[Path] | None) -> None:
         load_plugins(plugin)
 
 
-def _load_spec(spec: Path, overrides: list[str] | None, plugin: list[Path] | None, **named: str | None) -> Any:
+def _load_spec(spec: Path, overrides: list[str] | None, plugin: list[Path] | None, **named: object) -> Any:
     from linreg.spec import load_spec
 
     _load_plugins(plugin)

@@ -83,8 +83,9 @@ def _parse_row(value: str) -> Row:
 
 def _parse_number(text: str, value: str) -> float:
     if not re.fullmatch(_NUMBER, text, re.IGNORECASE):
-        met = f"{text!r}" if text else "an empty value"
-        raise UsageError(f"{FLAG} {value}: {met} is not a number; write for instance 0.2, -0.34 or 1e-3")
+        if not text:
+            raise UsageError(f"{FLAG} {value}: an empty value is not a number; leave no space beside a comma")
+        raise UsageError(f"{FLAG} {value}: {text!r} is not a number; write for instance 0.2, -0.34 or 1e-3")
     number = float(text)
     if not math.isfinite(number):
         raise UsageError(f"{FLAG} {value}: {text} is not finite; write a finite number")

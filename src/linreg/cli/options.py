@@ -23,6 +23,7 @@ Name = Annotated[
     str | None,
     typer.Option("--name", metavar="NAME", help="Name of the experiment and its folders.", show_default=False),
 ]
+Epochs = Annotated[int | None, typer.Option("--epochs", metavar="N", help="Epochs in all.", show_default=False)]
 Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of the runs.")]
 Checkpoints = Annotated[Path, typer.Option("--checkpoints", metavar="DIR", help="Folder of the checkpoints.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -32,7 +33,7 @@ Expect = Annotated[
     typer.Option(
         "--expect",
         metavar="TEXT",
-        help='Exit with 7 unless met, as "val_loss<0.02"; repeatable.',
+        help='Exit with 7 unless met, as "val_loss<0.02" (< <= > >= == !=); repeatable.',
         show_default=False,
     ),
 ]

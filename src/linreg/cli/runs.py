@@ -56,8 +56,8 @@ def remove_runs(
 
 @runs_app.command("compare", epilog="\b\nExample: linreg runs compare simple_linear_regression_001 smoke_001")
 def compare_runs(
-    a: Annotated[str, typer.Argument(metavar="A", show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", show_default=False)],
+    a: Annotated[str, typer.Argument(metavar="A", help="A run.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another.", show_default=False)],
     runs: o.Runs = o.RUNS,
     checkpoints: o.Checkpoints = o.CHECKPOINTS,
     json: o.Json = False,
@@ -68,6 +68,6 @@ def compare_runs(
 
     rows = compare(a, b, runs, checkpoints)
     if json:
-        put_json({"runs": [a, b], "differences": rows})
+        put_json({"a": a, "b": b, "rows": rows})
     else:
-        put(table(rows, ["", a, b]))
+        put(table([{"": "run", "a": a, "b": b}, *({"": row["setting"], **row} for row in rows)], ["", "a", "b"]))

@@ -23,7 +23,7 @@ from linreg.spec import ExperimentSpec
 
 BATCH_SIZE = 4096
 
-Row = Sequence[float] | dict[str, float]
+Row = float | Sequence[float] | dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,10 @@ class Evaluation:
 
 
 def predict(path: str | Path, rows: Sequence[Row], *, device: str = "cpu") -> Prediction:
-    """Predict for rows of inputs, each a list of n_features values or a mapping of names to values, with the model
-    alone: no data, no optimizer. Raises CheckpointError, UsageError for rows that do not fit."""
+    """Predict for rows of inputs, each a list of n_features values, a mapping of names to values, or one value, with
+    the model alone: no data, no optimizer. Raises CheckpointError, UsageError for rows that do not fit."""
+    if not rows:
+        raise UsageError("--inputs: no rows to predict for; give at least one")
     saved = load(path)
     spec = saved_spec(saved, [f"device={json.dumps(device)}"])
     with np.errstate(over="ignore"):
@@ -116,10 +118,14 @@ def _apply(model: nn.Module, device: torch.device, x: torch.Tensor) -> NDArray[A
 def _ordered(row: Row, names: list[str]) -> list[float]:
     """Put the values of one row into the order of the features."""
     wanted = f"{_values(len(names))} ({', '.join(names)})"
+    if isinstance(row, int | float):
+        row = [row]
     if not isinstance(row, dict):
         if len(row) != len(names):
             met = ",".join(f"{value:g}" for value in row)
-            raise UsageError(f"--inputs {met}: {_values(len(row))}, and the model takes {wanted}; commas make a row")
+            raise UsageError(
+                f"--inputs {met}: {_values(len(row))}, and the model takes {wanted}; put commas within a row, spaces between rows"
+            )
         return list(row)
     unknown = [name for name in row if name not in names]
     missing = [name for name in names if name not in row]

@@ -49,7 +49,7 @@ class Experiment:
 
 
 def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experiment:
-    """Build everything that a spec names, in the textbook's order.
+    """Build everything that a spec names, in the textbook's order. Seeds torch's global generator, as the text does.
 
     planned_epochs: the epochs that a scheduler is planned for, where they are not those of the spec, as in a run
     that is continued beyond its end. Raises SpecError, DataError.
@@ -157,7 +157,8 @@ def _probe(
     """Refuse a model or loss that does not fit the data, which broadcasting would pass over."""
     x, y = dataset.x[:2].to(device), dataset.y[:2].to(device)
     model.eval()
-    with torch.random.fork_rng(), warnings.catch_warnings():  # neither draws nor warns for the training's sake
+    devices = [device] if device.type == "cuda" else []
+    with warnings.catch_warnings(), torch.random.fork_rng(devices):  # a look, not a step
         warnings.simplefilter("ignore")
         try:
             yhat = model(x)
@@ -170,7 +171,13 @@ def _probe(
             met = tuple(yhat.shape) if isinstance(yhat, torch.Tensor) else type(yhat).__name__
             what = f"gives {met} for inputs {tuple(x.shape)}, and the targets are {tuple(y.shape)}; mend the model"
             raise SpecError([f"{spec.where('model')}: {what}"])
-        loss = loss_fn(yhat, y)
+        try:
+            loss = loss_fn(yhat, y)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            raise SpecError(
+                [f"{spec.where('loss')}: fails on yhat and y of {tuple(y.shape)}: {reason}; mend it"]
+            ) from error
     if not isinstance(loss, torch.Tensor) or loss.ndim or not loss.requires_grad:
         met = f"a tensor {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
         what = f"gives {met}; it must be one number that depends on the model's parameters"

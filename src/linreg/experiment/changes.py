@@ -19,7 +19,6 @@ _RULES: dict[str, Literal["free", "warned"]] = {
     "clip_grad_norm": "warned",
     "data.batch_size": "warned",
     "data.shuffle": "warned",
-    "loss": "warned",
     "optimizer": "warned",
 }
 _IN_THE_STATE = ("optimizer.amsgrad", "optimizer.centered", "optimizer.initial_accumulator_value")
@@ -41,13 +40,17 @@ class Change:
     why: str
 
 
-def changes(old: ExperimentSpec, new: ExperimentSpec) -> list[Change]:
-    """List the settings in which two specs differ, with what becomes of each."""
+def changes(old: ExperimentSpec, new: ExperimentSpec, *, planned_in_steps: bool, within_an_epoch: bool) -> list[Change]:
+    """List the settings in which two specs differ, with what becomes of each.
+
+    planned_in_steps: whether the scheduler moves at every step, along a plan of so many; within_an_epoch: whether the
+    checkpoint stands between two batches of an epoch.
+    """
     before, after = flatten(old.to_dict()), flatten(new.to_dict())
     found = []
     for key in dict.fromkeys([*before, *after]):
         if before.get(key) != after.get(key):
-            verdict, why = _verdict(key, old)
+            verdict, why = _verdict(key, old, planned_in_steps, within_an_epoch)
             found.append(Change(key, before.get(key), after.get(key), verdict, why))
     return found
 
@@ -75,20 +78,25 @@ def tabulate(found: list[Change]) -> str:
     )
 
 
-def _verdict(key: str, old: ExperimentSpec) -> tuple[Literal["free", "warned", "refused"], str]:
+def _verdict(
+    key: str, old: ExperimentSpec, planned_in_steps: bool, within_an_epoch: bool
+) -> tuple[Literal["free", "warned", "refused"], str]:
+    if key == "seed":
+        return "refused", "the model began and the data was shuffled by it; train anew"
+    if key.startswith("loss."):
+        return "refused", "the losses before and after would not compare; train anew"
+    if key.startswith("data.") and within_an_epoch:
+        return "refused", "the checkpoint stands within an epoch; let that epoch finish first"
     if key == "optimizer.name":
         return "refused", "its state is of another optimizer; train anew"
     if key in _IN_THE_STATE or (key == "optimizer.momentum" and old.optimizer.name == "rmsprop"):
         return "refused", "the optimizer's saved state is not made for it; train anew"
-    if key == "data.batch_size" and old.scheduler is not None and old.scheduler.name == "one_cycle":
-        return "refused", "the cycle was planned in steps of the old batches; train anew"
+    if key == "data.batch_size" and planned_in_steps:
+        return "refused", "the scheduler was planned in steps of the old batches; train anew"
     if key == "optimizer.lr" and old.scheduler is not None:
         return "refused", f"the {old.scheduler.name} scheduler decides the learning rate; train anew"
-    if key == "epochs" and old.scheduler is not None and old.scheduler.name == "one_cycle":
-        return (
-            "warned",
-            "the cycle was planned for the old epochs; beyond them the learning rate stays at its last",
-        )
+    if key == "epochs" and planned_in_steps:
+        return "warned", "the scheduler was planned for the old epochs; then the learning rate stays at its last"
     if key.startswith("scheduler"):
         return "refused", "its state is of another schedule; train anew"
     prefixes = [prefix for prefix in _RULES if key == prefix or key.startswith(prefix + ".")]

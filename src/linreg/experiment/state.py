@@ -14,7 +14,6 @@ from linreg.errors import CheckpointError, DivergedError, SpecError
 from linreg.experiment.building import Experiment, remedy
 from linreg.runs import Run, environment
 from linreg.spec import ExperimentSpec, spec_from_dict
-from linreg.version import __version__
 from linreg.writer import EpochRecord
 
 log = logging.getLogger("linreg")
@@ -29,11 +28,11 @@ class Progress:
     the state of the loaders' generator as that epoch began."""
 
     loader_state: torch.Tensor
+    planned_epochs: int
     records: list[EpochRecord] = field(default_factory=list)
     position: list[float] = field(default_factory=list)
     best: dict[str, Any] | None = None
     resumed_at: list[int] = field(default_factory=list)
-    planned_epochs: int = 0
     outcome: str = "running"
 
 
@@ -44,7 +43,9 @@ def saved_spec(saved: Checkpoint, overrides: Sequence[str] = ()) -> ExperimentSp
         spec = spec_from_dict(saved.spec, str(saved.path))
     except SpecError as error:
         hint = "; if a plugin registers it, add --plugin FILE.py"
-        problems = [problem + hint * (".name: unknown" in problem) for problem in error.problems]
+        problems = [
+            problem + hint * (".name: unknown" in problem and "--plugin" not in problem) for problem in error.problems
+        ]
         raise CheckpointError("\n".join(problems)) from None
     return spec_from_dict(saved.spec, str(saved.path), overrides) if overrides else spec
 
@@ -98,7 +99,13 @@ def snapshot(experiment: Experiment, progress: Progress) -> dict[str, Any]:
     """Keep the states as the last epoch left them, for best.pth."""
     record = progress.records[-1]
     current = _copy(states(experiment, progress.loader_state))
-    return {"epoch": record.epoch, "loss": record.loss, "val_loss": record.val_loss, "states": current}
+    return {
+        "epoch": record.epoch,
+        "loss": record.loss,
+        "val_loss": record.val_loss,
+        "spec": experiment.spec.to_dict(),
+        "states": current,
+    }
 
 
 def _copy(value: Any) -> Any:
@@ -116,17 +123,19 @@ class Saver:
     def __init__(self, experiment: Experiment, progress: Progress, run: Run) -> None:
         self.experiment, self.progress, self.run = experiment, progress, run
         self.spec = experiment.spec.checkpoint
-        self.due_at = -math.inf
+        self.due_at = time.monotonic() + SECONDS_BETWEEN_SAVES
         self.saved_best: int | None = None
 
-    def is_due(self) -> bool:
-        """Whether this epoch's end is one to save at: by the count of epochs, or by the clock."""
-        if self.spec.every is not None:
-            return len(self.progress.records) % self.spec.every == 0
-        return time.monotonic() >= self.due_at
+    def is_due_by_count(self) -> bool:
+        """Whether the end of this epoch is one to save at."""
+        return self.spec.every is not None and len(self.progress.records) % self.spec.every == 0
+
+    def is_due_by_clock(self) -> bool:
+        """Whether enough time has gone by, where the spec does not count epochs."""
+        return self.spec.every is None and time.monotonic() >= self.due_at
 
     def save(self) -> None:
-        """Write what there is to write. No checkpoint ever holds a number that is not finite."""
+        """Write what there is to write. A model, or a loss, that is not finite is a DivergedError, not saved."""
         begin = time.monotonic()
         progress, folder = self.progress, self.run.checkpoints
         current = states(self.experiment, progress.loader_state)
@@ -134,12 +143,16 @@ class Saver:
             if not torch.isfinite(tensor).all():
                 epoch = len(progress.records)
                 raise DivergedError(f"epoch {epoch}: {name} is no longer finite; {remedy(self.experiment)}")
+        if not all(map(math.isfinite, progress.position)):
+            raise DivergedError(f"epoch {len(progress.records)}: the loss is not finite; {remedy(self.experiment)}")
         best = progress.best
-        if best is not None and best["epoch"] != self.saved_best:
+        if self.spec.best and best is not None and best["epoch"] != self.saved_best:
             self.saved_best = best["epoch"]
-            save(folder / "best.pth", self._checkpoint(best["states"], best["epoch"] + 1, [], "running"))
+            save(folder / "best.pth", self._checkpoint(best["states"], best["epoch"] + 1, [], "running", best["spec"]))
         done = len(progress.records)
-        checkpoint = self._checkpoint(current, done, progress.position, progress.outcome)
+        checkpoint = self._checkpoint(
+            current, done, progress.position, progress.outcome, self.experiment.spec.to_dict()
+        )
         if self.spec.keep and self.spec.every and done % self.spec.every == 0 and not progress.position:
             save(folder / f"epoch_{done:06}.pth", checkpoint)
         save(folder / "last.pth", checkpoint)
@@ -150,7 +163,9 @@ class Saver:
         cost = time.monotonic() - begin
         self.due_at = time.monotonic() + max(SECONDS_BETWEEN_SAVES, cost / SHARE_OF_SAVING)
 
-    def _checkpoint(self, current: dict[str, Any], epochs: int, position: list[float], outcome: str) -> Checkpoint:
+    def _checkpoint(
+        self, current: dict[str, Any], epochs: int, position: list[float], outcome: str, spec: dict[str, Any]
+    ) -> Checkpoint:
         experiment, progress = self.experiment, self.progress
         records = progress.records[:epochs]
         return Checkpoint(
@@ -159,7 +174,7 @@ class Saver:
             loss=[record.loss for record in records],
             val_loss=[record.val_loss for record in records],
             lr=[record.lr for record in records],
-            spec=experiment.spec.to_dict(),
+            spec=spec,
             planned_epochs=progress.planned_epochs,
             n_features=len(experiment.feature_names),
             n_targets=len(experiment.target_names),
@@ -167,9 +182,9 @@ class Saver:
             target_names=experiment.target_names,
             position=position,
             best=progress.best,
-            resumed_at=progress.resumed_at,
+            resumed_at=[epoch for epoch in progress.resumed_at if epoch <= epochs],
             outcome=outcome,
             run={"name": self.run.name, "id": self.run.info["id"]},
             data_fingerprint=experiment.data_fingerprint,
-            environment={"linreg": __version__, **environment(experiment.device)},
+            environment=environment(experiment.device),
         )

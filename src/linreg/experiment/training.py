@@ -5,6 +5,7 @@ import io
 import logging
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +34,6 @@ from linreg.runs import (
 )
 from linreg.spec import ExperimentSpec, spec_from_dict
 from linreg.storage import replace_file
-from linreg.version import __version__
 from linreg.writer import EpochRecord, RunWriter, open_writer
 
 log = logging.getLogger("linreg")
@@ -108,20 +108,21 @@ def resume(
     spec = spec_from_dict(saved.spec, str(path), overrides)
     if spec.epochs <= saved.epoch:
         raise UsageError(f"{path}: has {saved.epoch} epochs already; ask for more than that with --epochs")
-    found = changes(old, spec)
+    experiment = build(spec, planned_epochs=saved.planned_epochs)
+    per_step = experiment.schedule is not None and experiment.schedule.after_step is not None
+    found = changes(old, spec, planned_in_steps=per_step, within_an_epoch=bool(saved.position))
     refuse(found)
     if found:
         warned = any(change.verdict == "warned" for change in found)
         log.log(logging.WARNING if warned else logging.INFO, "changed since the checkpoint:\n%s", tabulate(found))
 
-    experiment = build(spec, planned_epochs=saved.planned_epochs)
     _refuse_other_data(saved, experiment)
     progress = restore(experiment, saved)
     for change in found:
         if change.key.startswith("optimizer."):  # or the state that was just loaded would undo it
             _set_in_optimizer(experiment, change.key.removeprefix("optimizer."), change.new)
 
-    changed = any(change.verdict == "warned" or change.key == "name" for change in found)
+    changed = any((change.verdict == "warned" and change.key != "epochs") or change.key == "name" for change in found)
     own = None if changed else _own_run(saved, runs, checkpoints)
     if own is None:
         with create(spec.name, runs, checkpoints) as run:
@@ -151,7 +152,14 @@ def train_or_resume(
         elif saved.outcome in FINISHED:
             log.info("the last run, %s, is finished; starting a new one", name)
         elif saved_spec(saved) != spec:
-            log.warning("the last run, %s, is of another spec; starting a new one", name)
+            before, after = flatten(saved_spec(saved).to_dict()), flatten(spec.to_dict())
+            other = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+            log.warning(
+                "the last run, %s, is of another spec (%s); starting a new one; linreg resume %s goes on with that one",
+                name,
+                ", ".join(f"{key}: {before.get(key)} → {after.get(key)}" for key in other),
+                path,
+            )
         else:
             return resume(path, runs=runs, checkpoints=checkpoints, report=report, stop=stop)
     return train(spec, runs=runs, checkpoints=checkpoints, report=report, stop=stop)
@@ -181,7 +189,10 @@ def _train(
     try:
         with open_writer(run.folder, progress.records, histograms=spec.writer.histograms) as writer:
             _write_start(writer, experiment)
-            _epochs(experiment, progress, saver, writer, report, stop)
+            with warnings.catch_warnings():
+                # of a run resumed between its last step and its scheduler's
+                warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+                _epochs(experiment, progress, saver, writer, report, stop)
             if progress.outcome in FINISHED:
                 _write_end(writer, experiment, progress)
             writer.flush()
@@ -212,14 +223,22 @@ def _epochs(
     spec, parts = experiment.spec, experiment.loaders
     run_epoch = partial(experiment.engine, experiment.device)
 
+    def pause() -> None:
+        """Between two steps: save if it is time to, and leave the loops if a stop is asked for."""
+        if saver.is_due_by_clock():
+            writer.flush()
+            saver.save()
+        if stop():
+            raise StopRequested
+
     def train_epoch() -> float:
         progress.loader_state = parts.generator.get_state()
-        batches = _until(stop, parts.train)
+        batches = _pausing(pause, parts.train)
         with overflow_is_divergence(experiment):
             return run_epoch(batches, experiment.train_step_fn, mini_batch_losses=progress.position)
 
     def val_epoch() -> float:
-        return run_epoch(_until(stop, parts.val or ()), experiment.val_step_fn)
+        return run_epoch(_pausing(pause, parts.val or ()), experiment.val_step_fn)
 
     improved = make_improved_fn()
     early = spec.early_stopping
@@ -239,7 +258,7 @@ def _epochs(
             progress.records.append(record)
             progress.position = []
             progress.loader_state = parts.generator.get_state()
-            if improved(_monitored(record)) and spec.checkpoint.best:
+            if improved(_monitored(record)):
                 progress.best = snapshot(experiment, progress)
 
             writer.write(record, experiment.model)
@@ -248,11 +267,10 @@ def _epochs(
             if out_of_patience and out_of_patience(_monitored(record)):
                 progress.outcome = "early_stopped"
                 return
-            if saver.is_due():
+            if saver.is_due_by_count():
                 writer.flush()
                 saver.save()
-            if stop():
-                raise StopRequested
+            pause()
     except StopRequested:
         done = len(progress.records) >= spec.epochs
         progress.outcome = "finished" if done else "interrupted"
@@ -260,11 +278,10 @@ def _epochs(
         progress.outcome = "finished"
 
 
-def _until(stop: Callable[[], bool], batches: Iterable[Any]) -> Iterator[Any]:
-    """Hand on batches until a stop is asked for; then leave the loops between two steps."""
+def _pausing(pause: Callable[[], None], batches: Iterable[Any]) -> Iterator[Any]:
+    """Hand on batches, with a pause before each."""
     for batch in batches:
-        if stop():
-            raise StopRequested
+        pause()
         yield batch
 
 
@@ -289,9 +306,11 @@ def _refuse_other_data(saved: Checkpoint, experiment: Experiment) -> None:
 
 
 def _set_in_optimizer(experiment: Experiment, param: str, value: Any) -> None:
-    for group in experiment.optimizer.param_groups:
-        if param in group:
-            group[param] = tuple(value) if isinstance(value, list) else value
+    groups = [group for group in experiment.optimizer.param_groups if param in group]
+    if not groups:
+        raise UsageError(f"optimizer.{param}: the optimizer has no such setting to change; train anew")
+    for group in groups:
+        group[param] = tuple(value) if isinstance(value, list) else value
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -321,7 +340,7 @@ def _session(experiment: Experiment, progress: Progress, origin: str | None) -> 
         "device": str(experiment.device),
         "engine": experiment.engine_name,
         "git_commit": git_commit(),
-        "environment": {"linreg": __version__, **environment(experiment.device)},
+        "environment": environment(experiment.device),
     }
 
 
@@ -340,7 +359,7 @@ def _write_end(writer: RunWriter, experiment: Experiment, progress: Progress) ->
     if experiment.spec.writer.hparams:
         writer.write_summary({f"summary/{name}": getattr(last, name) for name in _losses_of(experiment)}, last.epoch)
     if experiment.spec.writer.figures:
-        writer.board.add_figure("summary/losses", _figure(progress), last.epoch)
+        writer.write_figure("summary/losses", _figure(progress), last.epoch)
 
 
 def _hyperparameters(spec: ExperimentSpec) -> dict[str, Any]:
