@@ -8,7 +8,7 @@ import torch
 
 from linreg import checkpoint
 from linreg.errors import StorageError
-from linreg.experiment import resume, train, training
+from linreg.experiment import resume, resuming, train
 from linreg.spec import spec_from_dict
 from tests.conftest import differences, small_spec, write_spec
 
@@ -42,15 +42,15 @@ def test_one_folder_for_runs_and_checkpoints_is_refused(linreg):
 
 
 def test_a_checkpoint_that_another_process_went_on_with_is_not_gone_on_with(trained, monkeypatch):
-    build = training.build
+    build = resuming.build
 
     def slow_build(spec, **options):
         experiment = build(spec, **options)
-        monkeypatch.setattr(training, "build", build)
+        monkeypatch.setattr(resuming, "build", build)
         resume(trained, ["epochs=20"])  # another process, meanwhile
         return experiment
 
-    monkeypatch.setattr(training, "build", slow_build)
+    monkeypatch.setattr(resuming, "build", slow_build)
     with pytest.raises(StorageError, match="another process went on with it meanwhile; resume it again"):
         resume(trained, ["epochs=8"])
     assert checkpoint.load(trained).epoch == 20
@@ -158,16 +158,16 @@ from linreg import DATASETS, LOSSES, MODELS, OPTIMIZERS, SCHEDULERS, Samples
     [
         ("model", "return nn.Linear(n_features, 5)", "model: gives (2, 5) for inputs (2, 1), and the targets are (2, 1); mend the model"),
         ("model", "return nn.Flatten(0)", "model: gives (2,) for inputs (2, 1)"),
-        ("model", "return None", "model: the builder returned NoneType; it must return a torch.nn.Module"),
+        ("model", "return None", "model: mine: its builder returned NoneType, not a torch.nn.Module; mend "),
         ("model", "raise KeyError('oh')", "model: mine: its builder failed: KeyError: 'oh'; change the params, or mend "),
         ("model", "return nn.Linear(7, 1)", "model: fails on inputs (2, 1): RuntimeError: mat1 and mat2 shapes"),
-        ("loss", "return None", "loss: the builder returned NoneType; it must return a loss function"),
+        ("loss", "return None", "loss: mine: its builder returned NoneType, not a collections.abc.Callable; mend "),
         ("loss", "return nn.MSELoss(reduction='none')", "loss: gives a tensor (2, 1); it must be one number"),
         ("loss", "return lambda yhat, y: 3.0", "loss: gives float; it must be one number"),
         ("loss", "return lambda yhat, y: nn.functional.mse_loss(yhat.detach(), y)", "loss: gives a tensor ()"),
-        ("optimizer", "return None", "optimizer: the builder returned NoneType; it must return a torch.optim.Optimizer"),
-        ("scheduler", "return torch.optim.lr_scheduler.StepLR(optimizer, 3)", "scheduler: the builder returned StepLR; it must return a linreg.Schedule"),
-        ("scheduler", "return None", "scheduler: the builder returned NoneType"),
+        ("optimizer", "return None", "optimizer: mine: its builder returned NoneType, not a torch.optim.Optimizer"),
+        ("scheduler", "return torch.optim.lr_scheduler.StepLR(optimizer, 3)", "scheduler: mine: its builder returned StepLR, not a linreg.schedulers.Schedule"),
+        ("scheduler", "return None", "scheduler: mine: its builder returned NoneType"),
         ("source", "return Samples([[1.0]], [[2.0]])", "data.source: x is list"),
         ("source", "import sys; sys.exit(0)", "source: mine: its builder failed: SystemExit: 0"),
     ],

@@ -217,7 +217,7 @@ def test_a_broken_plugin_is_explained(tmp_path, text, message):
 
 
 def test_a_param_may_have_a_name_that_pydantic_uses():
-    registry = Registry("thing", hands_over=())
+    registry = Registry("thing", hands_over=(), makes="builtins.tuple")
 
     @registry.register("odd")
     def odd(*, json: int, copy: float = 1.0, model_config: bool = True):

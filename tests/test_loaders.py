@@ -74,7 +74,6 @@ def test_too_few_points_for_the_ratio_are_an_error(n, ratio):
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        ((1, 2), r"data.source: the source returned tuple; return linreg.Samples\(x, y\)"),
         (Samples(np.zeros(3), np.zeros((3, 1))), r"x is float64 \(3,\); it must be an array of numbers"),
         (Samples(np.array([["a"]]), np.zeros((1, 1))), "x is <U1"),
         (Samples(np.zeros((0, 1)), np.zeros((0, 1))), "x is empty"),

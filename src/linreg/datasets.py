@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-DATASETS = Registry("source", hands_over=())
+DATASETS = Registry("source", hands_over=(), makes="linreg.datasets.Samples")
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 

@@ -28,10 +28,8 @@ class CustomDataset(Dataset[Point]):
         return len(self.x)
 
 
-def dataset_of(samples: object, dtype: torch.dtype, *, where: str = "data.source") -> CustomDataset:
+def dataset_of(samples: Samples, dtype: torch.dtype, *, where: str = "data.source") -> CustomDataset:
     """Make the dataset, of its own copy, of what a source returned; what cannot be trained on is a DataError."""
-    if not isinstance(samples, Samples):
-        raise DataError(f"{where}: the source returned {type(samples).__name__}; return linreg.Samples(x, y)")
     parts = [("x", samples.x, samples.feature_names), ("y", samples.y, samples.target_names)]
     tensors = [_tensor(name, array, names, dtype, where) for name, array, names in parts]
     if len(samples.x) != len(samples.y):

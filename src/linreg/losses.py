@@ -9,7 +9,7 @@ from linreg.registry import Registry
 if TYPE_CHECKING:
     from torch import nn
 
-LOSSES = Registry("loss", hands_over=())
+LOSSES = Registry("loss", hands_over=(), makes="collections.abc.Callable")
 
 
 @LOSSES.register("mse")

@@ -9,7 +9,7 @@ from linreg.registry import Registry
 if TYPE_CHECKING:
     from torch import nn
 
-MODELS = Registry("model", hands_over=("n_features", "n_targets"))
+MODELS = Registry("model", hands_over=("n_features", "n_targets"), makes="torch.nn.Module")
 
 
 @MODELS.register("linear")

@@ -10,7 +10,7 @@ from linreg.registry import Registry
 if TYPE_CHECKING:
     from torch import nn, optim
 
-OPTIMIZERS = Registry("optimizer", hands_over=("parameters",))
+OPTIMIZERS = Registry("optimizer", hands_over=("parameters",), makes="torch.optim.Optimizer")
 
 Betas = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
 

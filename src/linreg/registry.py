@@ -14,6 +14,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -117,9 +118,12 @@ class Component:
 class Registry:
     """The components of one kind, by name."""
 
-    def __init__(self, kind: str, *, hands_over: tuple[str, ...]) -> None:
+    def __init__(self, kind: str, *, hands_over: tuple[str, ...], makes: str) -> None:
+        """hands_over: the positional arguments of a builder; makes: the full name of the type that it returns, which
+        is imported when the first one is built."""
         self.kind = kind
         self.hands_over = hands_over
+        self.makes = makes
         self._components: dict[str, Component] = {}
 
     def __iter__(self) -> Iterator[Component]:
@@ -176,7 +180,7 @@ class Registry:
         refuse params, becomes a SpecError that begins with `where`; any other fault one that names the builder."""
         component = self._components[spec.name]
         try:
-            return component.builder(*args, **spec.params)
+            made = component.builder(*args, **spec.params)
         except LinregError:
             raise
         except OSError as error:
@@ -189,6 +193,11 @@ class Registry:
             raise SpecError(
                 [f"{where or self.kind}: {spec.name}: {what}; change the params, or mend {component.where}"]
             ) from error
+        module, _, type_ = self.makes.rpartition(".")
+        if not isinstance(made, getattr(import_module(module), type_)):
+            what = f"its builder returned {type(made).__name__}, not a {self.makes}; mend {component.where}"
+            raise SpecError([f"{where or self.kind}: {spec.name}: {what}"])
+        return made
 
     def json_schema(self) -> dict[str, Any]:
         """Make the JSON Schema of a component of this kind."""

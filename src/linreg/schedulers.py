@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import optim
     from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-SCHEDULERS = Registry("scheduler", hands_over=("optimizer", "total_steps"))
+SCHEDULERS = Registry("scheduler", hands_over=("optimizer", "total_steps"), makes="linreg.schedulers.Schedule")
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 

@@ -2,7 +2,8 @@
 
 from linreg.experiment.applying import Evaluation, Prediction, evaluate, predict
 from linreg.experiment.building import Experiment, build, check
-from linreg.experiment.training import Result, resume, train, train_or_resume
+from linreg.experiment.resuming import resume, train_or_resume
+from linreg.experiment.training import Result, train
 
 __all__ = [
     "Evaluation",

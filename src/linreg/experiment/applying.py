@@ -124,7 +124,8 @@ def _ordered(row: Row, names: list[str]) -> list[float]:
         if len(row) != len(names):
             met = ",".join(f"{value:g}" for value in row)
             raise UsageError(
-                f"--inputs {met}: {_values(len(row))}, and the model takes {wanted}; put commas within a row, spaces between rows"
+                f"--inputs {met}: {_values(len(row))}, and the model takes {wanted}; "
+                "put commas within a row, spaces between rows"
             )
         return list(row)
     unknown = [name for name in row if name not in names]

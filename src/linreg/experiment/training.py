@@ -1,42 +1,26 @@
-"""Training: the loop of `train` and `resume`, and what is saved on the way."""
+"""Training: the loop, and what is written and saved on the way."""
 
 import contextlib
 import io
-import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from linreg import plots
-from linreg.checkpoint import Checkpoint, load
 from linreg.documents import flatten
-from linreg.errors import DataError, DivergedError, StorageError, UsageError
+from linreg.errors import DivergedError, StorageError
 from linreg.experiment.building import Experiment, build, overflow_is_divergence, remedy
-from linreg.experiment.changes import changes, refuse, tabulate
-from linreg.experiment.state import Progress, Saver, restore, saved_spec, snapshot
+from linreg.experiment.state import Progress, Saver, snapshot
 from linreg.loops import fit, make_improved_fn, make_out_of_patience_fn
-from linreg.runs import (
-    FINISHED,
-    Run,
-    command_line,
-    create,
-    environment,
-    git_commit,
-    hold,
-    last_run,
-    now,
-    read_info,
-)
-from linreg.spec import ExperimentSpec, spec_from_dict
+from linreg.runs import FINISHED, Run, command_line, create, environment, git_commit, now
+from linreg.spec import ExperimentSpec
 from linreg.storage import replace_file
 from linreg.writer import EpochRecord, RunWriter, open_writer
-
-log = logging.getLogger("linreg")
 
 RUNS, CHECKPOINTS = Path("runs"), Path("checkpoints")
 
@@ -82,90 +66,10 @@ def train(
     experiment = build(spec)
     progress = Progress(experiment.loaders.generator.get_state(), planned_epochs=spec.epochs)
     with create(spec.name, runs, checkpoints) as run:
-        return _train(experiment, progress, run, report, stop)
+        return run_session(experiment, progress, run, report, stop)
 
 
-def resume(
-    path: str | Path,
-    overrides: Sequence[str] = (),
-    *,
-    runs: Path = RUNS,
-    checkpoints: Path = CHECKPOINTS,
-    report: Report | None = None,
-    stop: Callable[[], bool] = lambda: False,
-) -> Result:
-    """Go on from a checkpoint: finish its run, or train a finished one for as many epochs again.
-
-    A run's own last.pth is continued in its folders. Any other checkpoint, an older one or a copy, and any change
-    that makes it another run, goes on in a new run. Raises CheckpointError, UsageError for a change that cannot be
-    made, and what `train` raises.
-    """
-    stamp = _stamp(Path(path))
-    saved = load(path)
-    old = saved_spec(saved)
-    if not any(override.startswith("epochs=") for override in overrides) and saved.epoch >= old.epochs:
-        overrides = [*overrides, f"epochs={saved.epoch + saved.planned_epochs}"]
-    spec = spec_from_dict(saved.spec, str(path), overrides)
-    if spec.epochs <= saved.epoch:
-        raise UsageError(f"{path}: has {saved.epoch} epochs already; ask for more than that with --epochs")
-    experiment = build(spec, planned_epochs=saved.planned_epochs)
-    per_step = experiment.schedule is not None and experiment.schedule.after_step is not None
-    found = changes(old, spec, planned_in_steps=per_step, within_an_epoch=bool(saved.position))
-    refuse(found)
-    if found:
-        warned = any(change.verdict == "warned" for change in found)
-        log.log(logging.WARNING if warned else logging.INFO, "changed since the checkpoint:\n%s", tabulate(found))
-
-    _refuse_other_data(saved, experiment)
-    progress = restore(experiment, saved)
-    for change in found:
-        if change.key.startswith("optimizer."):  # or the state that was just loaded would undo it
-            _set_in_optimizer(experiment, change.key.removeprefix("optimizer."), change.new)
-
-    changed = any((change.verdict == "warned" and change.key != "epochs") or change.key == "name" for change in found)
-    own = None if changed else _own_run(saved, runs, checkpoints)
-    if own is None:
-        with create(spec.name, runs, checkpoints) as run:
-            log.info("going on from %s in a new run, %s", path, run.name)
-            return _train(experiment, progress, run, report, stop, origin=str(path))
-    with hold(own, runs, checkpoints) as run:
-        if _stamp(Path(path)) != stamp:
-            raise StorageError(f"{path}: another process went on with it meanwhile; resume it again")
-        return _train(experiment, progress, run, report, stop, origin=str(path))
-
-
-def train_or_resume(
-    spec: ExperimentSpec,
-    *,
-    runs: Path = RUNS,
-    checkpoints: Path = CHECKPOINTS,
-    report: Report | None = None,
-    stop: Callable[[], bool] = lambda: False,
-) -> Result:
-    """Continue this spec's last run if it was interrupted; else train it in a new one."""
-    name = last_run(spec.name, runs)
-    path = checkpoints / name / "last.pth" if name else None
-    if path is not None and path.is_file():
-        saved = load(path)
-        if read_info(runs / str(name)).get("outcome") == "diverged":
-            log.warning("the last run, %s, diverged; starting a new one", name)
-        elif saved.outcome in FINISHED:
-            log.info("the last run, %s, is finished; starting a new one", name)
-        elif saved_spec(saved) != spec:
-            before, after = flatten(saved_spec(saved).to_dict()), flatten(spec.to_dict())
-            other = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-            log.warning(
-                "the last run, %s, is of another spec (%s); starting a new one; linreg resume %s goes on with that one",
-                name,
-                ", ".join(f"{key}: {before.get(key)} → {after.get(key)}" for key in other),
-                path,
-            )
-        else:
-            return resume(path, runs=runs, checkpoints=checkpoints, report=report, stop=stop)
-    return train(spec, runs=runs, checkpoints=checkpoints, report=report, stop=stop)
-
-
-def _train(
+def run_session(
     experiment: Experiment,
     progress: Progress,
     run: Run,
@@ -295,38 +199,6 @@ def _refuse_divergence(experiment: Experiment, record: EpochRecord, saver: Saver
             last = saver.run.last
             kept = f"; {last} has the last good state" if last.is_file() else ""
             raise DivergedError(f"epoch {record.epoch}: {name} is {value}; {remedy(experiment)}{kept}")
-
-
-def _refuse_other_data(saved: Checkpoint, experiment: Experiment) -> None:
-    if saved.data_fingerprint != experiment.data_fingerprint:
-        raise DataError(
-            f"{saved.path}: was trained on other data than data.source gives now ({len(experiment.dataset)} points); "
-            "bring the old data back, or train anew"
-        )
-
-
-def _set_in_optimizer(experiment: Experiment, param: str, value: Any) -> None:
-    groups = [group for group in experiment.optimizer.param_groups if param in group]
-    if not groups:
-        raise UsageError(f"optimizer.{param}: the optimizer has no such setting to change; train anew")
-    for group in groups:
-        group[param] = tuple(value) if isinstance(value, list) else value
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Tell one state of a checkpoint from another: each save makes a new file."""
-    try:
-        stat = path.stat()
-    except OSError:  # `load` says what is wrong with it
-        return None
-    return stat.st_ino, stat.st_mtime_ns
-
-
-def _own_run(saved: Checkpoint, runs: Path, checkpoints: Path) -> str | None:
-    """The name of the run whose last.pth this very file is; None for a copy, an older one, or without its run."""
-    name = saved.run["name"]
-    own = (checkpoints / name / "last.pth").resolve() == saved.path.resolve()
-    return name if own and read_info(runs / name).get("id") == saved.run["id"] else None
 
 
 def _session(experiment: Experiment, progress: Progress, origin: str | None) -> dict[str, Any]:
