@@ -216,6 +216,19 @@ def test_a_broken_plugin_is_explained(tmp_path, text, message):
     assert said == message
 
 
+def test_a_tuple_of_a_users_component_is_read_back_from_what_a_run_writes(linreg, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        PLUGIN.format(name="wide_one")
+        .replace("width: PositiveInt = 4", "sizes: tuple[int, int] = (3, 4)")
+        .replace("width", "sum(sizes)")
+    )
+    assert linreg("train", write_spec(), "model={name: wide_one}", "--plugin", "mine.py", "-q").code == 0
+    assert linreg("resume", "checkpoints/small_001/last.pth", "--plugin", "mine.py", "-q").code == 0
+    assert linreg("train", "runs/small_001/spec.yaml", "--plugin", "mine.py", "-q").code == 0
+    answer = linreg("check", "small.yaml", "model={name: wide_one, sizes: [1]}", "--plugin", "mine.py")
+    assert "model.sizes.1: missing" in answer.err
+
+
 def test_a_param_may_have_a_name_that_pydantic_uses():
     registry = Registry("thing", hands_over=(), makes="builtins.tuple")
 

@@ -1,6 +1,7 @@
 """Specs: what is read, and every mistake with its place, what was met and what would do."""
 
 import math
+import random
 
 import pytest
 import yaml
@@ -9,8 +10,8 @@ from hypothesis import strategies as st
 
 from linreg.documents import read_yaml, resolve, write_yaml
 from linreg.errors import SpecError
-from linreg.spec import ExperimentSpec, json_schema, load_spec, spec_from_dict
-from tests.conftest import small_spec, write_spec
+from linreg.spec import ExperimentSpec, check_spec, json_schema, load_spec, spec_from_dict
+from tests.conftest import ROOT, small_spec, write_spec
 
 GOOD = """\
 name: good
@@ -241,3 +242,49 @@ def test_the_schema_names_every_key_and_component():
     assert mlp["required"] == ["name", "hidden"]
     assert mlp["properties"]["activation"]["default"] == "relu"
     assert mlp["additionalProperties"] is False
+
+
+NONSENSE = [None, True, 0, -1, 1.5, float("inf"), "x", "", "\n", [], [1], [[1]], {}, {"a": 1}, {"name": "mlp"}, {"name": 3}, {"": 1}, 10**30, "1e3"]  # fmt: skip
+
+
+def parts(value, path=()):
+    """Every path in a nested value but the empty one."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield (*path, key)
+        yield from parts(item, (*path, key))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_nonsense_anywhere_is_a_spec_error_with_its_place(seed):
+    rng, text = random.Random(seed), (ROOT / "configs" / "everything.yaml").read_text()
+    refused = 0
+    for _ in range(40):
+        value = yaml.safe_load(text)
+        *parents, last = rng.choice(list(parts(value)))
+        target = value
+        for key in parents:
+            target = target[key]
+        target[last] = rng.choice(NONSENSE)
+        try:
+            check_spec(read_yaml(write_yaml(value), "x.yaml"))
+        except SpecError as error:
+            refused += 1
+            assert all(problem.startswith("x.yaml:") for problem in error.problems)
+    assert refused > 20
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_damaged_file_is_a_spec_error_or_a_spec(seed):
+    rng, text = random.Random(seed), (ROOT / "configs" / "everything.yaml").read_bytes()
+    refused = 0
+    for _ in range(40):
+        damaged = bytearray(text)
+        for _ in range(rng.randint(1, 4)):
+            damaged[rng.randrange(len(damaged))] = rng.choice(b"\x00\t\n :{}[]&*!|>'\"%@`-?,#\xff\xc3a1")
+        try:
+            check_spec(read_yaml(bytes(damaged), "x.yaml"))
+        except SpecError as error:
+            refused += 1
+            assert all(problem.startswith("x.yaml:") for problem in error.problems)
+    assert refused > 20

@@ -76,7 +76,9 @@ def _path_in(value: Any, problem: Error) -> Path:
     """Give the path of a problem in the document: pydantic's, less the names of the branches of unions."""
     path: list[str | int] = []
     for step in problem["loc"]:
-        if (isinstance(value, dict) and step in value) or (isinstance(value, list) and isinstance(step, int)):
+        if (isinstance(value, dict) and step in value) or (
+            isinstance(value, list) and isinstance(step, int) and step < len(value)
+        ):
             value = value[step]
             path.append(step)
         elif problem["type"].startswith("missing") and step == problem["loc"][-1]:
@@ -101,9 +103,8 @@ def _what(document: Document, path: Path, problems: list[Error], model: type[Bas
             noun = f"param of {component.kind} {component.name}" if component else "key"
             return f"unknown {noun}, met {show(value)}; {_suggest_key(document, path, known)}"
         case "missing" if component:
-            return (
-                f"missing; {component.kind} {component.name} needs it: {component.described()[str(path[-1])]['type']}"
-            )
+            kind = component.described().get(str(path[-1]), {"type": "a value"})["type"]
+            return f"missing; {component.kind} {component.name} needs it: {kind}"
         case "missing":
             return f"missing; add it: {_fields(model, path[:-1])[str(path[-1])]}"
         case "missing_name":

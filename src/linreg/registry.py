@@ -11,6 +11,7 @@ A builder refuses params that do not go together by raising ValueError.
 """
 
 import inspect
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -168,7 +169,8 @@ class Registry:
         if name not in self._components:
             raise _component_error([self._problem("unknown_name", ("name",), name)])
         try:
-            checked = self._components[name].schema.model_validate(params)
+            # as JSON: there a list may stand for a tuple, which YAML has no word for
+            checked = self._components[name].schema.model_validate_json(json.dumps(params))
         except ValidationError as error:
             context = {"component": self._components[name]}
             problems = [{**problem, "ctx": {**problem.get("ctx", {}), **context}} for problem in error.errors()]
