@@ -332,7 +332,8 @@ def _places(runs: Path, checkpoints: Path) -> str:
 
 def _print_result(result: "Result", stop: StopFlag, *, json: bool, quiet: bool, places: str) -> None:
     """Print the result; of a run that a signal stopped, say how to go on, and exit as the signal asks."""
-    if not quiet and result.epochs:
+    said = not quiet and result.epochs > 0
+    if said:
         val_loss = "" if result.val_loss is None else f", val_loss {result.val_loss:.6g}"
         best = result.best_loss if result.best_val_loss is None else result.best_val_loss
         word = result.outcome.replace("_", " ")
@@ -345,5 +346,6 @@ def _print_result(result: "Result", stop: StopFlag, *, json: bool, quiet: bool, 
     else:
         put(result.checkpoint)
     if result.outcome == "interrupted":
-        say(f"interrupted; go on with: linreg resume {result.checkpoint}{places}")
+        word = "" if said else "interrupted; "
+        say(f"{word}go on with: linreg resume {result.checkpoint}{places}")
         raise typer.Exit(stop.exit_code)
