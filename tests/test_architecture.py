@@ -14,14 +14,15 @@ SOURCE = ROOT / "src" / "linreg"
 LAYERS = [
     {"errors", "version"},
     {"documents", "storage", "registry"},
-    {"problems", "plugins", "datasets", "models", "losses", "optimizers", "schedulers", "steps", "loops", "loaders", "plots",
-     "writer", "runs", "checkpoint"},
+    {"problems", "plugins", "datasets", "models", "losses", "optimizers", "schedulers", "steps", "loops", "plots",
+     "writer", "runs", "checkpoint", "least_squares", "equation"},
+    {"tables", "loaders", "preprocessing"},
     {"spec"},
     {"experiment"},
     {"cli", "__init__"},
     {"__main__"},
 ]  # fmt: skip
-WITHIN = {("registry", "documents"), ("loops", "steps"), ("loaders", "datasets"), ("cli", "__init__")}
+WITHIN = {("checkpoint", "equation"), ("registry", "documents"), ("loops", "steps"), ("cli", "__init__")}
 
 
 def imports():

@@ -106,7 +106,7 @@ def test_a_cycle_keeps_its_batches(linreg):
     ],
 )
 def test_values_out_of_all_proportion_are_told_in_a_line(linreg, override, code):
-    answer = linreg("check", write_spec(), override)
+    answer = linreg("check", write_spec(), override, "baseline=false")
     assert answer.code == code, answer.err
     assert answer.err.count("\n") == 1
 

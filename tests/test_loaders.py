@@ -1,5 +1,7 @@
 """The loaders draw what DataLoader draws, from a generator of their own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -93,8 +95,11 @@ def test_names_of_columns_follow_their_number():
 
 
 def test_the_fingerprint_tells_data_apart():
-    a, b = points(10), points(10)
+    a, b = (Samples(dataset.x.numpy(), dataset.y.numpy()) for dataset in (points(10), points(10)))
+    more = points(11)
     assert fingerprint(a) == fingerprint(b)
     b.y[3] += 1e-6 + b.y[3] * 1e-6
     assert fingerprint(a) != fingerprint(b)
-    assert fingerprint(a) != fingerprint(points(11))
+    assert fingerprint(a) != fingerprint(Samples(more.x.numpy(), more.y.numpy()))
+    assert fingerprint(a) != fingerprint(replace(a, feature_names=["a"]))
+    assert fingerprint(a) != fingerprint(replace(a, weight=np.ones(10)))

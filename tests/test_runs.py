@@ -21,12 +21,12 @@ def test_a_run_writes_what_the_readme_says(linreg):
     folder = Path("runs/small_001")
     names = {path.name.partition(".vm")[0].partition(".1")[0] for path in folder.iterdir()}
     assert names == {
-        ".lock", "events.out.tfevents", "loss_training", "loss_validation", "losses.png", "metrics.jsonl", "run.json", "spec.yaml",
+        ".lock", "events.out.tfevents", "loss_exact", "loss_training", "loss_validation", "losses.png", "metrics.jsonl", "run.json", "spec.yaml",
     }  # fmt: skip
     assert sorted(path.name for path in Path("checkpoints/small_001").iterdir()) == ["best.pth", "last.pth"]
     assert load_spec(folder / "spec.yaml") == load_spec("small.yaml")
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [list(record) for record in records] == [["epoch", "loss", "val_loss", "lr"]] * 6
+    assert [list(record) for record in records] == [["epoch", "loss", "val_loss", "lr", "exact"]] * 6
     assert [record["epoch"] for record in records] == list(range(6))
     info = json.loads((folder / "run.json").read_text())
     assert (info["name"], info["outcome"]) == ("small_001", "finished")

@@ -46,7 +46,7 @@ def test_the_graph_the_spec_the_learning_rate_the_histograms_and_the_figure_are_
 
 def test_hyperparameters_make_no_run_of_their_own(run):
     folders = sorted(path.name for path in run.iterdir() if path.is_dir())
-    assert folders == ["loss_training", "loss_validation"]
+    assert folders == ["loss_exact", "loss_training", "loss_validation"]
     events = EventAccumulator(str(run), size_guidance={"histograms": 0}).Reload()
     content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     hparams = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
@@ -100,9 +100,10 @@ def test_the_page_shows_both_curves_the_graph_and_the_hyperparameters(run, tmp_p
                     page.wait_for(f"{TEXT}.includes({text!r})", text)
 
             show("timeseries")
-            wait_for_text("Smoothed Value Step Relative small_001/loss_training")
-            chart = page.evaluate(TEXT).partition("Relative small_001/loss_training")[2].partition("Single Range")[0]
+            wait_for_text("Smoothed Value Step Relative small_001/loss_exact")
+            chart = page.evaluate(TEXT).partition("Relative small_001/loss_exact")[2].partition("Single Range")[0]
             assert "small_001/loss_validation" in chart.partition(" summary ")[0]
+            assert "small_001/loss_training" in chart.partition(" summary ")[0]
             wait_for_curves(page, tmp_path / "curves.png")
 
             show("graphs")

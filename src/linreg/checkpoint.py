@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
+from linreg.equation import equation
 from linreg.errors import CheckpointError
 from linreg.storage import replace_file
 
 FORMAT = "linreg"
-VERSION = 1
+VERSION = 2  # 2: preprocessing, fit
 FEW = 20  # up to so many parameters are shown as numbers
 
 
@@ -29,7 +30,8 @@ class Checkpoint:
     epoch: how many epochs are done; loss, val_loss, lr: one value an epoch; planned_epochs: what a scheduler was made
     for, and a finished run is trained again for; position: the losses of the batches of the next epoch that are done;
     loader_state: the state of the loaders' generator as that epoch began; best: the epoch, its losses, its spec, and
-    the states as it ended, or None; resumed_at: the epochs at which the run was gone on with; outcome: `running`,
+    the states as it ended, or None; preprocessing: the features, with ranges and categories; fit: the closed form's
+    optimum (see `exact`), or None; resumed_at: the epochs at which the run was gone on with; outcome: `running`,
     `interrupted`, `finished` or `early_stopped`; run: the name and id of the run that wrote it.
     """
 
@@ -42,6 +44,7 @@ class Checkpoint:
     lr: list[float]
     spec: dict[str, Any]
     planned_epochs: int
+    preprocessing: dict[str, Any]
     n_features: int
     n_targets: int
     feature_names: list[str]
@@ -51,6 +54,7 @@ class Checkpoint:
     rng_state: torch.Tensor
     cuda_rng_state: torch.Tensor | None
     best: dict[str, Any] | None
+    fit: dict[str, Any] | None
     resumed_at: list[int]
     outcome: str
     run: dict[str, str]
@@ -74,6 +78,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "lr": list,
     "spec": dict,
     "planned_epochs": int,
+    "preprocessing": dict,
     "n_features": int,
     "n_targets": int,
     "feature_names": list,
@@ -83,6 +88,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "rng_state": torch.Tensor,
     "cuda_rng_state": (torch.Tensor, type(None)),
     "best": (dict, type(None)),
+    "fit": (dict, type(None)),
     "resumed_at": list,
     "outcome": str,
     "run": dict,
@@ -108,12 +114,30 @@ def _inconsistencies(content: Mapping[str, Any]) -> list[str]:
     for key, value in content["model_state_dict"].items():
         if not isinstance(value, torch.Tensor) or not torch.isfinite(value).all():
             found.append(f"{key} of the model is not a tensor of finite numbers")
+    if not _are_features(content["preprocessing"], content["feature_names"]):
+        found.append("preprocessing does not describe the features")
     if not all(isinstance(content["run"].get(key), str) for key in ("name", "id")):
         found.append("run has no name or id")
     best = content["best"]
     if best is not None and not {"epoch", "loss", "val_loss", "spec", "states"} <= set(best):
         found.append("best lacks a part")
     return found
+
+
+def _are_features(preprocessing: Mapping[str, Any], names: list[str]) -> bool:
+    """Whether a preprocessing has, of each feature, its name, range and categories."""
+    features = preprocessing.get("features")
+    if set(preprocessing) != {"features", "missing", "unseen"} or not isinstance(features, list):
+        return False
+    for feature in features:
+        if not isinstance(feature, dict) or set(feature) != {"name", "minimum", "maximum", "categories"}:
+            return False
+        categories = feature["categories"]
+        ranged = _is_finite(feature["minimum"]) and _is_finite(feature["maximum"])
+        listed = isinstance(categories, list) and all(isinstance(category, str) for category in categories)
+        if not isinstance(feature["name"], str) or ranged == listed:
+            return False
+    return [feature["name"] for feature in features] == names
 
 
 def _is_finite(value: object) -> bool:
@@ -179,6 +203,7 @@ def summary(checkpoint: Checkpoint) -> dict[str, Any]:
             name: tensor.tolist() if n_parameters <= FEW else f"{list(tensor.shape)} {tensor.dtype}"
             for name, tensor in checkpoint.model_state_dict.items()
         },
+        **(equation(checkpoint.fit, checkpoint.model_state_dict, checkpoint.target_names) if checkpoint.fit else {}),
         "resumed_at": checkpoint.resumed_at,
         "data_fingerprint": checkpoint.data_fingerprint,
         "environment": checkpoint.environment,

@@ -1,8 +1,8 @@
-"""Sources of data: each returns the points of a data set as NumPy arrays."""
+"""Sources of data: each returns the points of a data set. Those that read files stand in `tables`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -12,31 +12,76 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-DATASETS = Registry("source", hands_over=(), makes="linreg.datasets.Samples")
+DATASETS = Registry("source", hands_over=(), makes="linreg.datasets.Points")
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
 
 @dataclass(frozen=True)
-class Samples:
-    """The points of a data set.
+class Block:
+    """Some rows of a data set, in its order.
 
-    x: inputs (n_samples, n_features); y: targets (n_samples, n_targets). Without names they are called x1, x2,
-    ... and y1, y2, ..., or x and y where there is only one.
+    x: inputs (n, n_features), with NaN for a gap, and for a category its position in the list of its feature's;
+    y: targets (n, n_targets); weight: (n,) or None; where: says of the i-th row of the block where it comes from;
+    kept: columns that are only handed on.
+    """
+
+    x: "NDArray[np.floating]"
+    y: "NDArray[np.floating]"
+    weight: "NDArray[np.floating] | None" = None
+    where: Callable[[int], str] = lambda row: f"row {row + 1}"
+    kept: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Points:
+    """The points of a data set: the names of their columns, and the rows in blocks, as often as they are asked for.
+
+    categories: of each feature that has such, by name, the list that its values in x are positions in; complete once
+    all blocks were read. missing: what becomes of a gap, `error` (there is none in x), `mean` or `median`.
+    unseen: what becomes of a category that is not among those of the training part, `error` or `zeros`.
+    """
+
+    feature_names: Sequence[str]
+    target_names: Sequence[str]
+    categories: Mapping[str, Sequence[str]]
+    missing: str = "error"
+    unseen: str = "error"
+
+    def blocks(self) -> Iterator[Block]:
+        """Read the rows."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Samples(Points):
+    """The points of a data set, at hand.
+
+    x: inputs (n_samples, n_features); y: targets (n_samples, n_targets); weight: how much each point counts
+    (n_samples,), or None. Without names they are called x1, x2, ... and y1, y2, ..., or x and y where there is only
+    one.
     """
 
     x: "NDArray[np.floating]"
     y: "NDArray[np.floating]"
     feature_names: Sequence[str] = ()
     target_names: Sequence[str] = ()
+    weight: "NDArray[np.floating] | None" = None
+    categories: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    missing: str = "error"
+    unseen: str = "error"
+    where: Callable[[int], str] = lambda row: f"row {row + 1}"
 
     def __post_init__(self) -> None:
-        for field, letter, array in (("feature_names", "x", self.x), ("target_names", "y", self.y)):
+        for name, letter, array in (("feature_names", "x", self.x), ("target_names", "y", self.y)):
             width = array.shape[1] if getattr(array, "ndim", 0) == 2 else 0  # what else it may be, the loaders refuse
-            names = list(getattr(self, field))
+            names = list(getattr(self, name))
             if not names:
                 names = [letter] if width == 1 else [f"{letter}{i + 1}" for i in range(width)]
-            object.__setattr__(self, field, tuple(str(name) for name in names))
+            object.__setattr__(self, name, tuple(str(name) for name in names))
+
+    def blocks(self) -> Iterator[Block]:
+        """Give all rows, as one block."""
+        yield Block(self.x, self.y, self.weight, self.where)
 
 
 @DATASETS.register("linear")

@@ -6,22 +6,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset, random_split
 
-from linreg.datasets import Samples
+from linreg.datasets import Block, Points, Samples
 from linreg.errors import DataError
 
-Point = tuple[torch.Tensor, torch.Tensor]
+Point = tuple[torch.Tensor, ...]
 
 
 class CustomDataset(Dataset[Point]):
-    """The points of a data set, one (x, y) an index: x (n_features,), y (n_targets,)."""
+    """The points of a data set, one (x, y) an index: x (n_features,), y (n_targets,); or (x, y, weight) with weights
+    (n_samples, 1)."""
 
-    def __init__(self, x_tensor: torch.Tensor, y_tensor: torch.Tensor) -> None:
+    def __init__(
+        self, x_tensor: torch.Tensor, y_tensor: torch.Tensor, weight_tensor: torch.Tensor | None = None
+    ) -> None:
         self.x = x_tensor
         self.y = y_tensor
+        self.weight = weight_tensor
 
     def __getitem__(self, index: int) -> Point:
+        if self.weight is not None:
+            return (self.x[index], self.y[index], self.weight[index])
         return (self.x[index], self.y[index])
 
     def __len__(self) -> int:
@@ -30,14 +37,24 @@ class CustomDataset(Dataset[Point]):
 
 def dataset_of(samples: Samples, dtype: torch.dtype, *, where: str = "data.source") -> CustomDataset:
     """Make the dataset, of its own copy, of what a source returned; what cannot be trained on is a DataError."""
-    parts = [("x", samples.x, samples.feature_names), ("y", samples.y, samples.target_names)]
-    tensors = [_tensor(name, array, names, dtype, where) for name, array, names in parts]
+    refuse_shapes(samples, where=where)
+    x, y = (_tensor(name, array, dtype, where) for name, array in (("x", samples.x), ("y", samples.y)))
+    if samples.weight is None:
+        return CustomDataset(x, y)
+    return CustomDataset(x, y, _tensor("weight", samples.weight[:, None], dtype, where))
+
+
+def refuse_shapes(samples: Samples, *, where: str = "data.source") -> None:
+    """Refuse samples that are not rows of numbers, as many of x as of y, with a name for each column."""
+    _refuse_shape("x", samples.x, samples.feature_names, where)
+    _refuse_shape("y", samples.y, samples.target_names, where)
     if len(samples.x) != len(samples.y):
         raise DataError(f"{where}: {len(samples.x)} rows of x but {len(samples.y)} of y; each point needs both")
-    return CustomDataset(*tensors)
+    if samples.weight is not None and samples.weight.shape != (len(samples.x),):
+        raise DataError(f"{where}: weight is {samples.weight.shape}; it must be one number for each point")
 
 
-def _tensor(name: str, array: object, names: Sequence[str], dtype: torch.dtype, where: str) -> torch.Tensor:
+def _refuse_shape(name: str, array: object, names: Sequence[str], where: str) -> None:
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "fiu":
         kind = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
         raise DataError(f"{where}: {name} is {kind}; it must be an array of numbers with two dimensions")
@@ -47,6 +64,9 @@ def _tensor(name: str, array: object, names: Sequence[str], dtype: torch.dtype, 
         raise DataError(
             f"{where}: {list(names)} are not names for the {array.shape[1]} columns of {name}; name each column once"
         )
+
+
+def _tensor(name: str, array: Any, dtype: torch.dtype, where: str) -> torch.Tensor:
     with np.errstate(over="ignore"):
         converted = np.array(array, dtype=str(dtype).removeprefix("torch."), order="C")
     rows, columns = np.nonzero(~np.isfinite(converted))
@@ -59,13 +79,28 @@ def _tensor(name: str, array: object, names: Sequence[str], dtype: torch.dtype, 
 
 
 def split(
-    dataset: Dataset[Point], *, train_ratio: float, seed: int, where: str = "data.split"
-) -> tuple[Subset[Point], Subset[Point] | None]:
+    dataset: Dataset[Any], *, train_ratio: float, seed: int, where: str = "data.split"
+) -> tuple[Subset[Any], Subset[Any] | None]:
     """Divide a dataset at random into a training and a validation part, as `random_split` does after
     `torch.manual_seed(seed)`. With a train_ratio of 1 there is no validation part; too few points for the ratio
     are a DataError."""
     assert isinstance(dataset, Sized)
-    n_total = len(dataset)
+    n_train, n_val = _lengths(len(dataset), train_ratio, where)
+    generator = torch.Generator().manual_seed(seed)
+    train_data, val_data = random_split(dataset, [n_train, n_val], generator=generator)
+    return train_data, val_data if n_val else None
+
+
+def split_mask(n_total: int, *, train_ratio: float, seed: int, where: str = "data.split") -> NDArray[np.bool_]:
+    """Say of each row whether `split` puts it into the training part, with memory for little more than the answer."""
+    n_train, _ = _lengths(n_total, train_ratio, where)
+    order = torch.randperm(n_total, generator=torch.Generator().manual_seed(seed))
+    mask = np.zeros(n_total, dtype=bool)
+    mask[order[:n_train].numpy()] = True
+    return mask
+
+
+def _lengths(n_total: int, train_ratio: float, where: str) -> tuple[int, int]:
     n_train = int(n_total * train_ratio)
     n_val = n_total - n_train
     if not n_train or (not n_val and train_ratio < 1):
@@ -73,9 +108,7 @@ def split(
             f"{where}: {n_total} points in the ratio {train_ratio} leave {n_train} to train on and {n_val} to "
             "validate on; use more points, another ratio, or 1.0 to train on all"
         )
-    generator = torch.Generator().manual_seed(seed)
-    train_data, val_data = random_split(dataset, [n_train, n_val], generator=generator)
-    return train_data, val_data if n_val else None
+    return n_train, n_val
 
 
 class ShuffleSampler(Sampler[int]):
@@ -122,11 +155,33 @@ def make_loaders(
     return Loaders(train_loader, val_loader, generator)
 
 
-def fingerprint(dataset: CustomDataset) -> str:
-    """Identify the data: the SHA-256 of shapes, types and values."""
-    digest = hashlib.sha256()
-    for tensor in (dataset.x, dataset.y):
-        array = np.ascontiguousarray(tensor.numpy())
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(array.data)
-    return digest.hexdigest()
+class Fingerprint:
+    """Identifies data, block by block: the SHA-256 of names, shapes and values, however they are cut into blocks."""
+
+    def __init__(self, points: Points) -> None:
+        self.points = points
+        self.n_rows = 0
+        self.digests = [hashlib.sha256() for _ in range(3)]
+
+    def add(self, block: Block) -> None:
+        """Add the rows of a block."""
+        self.n_rows += len(block.x)
+        for digest, array in zip(self.digests, (block.x, block.y, block.weight), strict=True):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array, dtype=np.float64).data)
+
+    def hexdigest(self) -> str:
+        """Give the fingerprint of the rows so far."""
+        names = [*self.points.feature_names, *self.points.target_names, *self.points.categories.items()]
+        digest = hashlib.sha256(repr((self.n_rows, names)).encode())
+        for part in self.digests:
+            digest.update(part.digest())
+        return digest.hexdigest()
+
+
+def fingerprint(points: Points) -> str:
+    """Identify the data of all points."""
+    found = Fingerprint(points)
+    for block in points.blocks():
+        found.add(block)
+    return found.hexdigest()

@@ -9,7 +9,7 @@ import torch
 
 from linreg.steps import StepFn
 
-Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
+Batches = Iterable[tuple[torch.Tensor, ...]]
 Engine = Callable[..., float]
 
 
@@ -36,11 +36,12 @@ def mini_batch(
     """
     if mini_batch_losses is None:
         mini_batch_losses = []
-    for x_batch, y_batch in islice(data_loader, len(mini_batch_losses), None):
+    for x_batch, y_batch, *weight_batch in islice(data_loader, len(mini_batch_losses), None):
         x_batch = x_batch.to(device)  # noqa: PLW2901  # as the textbook has it
         y_batch = y_batch.to(device)  # noqa: PLW2901
+        weight_batch = [weight.to(device) for weight in weight_batch]  # noqa: PLW2901  # where points are weighted
 
-        mini_batch_loss = step_fn(x_batch, y_batch)
+        mini_batch_loss = step_fn(x_batch, y_batch, *weight_batch)
         mini_batch_losses.append(mini_batch_loss)
 
     return float(np.mean(mini_batch_losses))

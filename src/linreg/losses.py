@@ -1,12 +1,15 @@
 """Loss functions: each takes yhat and y, both (N, n_targets), and gives their mean loss."""
 
-from typing import TYPE_CHECKING
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from pydantic import PositiveFloat
 
 from linreg.registry import Registry
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 LOSSES = Registry("loss", hands_over=(), makes="collections.abc.Callable")
@@ -34,3 +37,20 @@ def huber(*, delta: PositiveFloat = 1.0) -> "nn.Module":
     from torch import nn
 
     return nn.HuberLoss(reduction="mean", delta=delta)
+
+
+def weighted(loss_fn: Any) -> "Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]":
+    """Make the loss of yhat, y (N, n_targets) and weight (N, 1): the mean of each point's loss times its weight.
+
+    Raises ValueError for a loss that cannot be told point by point, which takes a torch module with a `reduction`.
+    """
+    if not hasattr(loss_fn, "reduction"):
+        raise ValueError("cannot weight points: a loss for them is a module with a reduction; leave out sample_weight")
+    by_point = copy.copy(loss_fn)
+    by_point.reduction = "none"
+
+    def weighted_loss(yhat: "torch.Tensor", y: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":
+        loss: torch.Tensor = by_point(yhat, y)
+        return (weight * loss).mean()
+
+    return weighted_loss

@@ -63,4 +63,8 @@ def polynomial(n_features: int, n_targets: int, *, degree: PositiveInt, bias: bo
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.cat([x**power for power in range(1, degree + 1)], dim=1)
 
+        def column_names(self, names: list[str]) -> list[str]:
+            """Name the powers of the columns called so."""
+            return [f"{name}^{power}" if power > 1 else name for power in range(1, degree + 1) for name in names]
+
     return nn.Sequential(Powers(), nn.Linear(n_features * degree, n_targets, bias=bias))

@@ -1,7 +1,8 @@
 """Pictures. The only module that imports matplotlib; it draws without pyplot, so nothing global is touched."""
 
+import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,3 +42,34 @@ def plot_losses(
     axes.grid(which="both", alpha=0.25)
     axes.legend()
     return figure
+
+
+def plot_predictions(y: Any, yhat: Any, target_names: Sequence[str]) -> "Figure":
+    """Plot, of each target a row: predicted against actual, and the residuals against predicted. y, yhat:
+    (N, n_targets)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.5 * len(target_names)), dpi=120, layout="constrained")
+    grid = figure.subplots(len(target_names), 2, squeeze=False)
+    for column, name in enumerate(target_names):
+        actual, predicted = y[:, column], yhat[:, column]
+        against, residuals = grid[column]
+        dots = {"s": 12, "alpha": 0.6, "color": "tab:blue", "linewidths": 0}
+        against.scatter(actual, predicted, **dots)
+        low, high = float(min(actual.min(), predicted.min())), float(max(actual.max(), predicted.max()))
+        against.plot([low, high], [low, high], color="0.4", linewidth=1, linestyle="--", label="predicted = actual")
+        against.set(xlabel=f"actual {name}", ylabel=f"predicted {name}")
+        against.legend()
+        residuals.scatter(predicted, actual - predicted, **dots)
+        residuals.axhline(0, color="0.4", linewidth=1, linestyle="--")
+        residuals.set(xlabel=f"predicted {name}", ylabel=f"actual - predicted {name}")
+        for axes in (against, residuals):
+            axes.grid(alpha=0.25)
+    return figure
+
+
+def to_png(figure: "Figure") -> bytes:
+    """Give a figure as a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -1,7 +1,7 @@
 """The experiment spec: a YAML file and overrides, checked into a frozen object. No torch is imported here."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -28,8 +28,10 @@ from linreg.optimizers import OPTIMIZERS
 from linreg.problems import explain
 from linreg.registry import STRICT, ComponentSpec, Registry
 from linreg.schedulers import SCHEDULERS
+from linreg.tables import csv as _csv  # noqa: F401  # registers the sources that read tables
 
 REGISTRIES = {registry.kind: registry for registry in (DATASETS, MODELS, LOSSES, OPTIMIZERS, SCHEDULERS)}
+_OF_GRADIENTS = ("epochs", "optimizer", "scheduler", "clip_grad_norm", "early_stopping", "engine", "baseline")
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -69,6 +71,9 @@ class DataSpec(_Part):
         16, description="points in a mini-batch; `full` is batch gradient descent, each part in one batch"
     )
     shuffle: bool = Field(True, description="whether each epoch goes through the training part in a new order")
+    standardize: bool | Literal["features", "target"] = Field(
+        False, description="whether to bring features and target to mean 0 and deviation 1, by the training part"
+    )
 
 
 class EarlyStoppingSpec(_Part):
@@ -118,6 +123,13 @@ class ExperimentSpec(_Part):
     engine: Literal["auto", "textbook"] = Field(
         "auto", description="how an epoch is run; `auto` is the fastest that gives the textbook's bits"
     )
+    solver: Literal["gradient", "exact"] = Field(
+        "gradient", description="`exact` solves for the optimum of mse at once, without epochs and optimizer"
+    )
+    ridge: NonNegativeFloat = Field(
+        0.0, description="with `solver: exact`, what is added to the sum of squares per squared weight"
+    )
+    baseline: bool = Field(True, description="whether the exact optimum stands beside the losses, where there is one")
     epochs: PositiveInt = Field(description="passes over the training part")
     data: DataSpec = Field(description="the data")
     model: Annotated[ComponentSpec, _From(MODELS)] = Field(description="the model")
@@ -134,6 +146,31 @@ class ExperimentSpec(_Part):
     writer: WriterSpec = Field(default_factory=WriterSpec, description="what TensorBoard and losses.png show")
 
     _document: Document | None = PrivateAttr(None)
+    _unused: tuple[str, ...] = PrivateAttr(())
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _fill_what_is_unused(cls, value: Any, check: Callable[[Any], Self]) -> Self:
+        """An exact solution needs neither epochs nor optimizer; those are then filled in, and never shown."""
+        exact = isinstance(value, Mapping) and value.get("solver") == "exact"
+        if not exact:
+            return check(value)
+        checked = check({"epochs": 1, "optimizer": {"name": "sgd", "lr": 0.1}, **value})
+        checked._unused = tuple(key for key in _OF_GRADIENTS if key in value)
+        return checked
+
+    @model_validator(mode="after")
+    def _ridge_needs_exact(self) -> Self:
+        if self.ridge and self.solver != "exact":
+            raise ValueError("ridge needs solver: exact; with gradients, set the weight_decay of the optimizer")
+        if self.solver == "exact" and self.loss.name != "mse":
+            raise ValueError(f"solver: exact minimises mse, not {self.loss.name}; remove loss, or use gradients")
+        return self
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """The keys that were given and mean nothing to the solver."""
+        return self._unused
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ExperimentSpec) and self.to_dict() == other.to_dict()
@@ -142,7 +179,8 @@ class ExperimentSpec(_Part):
 
     def to_dict(self) -> dict[str, Any]:
         """Give the resolved spec in plain types, every default filled in; what is not there is left out."""
-        return self.model_dump(exclude_none=True)
+        exclude = set(_OF_GRADIENTS) if self.solver == "exact" else None
+        return self.model_dump(exclude_none=True, exclude=exclude)
 
     def to_yaml(self) -> str:
         """Write the resolved spec as YAML; `linreg train` on it repeats the run."""

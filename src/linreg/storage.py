@@ -5,6 +5,7 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from linreg.errors import StorageError
 
@@ -14,12 +15,18 @@ LEFTOVER = ".tmp"
 def replace_file(path: Path, content: bytes | str) -> None:
     """Write a whole file or nothing: to a temporary file in the same folder, synced, renamed, the folder synced.
     A disk that is full, or a folder that is not writable, is a StorageError and leaves the old file as it was."""
-    content = content.encode() if isinstance(content, str) else content
+    with new_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that appears under its name, synced, once all is written, and not at all if that fails."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}{LEFTOVER}")
     with translated_errors(path):
         try:
             with temporary.open("wb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

@@ -20,12 +20,14 @@ log = logging.getLogger("linreg")
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One line of metrics.jsonl: an epoch counted from 0, its losses, and the learning rate as it ended."""
+    """One line of metrics.jsonl: an epoch counted from 0, its losses, the learning rate as it ended, and the lowest
+    loss that there can be (of the validation part where there is one), if it is known."""
 
     epoch: int
     loss: float
     val_loss: float | None
     lr: float
+    exact: float | None = None
 
     def to_json(self) -> str:
         """Write the record as a line of JSON; the numbers read back as the same."""
@@ -58,6 +60,8 @@ class RunWriter:
         losses = {"training": record.loss}
         if record.val_loss is not None:
             losses["validation"] = record.val_loss
+        if record.exact is not None:
+            losses["exact"] = record.exact
         self.board.add_scalars("loss", losses, record.epoch)
         self.board.add_scalar("learning_rate", record.lr, record.epoch)
 

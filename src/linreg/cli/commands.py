@@ -10,9 +10,9 @@ import typer
 from linreg.cli import options as o
 from linreg.cli.expectations import OF_TRAINING, parse_expectations, require
 from linreg.cli.inputs import InputsCommand, parse_rows
-from linreg.cli.progress import StopFlag, open_progress, stop_on_signals
+from linreg.cli.progress import StopFlag, open_progress, open_row_count, stop_on_signals
 from linreg.cli.runs import runs_app
-from linreg.cli.text import duration, number, put, put_json, say, show_log, table
+from linreg.cli.text import coefficients_table, duration, fit_line, number, put, put_json, say, show_log, table
 from linreg.errors import CheckpointError, UsageError
 from linreg.version import __version__
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 EXIT_CODES = """\
 Exit codes: 0 ok, 1 a bug of linreg, 2 usage or spec, 3 data, 4 checkpoint, 5 storage (disk full, no permission,
 run in use), 6 diverged, 7 --expect not met, 129 SIGHUP, 130 SIGINT, 143 SIGTERM."""
+
+MOST_COEFFICIENTS = 20  # shown in a summary
 
 app = typer.Typer(
     help="Train regression models with PyTorch from YAML experiment specs.",
@@ -126,40 +128,102 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    table_: Annotated[
+        Path | None,
+        typer.Option(
+            "--input", metavar="FILE", help="A table to predict for; - for what is piped in.", show_default=False
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            metavar="FILE",
+            help="Where to write, as .csv, .csv.gz, .parquet or .jsonl; by default CSV to stdout.",
+            show_default=False,
+        ),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--keep",
+            metavar="COLUMN",
+            help="A column of the table to write too; repeatable, '*' for all.",
+            show_default=False,
+        ),
+    ] = None,
+    interval: Annotated[
+        float | None,
+        typer.Option(
+            "--interval",
+            metavar="LEVEL",
+            help="Bounds that hold a new point with this probability, as 0.95; of exact fits.",
+            show_default=False,
+        ),
+    ] = None,
     device: o.Device = "cpu",
     checkpoints: o.Checkpoints = o.CHECKPOINTS,
     json: o.Json = False,
+    quiet: o.Quiet = False,
     plugin: o.Plugin = None,
     debug: o.Debug = False,
 ) -> None:
-    """Print a prediction a line for the inputs."""
+    """Predict: a line for each of the inputs, or a whole table."""
+    if interval is not None and not 0 < interval < 1:
+        raise UsageError(f"--interval {interval:g}: must lie between 0 and 1; write for instance 0.95")
+    if table_ is not None:
+        if inputs or json:
+            raise UsageError(f"--input {table_}: goes with neither --inputs nor --json; use --output FILE.jsonl")
+        _predict_table(checkpoint, table_, output, keep, interval, device, checkpoints, quiet, plugin)
+        return
     if not inputs:
-        raise UsageError("--inputs: missing; write for instance --inputs 0.2 0.34")
+        raise UsageError("--inputs: missing; write for instance --inputs 0.2 0.34, or --input FILE")
+    if output is not None or keep:
+        raise UsageError(f"{'--keep' if keep else '--output'}: belongs to --input FILE; add that, or remove it")
     rows = parse_rows(inputs)
     _load_plugins(plugin)
     path = _checkpoint_or_latest(checkpoint, checkpoints)
 
     from linreg import experiment
 
-    show_log(quiet=False)
-    predicted = experiment.predict(path, rows, device=device or "cpu")
+    show_log(quiet=quiet)
+    predicted = experiment.predict(path, rows, device=device or "cpu", interval=interval)
+    bounds = [bound for bound in (predicted.lower, predicted.upper) if bound is not None]
     if json:
         put_json(
             {
                 "checkpoint": str(path),
                 "features": predicted.feature_names,
                 "targets": predicted.target_names,
-                "inputs": [[float(str(value)) for value in row] for row in predicted.inputs],
+                "inputs": [
+                    [given if isinstance(given, str) else float(str(value)) for given, value in zip(*row, strict=True)]
+                    for row in zip(predicted.rows, predicted.inputs, strict=True)
+                ],
                 "predictions": [[float(str(value)) for value in row] for row in predicted.predictions],
+                **{
+                    name: [[float(str(value)) for value in row] for row in bound]
+                    for name, bound in zip(("lower", "upper"), bounds, strict=False)
+                },
             }
         )
     else:
-        put("\n".join(",".join(str(value) for value in row) for row in predicted.predictions))
+        parts = zip(predicted.predictions, *bounds, strict=True)
+        put("\n".join(",".join(str(value) for part in row for value in part) for row in parts))
 
 
 @app.command(epilog='\b\nExample: linreg evaluate --expect "r2>0.9"')
 def evaluate(
     checkpoint: o.LatestCheckpoint = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="FILE", help="A table to measure on instead.", show_default=False),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot", metavar="FILE.png", help="Draw predicted against actual, and the residuals.", show_default=False
+        ),
+    ] = None,
     device: o.Device = "cpu",
     checkpoints: o.Checkpoints = o.CHECKPOINTS,
     json: o.Json = False,
@@ -175,14 +239,14 @@ def evaluate(
     plugin: o.Plugin = None,
     debug: o.Debug = False,
 ) -> None:
-    """Measure a checkpoint on its validation part."""
+    """Measure a checkpoint on its validation part, or on a table."""
     _load_plugins(plugin)
     path = _checkpoint_or_latest(checkpoint, checkpoints)
 
     from linreg import experiment
 
     show_log(quiet=False)
-    evaluation = experiment.evaluate(path, device=device or "cpu")
+    evaluation = experiment.evaluate(path, data=data, device=device or "cpu", plot=plot)
     results = dict(next(iter(evaluation.metrics.values()))) if len(evaluation.metrics) == 1 else {}
     for target, metrics in evaluation.metrics.items():
         results |= {f"{target}.{metric}": value for metric, value in metrics.items()}
@@ -190,7 +254,8 @@ def evaluate(
     if json:
         put_json({"checkpoint": str(path), **asdict(evaluation)})
     else:
-        say(f"{evaluation.part} part, {evaluation.n_samples} points")
+        part = evaluation.part if data else f"{evaluation.part} part"
+        say(f"{part}, {evaluation.n_samples} points")
         rows = [{"target": target, **metrics} for target, metrics in evaluation.metrics.items()]
         put(table(rows, ["target", "mse", "rmse", "mae", "r2"]))
     require(expectations, results)
@@ -240,11 +305,15 @@ def inspect(
     from linreg.checkpoint import load, summary
     from linreg.documents import write_yaml
 
-    found = summary(load(path))
+    saved = load(path)
+    found = summary(saved)
     if json:
         put_json(found)
-    else:
-        put(write_yaml(found).rstrip("\n"))
+        return
+    coefficients = found.pop("coefficients", None)
+    put(write_yaml(found).rstrip("\n"))
+    if coefficients:
+        put("coefficients:\n" + coefficients_table(coefficients))
 
 
 @app.command("list", epilog="\b\nExample: linreg list optimizer")
@@ -284,6 +353,34 @@ def schema(plugin: o.Plugin = None, debug: o.Debug = False) -> None:
     from linreg.spec import json_schema
 
     put_json(json_schema())
+
+
+def _predict_table(
+    checkpoint: Path | None,
+    table_: Path,
+    output: Path | None,
+    keep: list[str] | None,
+    interval: float | None,
+    device: str | None,
+    checkpoints: Path,
+    quiet: bool,
+    plugin: list[Path] | None,
+) -> None:
+    _load_plugins(plugin)
+    path = _checkpoint_or_latest(checkpoint, checkpoints)
+
+    from linreg.experiment.predicting import predict_table
+
+    show_log(quiet=quiet)
+    source = None if str(table_) == "-" else table_
+    with open_row_count(quiet=quiet or output is None) as report:
+        done = predict_table(
+            path, source, output, keep=keep or (), interval=interval, device=device or "cpu", report=report
+        )
+    if output is not None:
+        if not quiet:
+            say(f"{done} rows")
+        put(str(output))
 
 
 def _load_plugins(plugin: list[Path] | None) -> None:
@@ -335,12 +432,21 @@ def _print_result(result: "Result", stop: StopFlag, *, json: bool, quiet: bool, 
     said = not quiet and result.epochs > 0
     if said:
         val_loss = "" if result.val_loss is None else f", val_loss {result.val_loss:.6g}"
+        optimum, reached = result.exact_loss, result.loss
+        if result.exact_val_loss is not None:
+            optimum, reached = result.exact_val_loss, result.val_loss
+        if optimum is not None and reached is not None and result.engine != "exact":
+            distance = f", {100 * (reached / optimum - 1):+,.1f} %" if optimum > 0 else ""
+            val_loss += f" (exact {optimum:.6g}{distance})"
         best = result.best_loss if result.best_val_loss is None else result.best_val_loss
         word = result.outcome.replace("_", " ")
-        say(
-            f"{word} after {result.epochs} epochs, {duration(result.seconds)} on {result.device}: "
-            f"loss {number(result.loss)}{val_loss} (best {number(best)} in epoch {result.best_epoch})"
-        )
+        if result.fit and len(result.fit["coefficients"]) <= MOST_COEFFICIENTS:
+            say(coefficients_table(result.fit["coefficients"]))
+        if result.fit:
+            say(fit_line(result.fit))
+        how = f"{word} after {result.epochs} epochs" if result.engine != "exact" else "solved exactly"
+        lowest = f" (best {number(best)} in epoch {result.best_epoch})" if result.engine != "exact" else ""
+        say(f"{how}, {duration(result.seconds)} on {result.device}: loss {number(result.loss)}{val_loss}{lowest}")
     if json:
         put_json(asdict(result))
     else:

@@ -19,7 +19,17 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
 }
 _PATTERN = re.compile(r"\s*([\w.]+)\s*(<=|>=|==|!=|<|>)\s*([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)\s*\Z")
 
-OF_TRAINING = ("epochs", "loss", "val_loss", "best_epoch", "best_loss", "best_val_loss", "seconds")
+OF_TRAINING = (
+    "epochs",
+    "loss",
+    "val_loss",
+    "best_epoch",
+    "best_loss",
+    "best_val_loss",
+    "seconds",
+    "exact_loss",
+    "exact_val_loss",
+)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ _NUMBER = r"[-+]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|inf|infinit
 _ITEM = rf"(?:[^\W\d][^=,]*=)?{_NUMBER}"
 _VALUE = re.compile(rf"{_ITEM}(?:,{_ITEM})*\Z", re.IGNORECASE)
 
-Row = list[float] | dict[str, float]
+Value = float | str
+Row = list[Value] | dict[str, Value]
 
 
 class InputsCommand(TyperCommand):
@@ -54,7 +55,7 @@ def parse_rows(values: Sequence[str]) -> list[Row]:
     """Turn the values into rows: one value a row, commas make a row of several, and pairs of a name and a value
     make a row until a name comes again. Raises UsageError."""
     rows: list[Row] = []
-    open_row: dict[str, float] | None = None  # a row of single pairs, to which the next pair is added
+    open_row: dict[str, Value] | None = None  # a row of single pairs, to which the next pair is added
     for value in values:
         row = _parse_row(value)
         if isinstance(row, dict) and len(row) == 1 and "," not in value:
@@ -72,20 +73,21 @@ def _parse_row(value: str) -> Row:
     items = [item.strip() for item in value.split(",")]
     named = [item.partition("=") for item in items if "=" in item]
     if not named:
-        return [_parse_number(item, value) for item in items]
+        return [_parse_value(item, value) for item in items]
     if len(named) < len(items):
         raise UsageError(f"{FLAG} {value}: some values have a name and some have none; name all or none")
-    row = {name.strip(): _parse_number(number.strip(), value) for name, _, number in named}
+    row = {name.strip(): _parse_value(number.strip(), value) for name, _, number in named}
     if len(row) < len(named):
         raise UsageError(f"{FLAG} {value}: a name comes twice in one row; remove one")
     return row
 
 
-def _parse_number(text: str, value: str) -> float:
+def _parse_value(text: str, value: str) -> Value:
+    """Give a number as such; other text may be a category."""
     if not re.fullmatch(_NUMBER, text, re.IGNORECASE):
         if not text:
             raise UsageError(f"{FLAG} {value}: an empty value is not a number; leave no space beside a comma")
-        raise UsageError(f"{FLAG} {value}: {text!r} is not a number; write for instance 0.2, -0.34 or 1e-3")
+        return text
     number = float(text)
     if not math.isfinite(number):
         raise UsageError(f"{FLAG} {value}: {text} is not finite; write a finite number")

@@ -104,6 +104,37 @@ def _bar() -> Iterator["Report"]:
         yield report
 
 
+@contextmanager
+def open_row_count(*, quiet: bool) -> Iterator[Callable[[int], None] | None]:
+    """Open what is told how many rows are done: nothing if quiet, a bar on a terminal, else a line now and then."""
+    if quiet:
+        yield None
+        return
+    said_at = begin = time.monotonic()
+    if not _on_terminal():
+
+        def report(rows: int) -> None:
+            nonlocal said_at
+            if time.monotonic() - said_at >= SECONDS_BETWEEN_LINES:
+                said_at = time.monotonic()
+                say(f"{rows} rows, {number(round(rows / (said_at - begin)))} rows/s")
+
+        yield report
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True, highlight=False)
+    with Progress(BarColumn(24), TextColumn("{task.description}"), console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+
+        def draw(rows: int) -> None:
+            speed = rows / max(time.monotonic() - begin, 1e-9)
+            progress.update(task, description=f"{rows} rows  {speed:.0f} rows/s")
+
+        yield draw
+
+
 class StopFlag:
     """Set by the first signal that asks to stop; calling it says whether one came."""
 

@@ -72,6 +72,21 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def coefficients_table(coefficients: Sequence[Mapping[str, Any]]) -> str:
+    """Lay out the coefficients of a fit, the exact ones only where they are others."""
+    columns = ["target", "name", "estimate", "std_error", "t", "exact"]
+    same = all(row["exact"] == row["estimate"] for row in coefficients)
+    left = {"target"} - set(coefficients[0]) | ({"exact"} if same else set())
+    return table(coefficients, [column for column in columns if column not in left])
+
+
+def fit_line(fit: Mapping[str, Any]) -> str:
+    """Say in a line how well the optimum fits the training part."""
+    r2 = fit["r2"] if isinstance(fit["r2"], list) else [fit["r2"]]
+    said = ", ".join(number(value) for value in r2)
+    return f"least squares on the training part: R2 {said}, {fit['degrees_of_freedom']} degrees of freedom"
+
+
 def number(value: Any) -> str:
     """Show a value in a table: six digits of a number, a dash for none."""
     if value is None:

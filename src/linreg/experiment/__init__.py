@@ -2,8 +2,9 @@
 
 from linreg.experiment.applying import Evaluation, Prediction, evaluate, predict
 from linreg.experiment.building import Experiment, build, check
+from linreg.experiment.result import Result
 from linreg.experiment.resuming import resume, train_or_resume
-from linreg.experiment.training import Result, train
+from linreg.experiment.training import train
 
 __all__ = [
     "Evaluation",

@@ -1,5 +1,6 @@
 """From a spec to everything that training needs. Nothing here touches the disk."""
 
+import logging
 import math
 import warnings
 from collections.abc import Iterator
@@ -11,29 +12,33 @@ from typing import Any
 import torch
 from torch import nn, optim
 
-from linreg.datasets import DATASETS
 from linreg.errors import DivergedError, SpecError
-from linreg.loaders import CustomDataset, Loaders, dataset_of, fingerprint, make_loaders, split
+from linreg.experiment.data import Data, prepare
+from linreg.experiment.exact import Exact, baseline, largest_stable_lr
+from linreg.loaders import CustomDataset, Loaders, make_loaders
 from linreg.loops import ENGINES, Engine, mini_batch
-from linreg.losses import LOSSES
+from linreg.losses import LOSSES, weighted
 from linreg.models import MODELS
 from linreg.optimizers import OPTIMIZERS
+from linreg.preprocessing import Preprocessed, Preprocessing
 from linreg.schedulers import SCHEDULERS, Schedule
 from linreg.spec import ExperimentSpec
 from linreg.steps import LossFn, StepFn, make_train_step_fn, make_val_step_fn
 
+log = logging.getLogger("linreg")
+
 
 @dataclass(frozen=True)
 class Experiment:
-    """A spec, built: all that the loops take."""
+    """A spec, built: all that the loops take. network: what is trained, on the preprocessed data; model: the whole,
+    with the preprocessing before it, or the network itself where there is none; baseline: the optimum, if it is known.
+    """
 
     spec: ExperimentSpec
     device: torch.device
-    dataset: CustomDataset
-    feature_names: list[str]
-    target_names: list[str]
-    data_fingerprint: str
+    data: Data
     model: nn.Module
+    network: nn.Module
     optimizer: optim.Optimizer
     schedule: Schedule | None
     loaders: Loaders
@@ -41,6 +46,22 @@ class Experiment:
     val_step_fn: StepFn
     engine_name: str
     engine: Engine
+    baseline: Exact | None
+
+    @property
+    def dataset(self) -> CustomDataset:
+        """The points, as the network takes them."""
+        return self.data.dataset
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The names of the inputs."""
+        return list(self.data.samples.feature_names)
+
+    @property
+    def target_names(self) -> list[str]:
+        """The names of the targets."""
+        return list(self.data.samples.target_names)
 
     @property
     def x_sample(self) -> torch.Tensor:
@@ -55,27 +76,22 @@ def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experim
     that is continued beyond its end. Raises SpecError, DataError.
     """
     device = choose_device(spec)
-    dtype = getattr(torch, spec.dtype)
-
-    samples = DATASETS.build(spec.data.source, where=spec.where("data", "source"))
-    dataset = dataset_of(samples, dtype, where=spec.where("data", "source"))
-    train_data, val_data = split(
-        dataset,
-        train_ratio=spec.data.split.train_ratio,
-        seed=spec.data.split.seed,
-        where=spec.where("data", "split"),
-    )
+    data = prepare(spec)
 
     torch.manual_seed(spec.seed)
-    model = MODELS.build(spec.model, dataset.x.shape[1], dataset.y.shape[1], where=spec.where("model"))
-    model = model.to(device=device, dtype=dtype)
+    network = build_network(spec, data.n_columns, len(data.samples.target_names), device)
 
     batch_size = None if spec.data.batch_size == "full" else spec.data.batch_size
-    parts = make_loaders(train_data, val_data, batch_size=batch_size, shuffle=spec.data.shuffle)
+    parts = make_loaders(data.train_data, data.val_data, batch_size=batch_size, shuffle=spec.data.shuffle)
 
     loss_fn = LOSSES.build(spec.loss, where=spec.where("loss"))
-    _probe(spec, model, loss_fn, dataset, device)
-    optimizer = OPTIMIZERS.build(spec.optimizer, model.parameters(), where=spec.where("optimizer"))
+    _probe(spec, network, loss_fn, data.dataset, device)
+    if data.samples.weight is not None:
+        loss_fn = _weighted(spec, loss_fn)
+    reported_loss_fn = loss_fn
+    if data.preprocessing is not None and spec.data.standardize in (True, "target"):
+        reported_loss_fn = _in_target_units(loss_fn, data.preprocessing, device)
+    optimizer = OPTIMIZERS.build(spec.optimizer, network.parameters(), where=spec.where("optimizer"))
     schedule = None
     if spec.scheduler is not None:
         total_steps = (planned_epochs or spec.epochs) * len(parts.train)
@@ -85,25 +101,49 @@ def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experim
     return Experiment(
         spec=spec,
         device=device,
-        dataset=dataset,
-        feature_names=list(samples.feature_names),
-        target_names=list(samples.target_names),
-        data_fingerprint=fingerprint(dataset),
-        model=model,
+        data=data,
+        model=network if data.preprocessing is None else Preprocessed(data.preprocessing, network),
+        network=network,
         optimizer=optimizer,
         schedule=schedule,
         loaders=parts,
         train_step_fn=make_train_step_fn(
-            model,
+            network,
             loss_fn,
             optimizer,
             clip_grad_norm=spec.clip_grad_norm,
             after_step=schedule.after_step if schedule else None,
+            reported_loss_fn=None if reported_loss_fn is loss_fn else reported_loss_fn,
         ),
-        val_step_fn=make_val_step_fn(model, loss_fn),
+        val_step_fn=make_val_step_fn(network, reported_loss_fn),
         engine_name=engine_name,
         engine=ENGINES[engine_name],
+        baseline=baseline(spec, data, network) if spec.baseline else None,
     )
+
+
+def build_network(spec: ExperimentSpec, n_columns: int, n_targets: int, device: torch.device) -> nn.Module:
+    """Build the model of a spec for so many columns and targets."""
+    network: nn.Module = MODELS.build(spec.model, n_columns, n_targets, where=spec.where("model"))
+    return network.to(device=device, dtype=getattr(torch, spec.dtype))
+
+
+def _weighted(spec: ExperimentSpec, loss_fn: LossFn) -> LossFn:
+    try:
+        return weighted(loss_fn)
+    except ValueError as error:
+        raise SpecError([f"{spec.where('loss')}: {error}"]) from None
+
+
+def _in_target_units(loss_fn: LossFn, preprocessing: Preprocessing, device: torch.device) -> LossFn:
+    """Make the loss in the units of the targets, of yhat and y on the scale that the network is trained on."""
+    precise = torch.float32 if device.type == "mps" else torch.float64
+    mean, scale = (values.to(device, precise) for values in (preprocessing.y_mean, preprocessing.y_scale))
+
+    def loss_in_target_units(yhat: torch.Tensor, y: torch.Tensor, *weight: torch.Tensor) -> torch.Tensor:
+        return loss_fn(yhat.to(precise) * scale + mean, y.to(precise) * scale + mean, *weight)
+
+    return loss_in_target_units
 
 
 def choose_device(spec: ExperimentSpec) -> torch.device:
@@ -129,6 +169,21 @@ def remedy(experiment: Experiment) -> str:
     lr = experiment.spec.optimizer.params.get("lr")
     lower = f"lower optimizer.lr (it is {lr})" if lr is not None else "take smaller steps"
     return f"{lower}, set clip_grad_norm, or bring the inputs to a common scale"
+
+
+def warn_of_slopes(experiment: Experiment) -> None:
+    """Warn of a learning rate that is too large for the data, and of columns that say nothing of their own."""
+    spec, found = experiment.spec, experiment.baseline
+    if found is None:
+        return
+    for told in found.left_out:
+        log.warning("%s", told)
+    largest, lr = largest_stable_lr(spec, found), spec.optimizer.params.get("lr")
+    if largest is not None and lr is not None and lr > largest and spec.clip_grad_norm is None:
+        other = "" if spec.data.standardize in (True, "features") else " or standardise (data.standardize: true)"
+        log.warning(
+            "%s: lr %g > %.2g: will diverge; try %.2g%s", spec.where("optimizer"), lr, largest, largest / 2, other
+        )
 
 
 @contextmanager
@@ -181,6 +236,7 @@ def check(spec: ExperimentSpec) -> dict[str, Any]:
     Raises what `build` raises, and DivergedError for a loss that is not finite.
     """
     experiment = build(spec)
+    warn_of_slopes(experiment)
     parts = experiment.loaders
     with overflow_is_divergence(experiment):
         loss = mini_batch(experiment.device, islice(parts.train, 1), experiment.train_step_fn)
@@ -197,7 +253,9 @@ def check(spec: ExperimentSpec) -> dict[str, Any]:
         "n_train": len(parts.train.dataset),  # type: ignore[arg-type]  # a Subset has a length
         "features": experiment.feature_names,
         "targets": experiment.target_names,
-        "n_parameters": sum(parameter.numel() for parameter in experiment.model.parameters()),
+        "n_parameters": sum(parameter.numel() for parameter in experiment.network.parameters()),
         "loss": loss,
         "val_loss": val_loss,
+        "exact_loss": experiment.baseline.loss if experiment.baseline else None,
+        "exact_val_loss": experiment.baseline.val_loss if experiment.baseline else None,
     }

@@ -16,6 +16,7 @@ _RULES: dict[str, Literal["free", "warned"]] = {
     "early_stopping": "free",
     "checkpoint": "free",
     "writer": "free",
+    "baseline": "free",
     "clip_grad_norm": "warned",
     "data.batch_size": "warned",
     "data.shuffle": "warned",

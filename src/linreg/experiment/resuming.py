@@ -8,10 +8,11 @@ from typing import Any
 from linreg.checkpoint import Checkpoint, load
 from linreg.documents import flatten
 from linreg.errors import DataError, StorageError, UsageError
-from linreg.experiment.building import Experiment, build
+from linreg.experiment.building import Experiment, build, warn_of_slopes
 from linreg.experiment.changes import changes, refuse, tabulate
+from linreg.experiment.result import CHECKPOINTS, RUNS, Result
 from linreg.experiment.state import restore, saved_spec
-from linreg.experiment.training import CHECKPOINTS, RUNS, Report, Result, run_session, train
+from linreg.experiment.training import Report, run_session, train
 from linreg.runs import FINISHED, create, hold, last_run, read_info
 from linreg.spec import ExperimentSpec, spec_from_dict
 
@@ -36,12 +37,15 @@ def resume(
     stamp = _stamp(Path(path))
     saved = load(path)
     old = saved_spec(saved)
+    if old.solver == "exact":
+        raise UsageError(f"{path}: was solved exactly; there is nothing to go on with")
     if not any(override.startswith("epochs=") for override in overrides) and saved.epoch >= old.epochs:
         overrides = [*overrides, f"epochs={saved.epoch + saved.planned_epochs}"]
     spec = spec_from_dict(saved.spec, str(path), overrides)
     if spec.epochs <= saved.epoch:
         raise UsageError(f"{path}: has {saved.epoch} epochs already; ask for more than that with --epochs")
     experiment = build(spec, planned_epochs=saved.planned_epochs)
+    warn_of_slopes(experiment)
     per_step = experiment.schedule is not None and experiment.schedule.after_step is not None
     found = changes(old, spec, planned_in_steps=per_step, within_an_epoch=bool(saved.position))
     refuse(found)
@@ -76,7 +80,7 @@ def train_or_resume(
     stop: Callable[[], bool] = lambda: False,
 ) -> Result:
     """Continue this spec's last run if it was interrupted; else train it in a new one."""
-    name = last_run(spec.name, runs)
+    name = None if spec.solver == "exact" else last_run(spec.name, runs)
     path = checkpoints / name / "last.pth" if name else None
     if path is not None and path.is_file():
         saved = load(path)
@@ -99,7 +103,7 @@ def train_or_resume(
 
 
 def _refuse_other_data(saved: Checkpoint, experiment: Experiment) -> None:
-    if saved.data_fingerprint != experiment.data_fingerprint:
+    if saved.data_fingerprint != experiment.data.fingerprint:
         raise DataError(
             f"{saved.path}: was trained on other data than data.source gives now ({len(experiment.dataset)} points); "
             "bring the old data back, or train anew"

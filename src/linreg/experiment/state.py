@@ -139,7 +139,7 @@ class Saver:
         begin = time.monotonic()
         progress, folder = self.progress, self.run.checkpoints
         current = states(self.experiment, progress.loader_state)
-        for name, tensor in current["model_state_dict"].items():
+        for name, tensor in self.experiment.network.state_dict().items():
             if not torch.isfinite(tensor).all():
                 epoch = len(progress.records)
                 raise DivergedError(f"epoch {epoch}: {name} is no longer finite; {remedy(self.experiment)}")
@@ -176,15 +176,17 @@ class Saver:
             lr=[record.lr for record in records],
             spec=spec,
             planned_epochs=progress.planned_epochs,
+            preprocessing=experiment.data.described,
             n_features=len(experiment.feature_names),
             n_targets=len(experiment.target_names),
             feature_names=experiment.feature_names,
             target_names=experiment.target_names,
             position=position,
             best=progress.best,
+            fit=experiment.baseline.fit if experiment.baseline else None,
             resumed_at=[epoch for epoch in progress.resumed_at if epoch <= epochs],
             outcome=outcome,
             run={"name": self.run.name, "id": self.run.info["id"]},
-            data_fingerprint=experiment.data_fingerprint,
+            data_fingerprint=experiment.data.fingerprint,
             environment=environment(experiment.device),
         )

@@ -1,53 +1,34 @@
 """Training: the loop, and what is written and saved on the way."""
 
 import contextlib
-import io
 import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from linreg import plots
 from linreg.documents import flatten
+from linreg.equation import equation
 from linreg.errors import DivergedError, StorageError
-from linreg.experiment.building import Experiment, build, overflow_is_divergence, remedy
+from linreg.experiment.building import Experiment, build, overflow_is_divergence, remedy, warn_of_slopes
+from linreg.experiment.result import CHECKPOINTS, RUNS, Result, new_session
+from linreg.experiment.solving import solve
 from linreg.experiment.state import Progress, Saver, snapshot
 from linreg.loops import fit, make_improved_fn, make_out_of_patience_fn
-from linreg.runs import FINISHED, Run, command_line, create, environment, git_commit, now
+from linreg.runs import FINISHED, Run, create, now
 from linreg.spec import ExperimentSpec
 from linreg.storage import replace_file
 from linreg.writer import EpochRecord, RunWriter, open_writer
-
-RUNS, CHECKPOINTS = Path("runs"), Path("checkpoints")
 
 Report = Callable[[EpochRecord, Experiment], None]
 
 
 class StopRequested(Exception):  # noqa: N818  # not an error: it leaves the loops when a stop is asked for
     """Somebody asked the training to stop."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a session of training came to. loss, val_loss: of the last epoch; best_*: of the epoch with the lowest
-    validation loss, or training loss without validation; seconds: of this session."""
-
-    run: str
-    checkpoint: str
-    outcome: str
-    epochs: int
-    loss: float | None
-    val_loss: float | None
-    best_epoch: int | None
-    best_loss: float | None
-    best_val_loss: float | None
-    device: str
-    engine: str
-    seconds: float
 
 
 def train(
@@ -63,7 +44,10 @@ def train(
     report: told each epoch's record; stop: asked between steps whether to save and return. Writes `runs/<run>/`
     and `checkpoints/<run>/`, after everything is built. Raises SpecError, DataError, StorageError, DivergedError.
     """
+    if spec.solver == "exact":
+        return solve(spec, runs=runs, checkpoints=checkpoints)
     experiment = build(spec)
+    warn_of_slopes(experiment)
     progress = Progress(experiment.loaders.generator.get_state(), planned_epochs=spec.epochs)
     with create(spec.name, runs, checkpoints) as run:
         return run_session(experiment, progress, run, report, stop)
@@ -80,13 +64,14 @@ def run_session(
 ) -> Result:
     """Run the epochs that are left, saving on the way; run.json says at any moment how it stands."""
     spec = experiment.spec
+    progress.records = [replace(record, exact=_optimum(experiment)) for record in progress.records]
     begin = time.monotonic()
-    session = _session(experiment, progress, origin)
+    session = new_session(experiment.device, experiment.engine_name, len(progress.records), origin)
     run.write_info(
         name=run.name,
         outcome="running",
         sessions=[*run.info.get("sessions", []), session],
-        data_fingerprint=experiment.data_fingerprint,
+        data_fingerprint=experiment.data.fingerprint,
     )
     replace_file(run.folder / "spec.yaml", spec.to_yaml())
     saver = Saver(experiment, progress, run)
@@ -155,7 +140,7 @@ def _epochs(
     try:
         for losses in fit(train_epoch, val_epoch if parts.val else None, range(len(progress.records), spec.epochs)):
             lr = experiment.optimizer.param_groups[0]["lr"]
-            record = EpochRecord(losses.epoch, losses.loss, losses.val_loss, float(lr))
+            record = EpochRecord(losses.epoch, losses.loss, losses.val_loss, float(lr), _optimum(experiment))
             _refuse_divergence(experiment, record, saver)
             if experiment.schedule and experiment.schedule.after_epoch:
                 experiment.schedule.after_epoch(_monitored(record))
@@ -165,7 +150,7 @@ def _epochs(
             if improved(_monitored(record)):
                 progress.best = snapshot(experiment, progress)
 
-            writer.write(record, experiment.model)
+            writer.write(record, experiment.network)
             if report:
                 report(record, experiment)
             if out_of_patience and out_of_patience(_monitored(record)):
@@ -193,6 +178,12 @@ def _monitored(record: EpochRecord) -> float:
     return record.loss if record.val_loss is None else record.val_loss
 
 
+def _optimum(experiment: Experiment) -> float | None:
+    """The lowest that the monitored loss can come to, as far as the training part tells."""
+    found = experiment.baseline
+    return None if found is None else found.loss if found.val_loss is None else found.val_loss
+
+
 def _refuse_divergence(experiment: Experiment, record: EpochRecord, saver: Saver) -> None:
     for name, value in (("loss", record.loss), ("val_loss", record.val_loss)):
         if value is not None and not math.isfinite(value):
@@ -201,26 +192,11 @@ def _refuse_divergence(experiment: Experiment, record: EpochRecord, saver: Saver
             raise DivergedError(f"epoch {record.epoch}: {name} is {value}; {remedy(experiment)}{kept}")
 
 
-def _session(experiment: Experiment, progress: Progress, origin: str | None) -> dict[str, Any]:
-    return {
-        "command": command_line(),
-        "from_epoch": len(progress.records),
-        "from_checkpoint": origin,
-        "started": now(),
-        "ended": None,
-        "outcome": None,
-        "device": str(experiment.device),
-        "engine": experiment.engine_name,
-        "git_commit": git_commit(),
-        "environment": environment(experiment.device),
-    }
-
-
 def _write_start(writer: RunWriter, experiment: Experiment) -> None:
     spec = experiment.spec
     writer.write_spec(spec.to_yaml())
     if spec.writer.graph:
-        writer.write_graph(experiment.model, experiment.x_sample)
+        writer.write_graph(experiment.network, experiment.x_sample)
     if spec.writer.hparams:
         writer.write_hparams(_hyperparameters(spec), [f"summary/{name}" for name in _losses_of(experiment)])
     writer.flush()
@@ -254,9 +230,7 @@ def _figure(progress: Progress) -> Any:
 
 
 def _plot(path: Path, progress: Progress) -> None:
-    buffer = io.BytesIO()
-    _figure(progress).savefig(buffer, format="png")
-    replace_file(path, buffer.getvalue())
+    replace_file(path, plots.to_png(_figure(progress)))
 
 
 def _result(experiment: Experiment, progress: Progress, run: Run, seconds: float) -> Result:
@@ -275,4 +249,9 @@ def _result(experiment: Experiment, progress: Progress, run: Run, seconds: float
         device=str(experiment.device),
         engine=experiment.engine_name,
         seconds=round(seconds, 3),
+        exact_loss=experiment.baseline.loss if experiment.baseline else None,
+        exact_val_loss=experiment.baseline.val_loss if experiment.baseline else None,
+        fit=None
+        if experiment.baseline is None
+        else equation(experiment.baseline.fit, experiment.model.state_dict(), experiment.target_names),
     )

@@ -1,0 +1,259 @@
+"""The closed form for an experiment: what can be solved, its optimum, and what that says about training.
+
+`fit`, which a checkpoint keeps, has the optimum on the scale that the network sees and how it reads in the units of
+the table: `columns`, `coefficients` (p, n_targets), `inverse` (p, p) with inverse @ inverse.T = (X'X)^-1,
+`residual_variance` (n_targets,) or None, `degrees_of_freedom`, `n_rows`, `r2`, `left_out`; `names` (q), `groups` (the
+rows of each category), `transform` (q, p), `y_mean` and `y_scale`, with which (transform @ coefficients) * y_scale,
+plus y_mean in the intercept, are those in the original units; `layer`, where the network has its coefficients;
+`exact`, whether it has the optimum itself; and `ridge`.
+"""
+
+import copy
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from linreg.experiment.data import Data
+from linreg.least_squares import Factor, LeftOut, mean_squared_errors, solve
+from linreg.preprocessing import Feature, Preprocessing
+from linreg.spec import ExperimentSpec
+
+log = logging.getLogger("linreg")
+
+MOST_COLUMNS = 2000  # the triangle of more would take longer than the training
+INTERCEPT = "intercept"
+
+
+@dataclass(frozen=True)
+class Exact:
+    """An optimum. loss, val_loss: mean squared errors in the targets' units, over points, and for val_loss of a
+    baseline over the mini-batches, as training counts; curvature: the largest eigenvalue of the loss's Hessian."""
+
+    fit: dict[str, Any]
+    loss: float
+    val_loss: float | None
+    curvature: float
+    left_out: list[str]
+
+
+@dataclass(frozen=True)
+class LinearPart:
+    """A network that is linear in its parameters: a basis without any, and one linear layer after it."""
+
+    basis: nn.Sequential
+    layer: nn.Linear
+    name: str
+
+    @property
+    def intercept(self) -> bool:
+        """Whether the layer has a bias."""
+        return self.layer.bias is not None
+
+    def design(self, x: torch.Tensor) -> NDArray[np.float64]:
+        """Make the design matrix (n, p) of what the network takes (n, n_columns): ones for a bias, then the basis."""
+        with torch.no_grad():
+            columns: NDArray[np.float64] = self.basis(x).numpy()
+        return np.hstack([np.ones((len(columns), 1)), columns]) if self.intercept else columns
+
+
+def linear_part(spec: ExperimentSpec, network: nn.Module) -> LinearPart | None:
+    """Take a network apart, if it is linear in its parameters and its loss is mse; else None."""
+    modules = list(network) if isinstance(network, nn.Sequential) else []
+    if spec.loss.name != "mse" or not modules or not isinstance(modules[-1], nn.Linear):
+        return None
+    basis = nn.Sequential(*modules[:-1])
+    random = any(isinstance(module, nn.Dropout) and module.p > 0 for module in basis.modules())
+    if random or any(True for _ in basis.parameters()) or modules[-1].in_features > MOST_COLUMNS:
+        return None
+    doubled = copy.deepcopy(basis).cpu().double().eval()
+    return LinearPart(doubled, modules[-1], str(len(modules) - 1))
+
+
+class Equations:
+    """Gathers the rows of the training and the validation part, and solves."""
+
+    def __init__(
+        self, part: LinearPart, features: Sequence[Feature], preprocessing: Preprocessing | None, t: int
+    ) -> None:
+        self.part, self.features, self.preprocessing, self.n_targets = part, features, preprocessing, t
+        width = part.layer.in_features + part.intercept
+        self.train, self.val = Factor(width, t), Factor(width, t)
+
+    def add(
+        self, x: NDArray[Any], y: NDArray[Any], weight: NDArray[Any] | None, mask: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Add rows of the table, those of the training part where the mask says so."""
+        design, scaled = self.rows(x, y)
+        for factor, chosen in ((self.train, mask), (self.val, None if mask is None else ~mask)):
+            if chosen is None and factor is self.val:
+                continue
+            here = slice(None) if chosen is None or chosen.all() else chosen
+            factor.add(design[here], scaled[here], None if weight is None else weight[here])
+
+    def rows(self, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The design matrix and the targets, on the scale that the network sees."""
+        with torch.no_grad():
+            inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64))
+            targets = torch.from_numpy(np.ascontiguousarray(y, dtype=np.float64))
+            if self.preprocessing is not None:
+                inputs, targets = self.preprocessing(inputs), self.preprocessing.scaled(targets)
+        return self.part.design(inputs), targets.numpy()
+
+    def solve(self, *, ridge: float, is_result: bool) -> Exact:
+        """Solve for the optimum on the training part."""
+        offset = int(self.part.intercept)
+        names = self._column_names()
+        identity = not len(self.part.basis)
+        references = self._references(offset) if identity and offset else []
+        penalty = None
+        if ridge:
+            penalty = np.full(self.train.n_columns, ridge)
+            penalty[:offset] = 0
+        solution = solve(self.train, intercept=self.part.intercept, penalty=penalty, last=references)
+        left_out = [self._told(names, left) for left in solution.left_out if left.column not in references]
+        scale, mean = self._y_scale()
+        original_names, transform = self._transform(names, offset, identity)
+        fit = {
+            "columns": names,
+            "coefficients": torch.from_numpy(solution.coefficients),
+            "inverse": torch.from_numpy(solution.inverse),
+            "residual_variance": _tensor(solution.residual_variance),
+            "degrees_of_freedom": solution.degrees_of_freedom,
+            "n_rows": self.train.n_rows,
+            "r2": solution.r2,
+            "left_out": [names[left.column] for left in solution.left_out],
+            "names": original_names,
+            "transform": torch.from_numpy(transform),
+            "groups": self._groups(original_names),
+            "y_mean": torch.from_numpy(mean),
+            "y_scale": torch.from_numpy(scale),
+            "layer": ("network." if self.preprocessing is not None else "") + self.part.name,
+            "exact": is_result,
+            "ridge": float(ridge),
+        }
+        val_loss = None
+        if self.val.n_rows:
+            val_loss = float(np.mean(mean_squared_errors(self.val, solution.coefficients) * scale**2))
+        return Exact(
+            fit,
+            float(np.mean(solution.losses * scale**2)),
+            val_loss,
+            2 * solution.largest_eigenvalue / self.n_targets,
+            left_out,
+        )
+
+    def _column_names(self) -> list[str]:
+        columns = [column for feature in self.features for column in feature.columns]
+        for module in self.part.basis:
+            if self.preprocessing is not None:
+                scaled = (self.preprocessing.scale != 1).tolist()
+                columns = [f"z({name})" if z else name for name, z in zip(columns, scaled, strict=True)]
+            name_columns = getattr(module, "column_names", None)
+            if callable(name_columns):
+                columns = list(name_columns(columns))
+        if len(columns) != self.part.layer.in_features:
+            columns = [f"f{i + 1}" for i in range(self.part.layer.in_features)]
+        return [INTERCEPT, *columns] if self.part.intercept else columns
+
+    def _references(self, offset: int) -> list[int]:
+        """The first column of each category: with an intercept one of them says nothing new."""
+        found, column = [], offset
+        for feature in self.features:
+            if feature.categories is not None:
+                found.append(column)
+            column += len(feature.columns)
+        return found
+
+    def _groups(self, names: list[str]) -> list[list[int]]:
+        """The rows of each category's columns among the names."""
+        places = {name: row for row, name in enumerate(names)}
+        groups = [feature.columns for feature in self.features if feature.categories is not None]
+        return [[places[column] for column in group] for group in groups if set(group) <= set(places)]
+
+    def _told(self, names: list[str], left: LeftOut) -> str:
+        others = [names[column] for column in left.combination if names[column] != INTERCEPT]
+        if not others:
+            return f"column {names[left.column]!r} is constant in the training part; its coefficient is set to 0"
+        listed = ", ".join(map(repr, others[:10])) + (f" and {len(others) - 10} more" if len(others) > 10 else "")
+        what = f"repeats {listed}" if len(others) == 1 else f"is a linear combination of {listed}"
+        return f"column {names[left.column]!r} {what}; its coefficient is set to 0"
+
+    def _y_scale(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if self.preprocessing is None:
+            return np.ones(self.n_targets), np.zeros(self.n_targets)
+        return self.preprocessing.y_scale.numpy().copy(), self.preprocessing.y_mean.numpy().copy()
+
+    def _transform(self, names: list[str], offset: int, identity: bool) -> tuple[list[str], NDArray[np.float64]]:
+        """The matrix from coefficients on the network's scale to those of the table's columns."""
+        p = len(names)
+        centred = self.preprocessing is not None and bool((self.preprocessing.y_mean != 0).any())
+        slopes, shifts = np.ones(p - offset), np.zeros(p - offset)
+        if self.preprocessing is not None and identity:
+            slopes = 1 / self.preprocessing.scale.numpy()
+            shifts = -self.preprocessing.mean.numpy() * slopes
+            centred = centred or bool((shifts != 0).any())
+        matrix = np.zeros((p, p))
+        matrix[np.arange(offset, p), np.arange(offset, p)] = slopes
+        if offset:
+            matrix[0, 0] = 1
+            matrix[0, 1:] = shifts
+        elif centred:
+            return [INTERCEPT, *names], np.vstack([shifts, matrix])
+        return names, matrix
+
+
+def baseline(spec: ExperimentSpec, data: Data, network: nn.Module) -> Exact | None:
+    """Solve for the lowest training loss that the network could have; None where there is no closed form."""
+    part = linear_part(spec, network)
+    if part is None:
+        return None
+    samples = data.samples
+    train = np.asarray(data.train_data.indices)  # type: ignore[attr-defined]  # a Subset
+    equations = Equations(part, data.features, data.preprocessing, samples.y.shape[1])
+    for rows in _chunks(train):
+        equations.add(samples.x[rows], samples.y[rows], None if samples.weight is None else samples.weight[rows])
+    found = equations.solve(ridge=0.0, is_result=False)
+    if data.val_data is None:
+        return found
+    squares = []
+    for rows in _chunks(np.asarray(data.val_data.indices)):  # type: ignore[attr-defined]
+        design, y = equations.rows(samples.x[rows], samples.y[rows])
+        errors = (y - design @ found.fit["coefficients"].numpy()) * found.fit["y_scale"].numpy()
+        weight = 1.0 if samples.weight is None else samples.weight[rows, None]
+        squares.append((weight * errors**2).mean(axis=1))
+    size = spec.data.batch_size
+    points = np.concatenate(squares)
+    by_batch = [points] if size == "full" else [points[i : i + size] for i in range(0, len(points), size)]
+    return Exact(found.fit, found.loss, float(np.mean([b.mean() for b in by_batch])), found.curvature, found.left_out)
+
+
+def largest_stable_lr(spec: ExperimentSpec, found: Exact) -> float | None:
+    """Give the learning rate beyond which gradient descent diverges; None for another optimizer than sgd.
+
+    For curvature c it is 2 (1 + momentum) / c, by Nesterov's momentum 2 (1 + momentum) / (1 + 2 momentum) / c. Source:
+    B. Polyak, Some methods of speeding up the convergence of iteration methods (1964), and the roots of the
+    characteristic polynomial of z(k+1) = (1 - lr c)((1 + momentum) z(k) - momentum z(k-1)).
+    """
+    if spec.optimizer.name != "sgd":
+        return None
+    params = spec.optimizer.params
+    momentum, dampening = params.get("momentum", 0.0), params.get("dampening", 0.0)
+    curvature = found.curvature + params.get("weight_decay", 0.0)
+    if dampening or params.get("maximize") or curvature <= 0:
+        return None
+    widened = 1 + 2 * momentum if params.get("nesterov") else 1.0
+    return float(2 * (1 + momentum) / widened / curvature)
+
+
+def _chunks(rows: NDArray[Any], size: int = 2**14) -> Iterable[NDArray[Any]]:
+    return (rows[first : first + size] for first in range(0, len(rows), size))
+
+
+def _tensor(values: NDArray[np.float64] | None) -> torch.Tensor | None:
+    return None if values is None else torch.from_numpy(values)

@@ -1,0 +1,65 @@
+"""Predicting for a whole table, file to file, with memory for a few blocks of rows."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from linreg.errors import DataError, UsageError
+from linreg.experiment.applying import Applied, open_like
+from linreg.preprocessing import Ranges, make_recode_fn
+
+log = logging.getLogger("linreg")
+
+
+def predict_table(
+    path: str | Path,
+    table: Path | None,
+    output: Path | None = None,
+    *,
+    keep: Sequence[str] = (),
+    interval: float | None = None,
+    device: str = "cpu",
+    report: Callable[[int], None] | None = None,
+) -> int:
+    """Predict for the rows of a table (None: what is piped in) and write `<target>_predicted` to output (None: stdout),
+    after the columns to keep (`*`: all of them); with an interval also `<target>_lower` and `<target>_upper`.
+
+    report: told how many rows are done. Returns how many there were. Raises CheckpointError, DataError, StorageError.
+    """
+    from linreg.tables.formats import standard_input
+    from linreg.tables.writing import open_output
+
+    applied = Applied(path, device=device)
+    saved = applied.saved
+    if interval is not None:
+        applied.margin(np.zeros((1, saved.n_features)), interval)  # refuse before anything is read
+    missing = saved.preprocessing["missing"] if applied.fills_gaps else "error"
+    points = open_like(applied, standard_input() if table is None else table, targets=(), missing=missing, keep=keep)
+    if output is not None and table is not None and output.exists() and any(output.samefile(f) for f in points.files):
+        raise UsageError(f"--output {output}: is the input itself; name another file")
+    recode, ranges, done = make_recode_fn(applied.features, points), Ranges(applied.features), 0
+    with open_output(output) as write:
+        for block in points.blocks():
+            x = recode(block)
+            ranges.add(x)
+            yhat = applied(x)
+            wrong = np.nonzero(~np.isfinite(yhat).all(axis=1))[0]
+            if len(wrong):
+                raise DataError(f"{block.where(int(wrong[0]))}: its prediction is not finite; give smaller values")
+            columns: dict[str, Any] = dict(block.kept)
+            margin = None if interval is None else applied.margin(x, interval)
+            for position, name in enumerate(saved.target_names):
+                columns[f"{name}_predicted"] = yhat[:, position]
+                if margin is not None:
+                    columns[f"{name}_lower"] = (yhat - margin).astype(yhat.dtype)[:, position]
+                    columns[f"{name}_upper"] = (yhat + margin).astype(yhat.dtype)[:, position]
+            write(columns)
+            done += len(x)
+            if report:
+                report(done)
+    for told in ranges.told():
+        log.warning("%s", told)
+    return done

@@ -1,0 +1,308 @@
+"""What stands between a table and the network: gaps filled, categories one-hot, columns on one scale.
+
+Everything is learnt from the training part alone and is a part of the model: it is saved with it and applied
+whenever the model is.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from linreg.datasets import Block, Points
+from linreg.errors import DataError
+
+FILLING = ("mean", "median")  # what `missing` may be for gaps to be filled in
+
+Standardize = bool | Literal["features", "target"]
+RecodeFn = Callable[[Block], NDArray[np.floating]]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A column of the inputs. minimum, maximum: the range seen in training; categories: those seen in training, in
+    order, if it has such."""
+
+    name: str
+    minimum: float | None = None
+    maximum: float | None = None
+    categories: list[str] | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns that the network sees of it."""
+        return [self.name] if self.categories is None else [f"{self.name}={category}" for category in self.categories]
+
+
+class Preprocessing(nn.Module):
+    """Maps the inputs of a table (N, n_features), float64, to what the network takes (N, n_columns), and what it gives
+    (N, n_targets) back to the targets' units. In x a gap is NaN, and a category its position among those of its
+    feature, -1 for any other.
+
+    Its numbers are kept in float64, whatever the network has: a year standardised in float32 would lose its days.
+    """
+
+    fill: torch.Tensor
+    mean: torch.Tensor
+    scale: torch.Tensor
+    y_mean: torch.Tensor
+    y_scale: torch.Tensor
+
+    def __init__(self, features: Sequence[Feature], n_targets: int, *, fills: bool) -> None:
+        """fills: whether gaps are filled in; else they stay gaps."""
+        super().__init__()
+        self.features = list(features)
+        width = sum(len(feature.columns) for feature in features)
+        self.fills = fills
+        if fills:
+            self.register_buffer("fill", torch.zeros(len(features), dtype=torch.float64))
+        for name, length, value in (
+            ("mean", width, 0.0),
+            ("scale", width, 1.0),
+            ("y_mean", n_targets, 0.0),
+            ("y_scale", n_targets, 1.0),
+        ):
+            self.register_buffer(name, torch.full((length,), value, dtype=torch.float64))
+
+    @property
+    def column_names(self) -> list[str]:
+        """The names of the columns that the network sees."""
+        return [column for feature in self.features for column in feature.columns]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Turn inputs (N, n_features) into what the network takes (N, n_columns)."""
+        x = torch.where(torch.isnan(x), self.fill, x.double()) if self.fills else x.double()
+        parts = []
+        for position, feature in enumerate(self.features):
+            column = x[:, position : position + 1]
+            if feature.categories is not None:
+                column = (column == torch.arange(len(feature.categories), dtype=torch.float64)).double()
+            parts.append(column)
+        return (torch.cat(parts, dim=1) - self.mean) / self.scale
+
+    def scaled(self, y: torch.Tensor) -> torch.Tensor:
+        """Turn targets (N, n_targets) into those that the network is trained on."""
+        return (y.double() - self.y_mean) / self.y_scale
+
+    def restored(self, y: torch.Tensor) -> torch.Tensor:
+        """Turn what the network gives (N, n_targets) into the targets' own units."""
+        return y.double() * self.y_scale + self.y_mean
+
+
+class Preprocessed(nn.Module):
+    """A network with its preprocessing: maps the inputs of a table to predictions in the targets' own units."""
+
+    def __init__(self, preprocessing: Preprocessing, network: nn.Module) -> None:
+        super().__init__()
+        self.preprocessing = preprocessing
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Predict for inputs (N, n_features), float64; (N, n_targets) in the network's precision."""
+        like = next(self.network.parameters())
+        yhat: torch.Tensor = self.network(self.preprocessing(x.cpu()).to(like))
+        return self.preprocessing.restored(yhat.cpu()).to(yhat.dtype)
+
+
+@dataclass
+class Statistics:
+    """What is learnt of the training part, block by block: the count, mean and sum of squared deviations of every
+    column without its gaps, its range, and how often each category comes."""
+
+    n_features: int
+    n_targets: int
+    medians: bool = False
+    n_rows: int = 0
+    count: NDArray[np.float64] = field(init=False)
+    mean: NDArray[np.float64] = field(init=False)
+    squares: NDArray[np.float64] = field(init=False)
+    minimum: NDArray[np.float64] = field(init=False)
+    maximum: NDArray[np.float64] = field(init=False)
+    values: list[NDArray[np.float64]] = field(default_factory=list)
+    often: list[dict[int, int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        width = self.n_features + self.n_targets
+        self.count, self.mean, self.squares = (np.zeros(width) for _ in range(3))
+        self.minimum, self.maximum = np.full(width, np.inf), np.full(width, -np.inf)
+        self.often = [{} for _ in range(self.n_features)]
+
+    def add(self, x: NDArray[np.floating], y: NDArray[np.floating], categorical: Sequence[int]) -> None:
+        """Add rows. Two parts are merged as T. F. Chan, G. H. Golub and R. J. LeVeque, Updating formulae and a pairwise
+        algorithm for computing sample variances (1979), eq. 2.1, have it."""
+        values = np.hstack([x, y]).astype(np.float64, copy=False)
+        if not len(values):
+            return
+        self.n_rows += len(values)
+        there = ~np.isnan(values)
+        count = there.sum(axis=0).astype(np.float64)
+        known = np.where(there, values, 0.0)
+        mean = known.sum(axis=0) / np.maximum(count, 1)
+        deviations = np.where(there, values - mean, 0.0)
+        squares = (deviations**2).sum(axis=0)
+        total = np.maximum(self.count + count, 1)
+        gap = mean - self.mean
+        self.squares += squares + gap**2 * self.count * count / total
+        self.mean += gap * count / total
+        self.count += count
+        self.minimum = np.minimum(self.minimum, np.where(there, values, np.inf).min(axis=0))
+        self.maximum = np.maximum(self.maximum, np.where(there, values, -np.inf).max(axis=0))
+        for position in categorical:
+            column = values[:, position]
+            codes, counts = np.unique(column[~np.isnan(column)].astype(np.int64), return_counts=True)
+            often = self.often[position]
+            for code, number in zip(codes.tolist(), counts.tolist(), strict=True):
+                often[code] = often.get(code, 0) + number
+        if self.medians:
+            self.values.append(np.array(x, dtype=np.float64))
+
+
+def learn(statistics: Statistics, points: Points, *, standardize: Standardize, where: str) -> Preprocessing:
+    """Make the preprocessing from the statistics of the training part. Raises DataError for a column of gaps alone.
+
+    Scales are standard deviations over n, as scikit-learn's StandardScaler has them; a constant column keeps its scale.
+    """
+    n_features = statistics.n_features
+    features, fills = [], np.full(n_features, np.nan)
+    for position, name in enumerate(points.feature_names):
+        if not statistics.count[position]:
+            raise DataError(f"{where}: column {name!r} has nothing but gaps in the training part; put it in exclude")
+        if name in points.categories:
+            met, often = points.categories[name], statistics.often[position]
+            categories = in_order([met[code] for code in often])
+            features.append(Feature(name, categories=categories))
+            if points.missing in FILLING:
+                most = max(often.values())
+                fills[position] = next(i for i, value in enumerate(categories) if often[list(met).index(value)] == most)
+        else:
+            features.append(Feature(name, float(statistics.minimum[position]), float(statistics.maximum[position])))
+            if points.missing == "mean":
+                fills[position] = statistics.mean[position]
+    if points.missing == "median":
+        numeric = [position for position, feature in enumerate(features) if feature.categories is None]
+        x = np.concatenate(statistics.values)
+        fills[numeric] = [np.nanmedian(x[:, position]) for position in numeric]
+
+    made = Preprocessing(features, statistics.n_targets, fills=points.missing in FILLING)
+    if made.fills:
+        made.fill.copy_(torch.from_numpy(fills))
+    column = 0
+    for position, feature in enumerate(features):
+        if feature.categories is None and standardize in (True, "features"):
+            count, mean, squares = (float(a[position]) for a in (statistics.count, statistics.mean, statistics.squares))
+            gaps = statistics.n_rows - count
+            if gaps:  # their fill counts as a value
+                fill = fills[position]
+                overall = mean + (fill - mean) * gaps / statistics.n_rows
+                squares += count * (mean - overall) ** 2 + gaps * (fill - overall) ** 2
+                mean = overall
+            made.mean[column] = mean
+            made.scale[column] = _scale(squares / statistics.n_rows, mean)
+        column += len(feature.columns)
+    if standardize in (True, "target"):
+        made.y_mean.copy_(torch.from_numpy(statistics.mean[n_features:]))
+        variances = statistics.squares[n_features:] / statistics.n_rows
+        scales = [_scale(*pair) for pair in zip(variances, statistics.mean[n_features:], strict=True)]
+        made.y_scale.copy_(torch.tensor(scales, dtype=torch.float64))
+    return made
+
+
+def is_needed(points: Points, standardize: Standardize) -> bool:
+    """Whether anything has to stand between the table and the network."""
+    return bool(standardize) or points.missing in FILLING or bool(points.categories)
+
+
+def make_recode_fn(features: Sequence[Feature], points: Points) -> RecodeFn:
+    """Make the function that turns the x of a block, with categories as `points` numbers them, into one with those of
+    the features: -1 for one that is not among them, where `points.unseen` allows it, else a DataError."""
+    categorical = [i for i, feature in enumerate(features) if feature.categories is not None]
+    places = {i: {category: j for j, category in enumerate(features[i].categories or ())} for i in categorical}
+
+    def recode(block: Block) -> NDArray[np.floating]:
+        if not categorical:
+            return block.x
+        x = np.array(block.x, dtype=np.float64)
+        for i in categorical:
+            met = points.categories[features[i].name]
+            table = np.array([places[i].get(category, -1) for category in met], dtype=np.float64)
+            there = ~np.isnan(x[:, i])
+            codes = x[there, i].astype(np.int64)
+            x[there, i] = table[codes]
+            unseen = np.nonzero(x[:, i] < 0)[0]
+            if len(unseen) and points.unseen == "error":
+                row = int(unseen[0])
+                value = met[int(block.x[row, i])]
+                raise DataError(
+                    f"{block.where(row)}, column {features[i].name!r}: {value!r} is not among the categories of the "
+                    f"training part ({', '.join((features[i].categories or [])[:10])}); mend it, or train with "
+                    "unseen: zeros"
+                )
+        return x
+
+    return recode
+
+
+def in_order(categories: Sequence[str]) -> list[str]:
+    """Put categories in order: numbers by value, others by letter."""
+    try:
+        return sorted(categories, key=float)
+    except ValueError:
+        return sorted(categories)
+
+
+def _scale(variance: float, mean: float) -> float:
+    """The standard deviation; 1 for a column that is constant, up to the rounding of its mean."""
+    constant = variance <= (10 * np.finfo(np.float64).eps * mean) ** 2
+    return 1.0 if constant else float(variance**0.5)
+
+
+def to_dict(features: Sequence[Feature], points: Points) -> dict[str, Any]:
+    """Give what a checkpoint keeps beside the numbers, in plain values."""
+    return {
+        "features": [
+            {"name": f.name, "minimum": f.minimum, "maximum": f.maximum, "categories": f.categories} for f in features
+        ],
+        "missing": points.missing,
+        "unseen": points.unseen,
+    }
+
+
+def features_of(saved: Mapping[str, Any]) -> list[Feature]:
+    """Read the features that `to_dict` gave."""
+    return [Feature(**feature) for feature in saved["features"]]
+
+
+class Ranges:
+    """Watches whether inputs lie outside the range seen in training."""
+
+    def __init__(self, features: Sequence[Feature]) -> None:
+        self.features = features
+        self.n_rows = 0
+        self.outside = [0] * len(features)
+        self.first: list[tuple[int, float] | None] = [None] * len(features)
+
+    def add(self, x: NDArray[np.floating]) -> None:
+        """Look at inputs (N, n_features)."""
+        for position, feature in enumerate(self.features):
+            if feature.minimum is None or feature.maximum is None:
+                continue
+            column = x[:, position]
+            margin = 1e-6 * max(abs(feature.minimum), abs(feature.maximum))  # of inputs in float32
+            found = np.nonzero((column < feature.minimum - margin) | (column > feature.maximum + margin))[0]
+            self.outside[position] += len(found)
+            if len(found) and self.first[position] is None:
+                self.first[position] = (self.n_rows + int(found[0]) + 1, float(column[found[0]]))
+        self.n_rows += len(x)
+
+    def told(self) -> list[str]:
+        """Say of each feature that does how many inputs lie outside."""
+        return [
+            f"{feature.name}: {number} of {self.n_rows} rows outside the range seen in training, "
+            f"{feature.minimum:g} to {feature.maximum:g}; the first is row {first[0]} ({first[1]:g})"
+            for feature, number, first in zip(self.features, self.outside, self.first, strict=True)
+            if first is not None
+        ]

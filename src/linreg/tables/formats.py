@@ -1,0 +1,515 @@
+"""The formats of tables, each read in batches of rows with memory for a few of them."""
+
+import csv as python_csv
+import gzip
+import io
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyarrow import csv
+
+from linreg.errors import DataError
+from linreg.problems import show
+
+BLOCK_BYTES = 2**21
+BLOCK_ROWS = 2**15
+MOST_CELLS = 10  # bad cells told at once
+MOST_HEADER = 2**22
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a file is to be read."""
+
+    name: str
+    delimiter: str = ","
+    decimal: str = "."
+    encoding: str = "utf-8"
+    missing_values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of the columns to read: as numbers, as text, and just as they are to be handed on."""
+
+    numbers: Sequence[str]
+    texts: Sequence[str]
+    others: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows. numbers: (n,) each, NaN for a gap; texts: null for a gap."""
+
+    n_rows: int
+    numbers: Mapping[str, NDArray[np.float64]]
+    texts: Mapping[str, Any]
+    others: Mapping[str, Any]
+
+
+class StandardInput:
+    """What comes through a pipe: it can be read once. Its first line is read at once, to tell what it is."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream = stream
+        self.head = stream.readline(MOST_HEADER)
+        if self.head.startswith(b"PAR1"):  # its end has to be read first
+            self.head += stream.read()
+
+    def __str__(self) -> str:
+        return "standard input"
+
+    def open(self) -> IO[bytes]:
+        """Open it from its beginning."""
+        return io.BufferedReader(_Rejoined(self.head, self.stream), BLOCK_BYTES)
+
+
+class _Rejoined(io.RawIOBase):
+    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
+        self.head, self.rest = head, rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        chunk = self.head[: len(buffer)] or self.rest.read(len(buffer))
+        self.head = self.head[len(buffer) :]
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+
+File = Path | StandardInput
+Reader = Callable[[File, Format, Columns], Iterator[Batch]]
+
+
+def column_names(file: File, format: Format) -> list[str]:
+    """Read the names of a file's columns. Raises DataError."""
+    try:
+        names = _NAMES[format.name](file, format)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
+    except (pa.ArrowException, ValueError, LookupError, EOFError) as error:
+        raise DataError(f"{file}: not a {format.name} file that can be read: {_line(error)}") from None
+    if not names:
+        raise DataError(f"{file}: empty; a table begins with the names of its columns")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{file}: two columns are called {twice[0]!r}; rename one")
+    return names
+
+
+def batches(file: File, format: Format, columns: Columns) -> Iterator[Batch]:
+    """Read a file. Raises DataError, with at most ten of the cells that are wrong."""
+    try:
+        yield from _READERS[format.name](file, format, columns)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
+    except (pa.ArrowException, ValueError, LookupError, EOFError) as error:
+        raise DataError(f"{file}: cannot be read as {format.name}: {_line(error)}") from None
+
+
+def refuse_cells(problems: Sequence[str]) -> None:
+    """Raise a DataError with the first ten of the problems, if there are any."""
+    if problems:
+        more = len(problems) - MOST_CELLS
+        raise DataError(
+            "\n".join([*problems[:MOST_CELLS], *([f"and {more} cells more like these"] if more > 0 else [])])
+        )
+
+
+# CSV
+
+
+def _csv_names(file: File, format: Format) -> list[str]:
+    encoding = "utf-8-sig" if format.encoding.lower() in ("utf-8", "utf8") else format.encoding
+    with _open(file) as binary, io.TextIOWrapper(binary, encoding=encoding, newline="") as text:
+        try:
+            return next(python_csv.reader(text, delimiter=format.delimiter), [])
+        except UnicodeDecodeError:
+            raise DataError(f"{file}: not text in {format.encoding}; set encoding, or name another file") from None
+        except python_csv.Error as error:
+            raise DataError(f"{file}: its header cannot be read: {error}; name a table in CSV") from None
+
+
+def _read_csv(file: File, format: Format, columns: Columns) -> Iterator[Batch]:
+    """Read numbers straight from the text; what arrow refuses is looked at again, to say where it stands."""
+    texts = dict.fromkeys([*columns.texts, *columns.others])
+    types = {name: pa.string() for name in texts} | {
+        name: pa.float64() for name in columns.numbers if name not in texts
+    }
+    first = 0
+    try:
+        for batch in _csv_stream(file, format, types):
+            numbers = {}
+            for name in columns.numbers:
+                column = batch[name]
+                if name in texts:
+                    column = pc.cast(_with_gaps(_stripped(column), format), pa.float64())
+                numbers[name] = values = column.to_numpy(zero_copy_only=False)
+                if (~np.isfinite(values)).sum() != column.null_count:
+                    raise pa.ArrowInvalid("a value that is not finite")
+            yield Batch(
+                len(batch),
+                numbers,
+                {name: _with_gaps(batch[name], format) for name in columns.texts},
+                {name: batch[name] for name in columns.others},
+            )
+            first += len(batch)
+    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+        if isinstance(file, Path):
+            _refuse_bad_rows(file, format, columns)
+        raise DataError(f"{file}: after row {first}: {_line(error)}; mend the table") from None
+
+
+def _csv_stream(file: File, format: Format, types: Mapping[str, Any], bad_row: Any = None) -> Iterator[Any]:
+    several = len(column_names(file, format)) > 1
+    with (
+        _open(file) as stream,
+        csv.open_csv(
+            stream,
+            read_options=csv.ReadOptions(block_size=BLOCK_BYTES, encoding=format.encoding, use_threads=bad_row is None),
+            parse_options=csv.ParseOptions(
+                delimiter=format.delimiter,
+                newlines_in_values=True,
+                ignore_empty_lines=several,  # in a single column such a line is a gap
+                invalid_row_handler=bad_row,
+            ),
+            convert_options=csv.ConvertOptions(
+                column_types=types,
+                include_columns=list(types),
+                null_values=["", *format.missing_values],
+                decimal_point=format.decimal,
+            ),
+        ) as reader,
+    ):
+        yield from reader
+
+
+def _refuse_bad_rows(file: Path, format: Format, columns: Columns) -> None:
+    """Look for what is wrong in a file, and raise a DataError for it."""
+    n_columns = len(column_names(file, format))
+    ragged: list[tuple[int, int]] = []  # how many rows stand before it, how many columns it has
+
+    def bad_row(row: Any) -> str:
+        ragged.append((row.number, row.actual_columns))
+        return "skip"
+
+    names = [name for name in columns.numbers if name not in columns.texts]
+    bad: list[tuple[int, str, str]] = []
+    sound: set[str] = set()
+    first = 0
+    try:
+        for batch in _csv_stream(file, format, dict.fromkeys([*names, *columns.texts], pa.string()), bad_row):
+            for name in names:
+                cells = _with_gaps(_stripped(batch[name]), format)
+                wrong = pc.fill_null(pc.invert(_are_numbers(cells, format.decimal)), False).to_numpy(
+                    zero_copy_only=False
+                )
+                bad += [
+                    (first + int(row), name, cells[int(row)].as_py()) for row in np.nonzero(wrong)[0][: MOST_CELLS + 1]
+                ]
+                if not wrong.all():
+                    sound.add(name)
+            first += len(batch)
+            if len(bad) > 100 * MOST_CELLS:
+                break
+    except pa.ArrowInvalid as error:
+        encoding = "UTF8" in str(error)
+        remedy = "set encoding: latin-1, or whatever it is written in" if encoding else "mend the table"
+        raise DataError(f"{file}: after row {first}: {_line(error)}; {remedy}") from None
+    if ragged:
+        refuse_cells(
+            [
+                f"{file}: line {line}: {_columns(found)}, and the header has {n_columns}; mend it, or set delimiter"
+                for line, found in ragged
+            ]
+        )
+    texts = [name for name in names if name not in sound and any(name == column for _, column, _ in bad)]
+    of_text = [
+        f"{file}: column {name!r} is text, such as {show(next(cell for _, column, cell in bad if column == name))}; "
+        "put it in categorical, or in exclude"
+        for name in texts
+    ]
+    cells = sorted(item for item in bad if item[1] not in texts)
+    refuse_cells([*of_text, *(_bad_cell(file, *item) for item in cells)])
+
+
+def _columns(number: int) -> str:
+    return f"{number} column" if number == 1 else f"{number} columns"
+
+
+def _bad_cell(file: File, row: int, name: str, cell: str) -> str:
+    what = "is not finite" if _is_float(cell) else "is not a number"
+    hint = "mend it, or add it to missing_values if it stands for a gap"
+    if "," in cell and cell.count(",") == 1:
+        hint = "set decimal: ',' if that is the decimal sign, or mend it"
+    return f"{file}: row {row + 1}, column {name!r}: {show(cell)} {what}; {hint}"
+
+
+def _is_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _are_wrong(cells: Any, decimal: str = ".") -> NDArray[np.bool_]:
+    """Say of each cell whether it is neither a gap nor a number."""
+    return np.asarray(pc.fill_null(pc.invert(_are_numbers(cells, decimal)), False).to_numpy(zero_copy_only=False))
+
+
+def _are_numbers(cells: Any, decimal: str = ".") -> Any:
+    """Say of each cell whether it is a finite number in plain decimal notation; null where it is null."""
+    point = "\\" + decimal if decimal in ".+*?^$|" else decimal
+    pattern = rf"^[-+]?([0-9]+{point}?[0-9]*|{point}[0-9]+)([eE][-+]?[0-9]{{1,3}})?$"
+    plain = pc.match_substring_regex(cells, pattern)
+    big = pc.match_substring_regex(cells, r"[eE]\+?[0-9]{3}$")  # may be more than a float64 holds
+    if not pc.any(big).as_py():
+        return plain
+    finite = [cell is None or not _is_float(cell) or math.isfinite(float(cell)) for cell in cells.to_pylist()]
+    return pc.and_(plain, pa.array(finite))
+
+
+def _stripped(cells: Any) -> Any:
+    return pc.utf8_trim(cells, characters=" \t")
+
+
+def _with_gaps(cells: Any, format: Format) -> Any:
+    """Turn the values that stand for a gap into null."""
+    gap = pc.is_in(cells, value_set=pa.array(["", *format.missing_values], cells.type))
+    return pc.if_else(gap, pa.scalar(None, cells.type), cells)
+
+
+# Arrow's types, of Parquet
+
+
+def _parquet_names(file: File, format: Format) -> list[str]:
+    from pyarrow import parquet
+
+    with _open(file) as stream:
+        return list(parquet.ParquetFile(stream).schema_arrow.names)
+
+
+def _read_parquet(file: File, format: Format, columns: Columns) -> Iterator[Batch]:
+    from pyarrow import parquet
+
+    with _open(file) as stream:
+        table = parquet.ParquetFile(stream)
+        wanted = list(dict.fromkeys([*columns.numbers, *columns.texts, *columns.others]))
+        first = 0
+        for batch in table.iter_batches(batch_size=BLOCK_ROWS, columns=wanted):
+            yield _typed_batch(file, format, columns, {name: batch[name] for name in wanted}, len(batch), first)
+            first += len(batch)
+
+
+def _typed_batch(
+    file: File, format: Format, columns: Columns, found: Mapping[str, Any], n_rows: int, first: int
+) -> Batch:
+    problems: list[str] = []
+    numbers = {name: _as_numbers(file, format, name, found[name], first, problems) for name in columns.numbers}
+    refuse_cells(problems)
+    texts = {name: _as_texts(format, found[name]) for name in columns.texts}
+    return Batch(n_rows, numbers, texts, {name: found[name] for name in columns.others})
+
+
+def _as_numbers(
+    file: File, format: Format, name: str, column: Any, first: int, problems: list[str]
+) -> NDArray[np.float64]:
+    """Give a typed column as numbers, NaN for a gap; adds what cannot be one to the problems."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_null(column.type):
+        return np.full(len(column), np.nan)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        cells = _with_gaps(_stripped(column), format)
+        wrong = _are_wrong(cells)
+        if wrong.any() and wrong.sum() == len(cells) - cells.null_count:
+            problems.append(
+                f"{file}: column {name!r} is text, such as {show(cells.drop_null()[0].as_py())}; put it in "
+                "categorical, or in exclude"
+            )
+            return np.full(len(column), np.nan)
+        problems += [_bad_cell(file, first + int(row), name, cells[int(row)].as_py()) for row in np.nonzero(wrong)[0]]
+        parsed = pc.cast(pc.if_else(pa.array(wrong), None, cells), pa.float64())
+        return np.asarray(parsed.to_numpy(zero_copy_only=False))
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
+    if not any(is_kind(column.type) for is_kind in kinds):
+        raise DataError(f"{file}: column {name!r} holds {column.type}, not numbers; put it in exclude")
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.uint8())
+    values: NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    for text in format.missing_values:
+        if _is_float(text):
+            values = np.where(values == float(text), np.nan, values)
+    problems += [_bad_cell(file, first + int(row), name, str(values[row])) for row in np.nonzero(np.isinf(values))[0]]
+    return values
+
+
+def _as_texts(format: Format, column: Any) -> Any:
+    """Give a typed column as text: 3 and 3.0 are the same category, as they are in JSON."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_floating(column.type):
+        values = column.to_pylist()
+        texts = [None if v is None or math.isnan(v) else str(int(v)) if v.is_integer() else repr(v) for v in values]
+        return _with_gaps(pa.array(texts, pa.string()), format)
+    return _with_gaps(column.cast(pa.string()), format)
+
+
+# NumPy's files
+
+
+def _arrays(file: File) -> dict[str, NDArray[Any]]:
+    """Open the arrays of a `.npy` or `.npz`, each under the names of its columns."""
+    with _open(file) as stream:
+        found = np.load(io.BytesIO(stream.read()) if not isinstance(file, Path) else file, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            if found.dtype.names:
+                return {name: found[name] for name in found.dtype.names}
+            return _columns_of("x", found)
+        columns: dict[str, NDArray[Any]] = {}
+        with found:
+            for name in found.files:
+                columns |= _columns_of(name, found[name])
+    lengths = {len(column) for column in columns.values()}
+    if len(lengths) > 1:
+        said = ", ".join(f"{name} has {len(column)}" for name, column in columns.items())
+        raise DataError(f"{file}: its arrays differ in rows: {said}; save arrays of one length")
+    return columns
+
+
+def _columns_of(name: str, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    if array.ndim == 1:
+        return {name: array}
+    if array.ndim != 2:
+        raise DataError(f"array {name!r} has {array.ndim} dimensions; it must have rows, or rows and columns")
+    if array.shape[1] == 1 and name != "x":
+        return {name: array[:, 0]}
+    return {f"{name}{i + 1}" if array.shape[1] > 1 else name: array[:, i] for i in range(array.shape[1])}
+
+
+def _numpy_names(file: File, format: Format) -> list[str]:
+    return list(_arrays(file))
+
+
+def _read_numpy(file: File, format: Format, columns: Columns) -> Iterator[Batch]:
+    arrays = _arrays(file)
+    n_rows = len(next(iter(arrays.values())))
+    for first in range(0, n_rows, BLOCK_ROWS):
+        part = {name: _to_arrow(array[first : first + BLOCK_ROWS]) for name, array in arrays.items()}
+        yield _typed_batch(file, format, columns, part, min(BLOCK_ROWS, n_rows - first), first)
+
+
+def _to_arrow(array: NDArray[Any]) -> Any:
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8")
+    return pa.array(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("="), copy=False))
+
+
+# JSON lines
+
+
+def _jsonl_names(file: File, format: Format) -> list[str]:
+    with _open(file) as stream:
+        head = stream.readline()
+    return list(_parse_line(file, 1, head)) if head.strip() else []
+
+
+def _read_jsonl(file: File, format: Format, columns: Columns) -> Iterator[Batch]:
+    wanted = list(dict.fromkeys([*columns.numbers, *columns.texts, *columns.others]))
+    rows: list[dict[str, Any]] = []
+    first = 0
+    with _open(file) as stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                rows.append(_parse_line(file, number, line))
+            if len(rows) == BLOCK_ROWS:
+                yield _jsonl_batch(file, format, columns, wanted, rows, first)
+                first += len(rows)
+                rows = []
+    if rows:
+        yield _jsonl_batch(file, format, columns, wanted, rows, first)
+
+
+def _jsonl_batch(
+    file: File, format: Format, columns: Columns, wanted: Sequence[str], rows: list[dict[str, Any]], first: int
+) -> Batch:
+    problems: list[str] = []
+    found: dict[str, Any] = {}
+    for name in wanted:
+        values = [row.get(name) for row in rows]
+        if name in columns.numbers:
+            for row, value in enumerate(values):
+                if isinstance(value, str) and (not value.strip() or value in format.missing_values):
+                    values[row] = None
+                elif value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                    problems.append(_bad_cell(file, first + row, name, json.dumps(value)))
+                    values[row] = None
+            found[name] = pa.array(values, pa.float64(), from_pandas=False, safe=False)
+        elif name in columns.texts:
+            found[name] = pa.array([_category(value) for value in values], pa.string())
+        else:
+            found[name] = pa.array([json.dumps(v) if isinstance(v, dict | list) else v for v in values])
+    refuse_cells(problems)
+    return _typed_batch(file, format, columns, found, len(rows), first)
+
+
+def _category(value: Any) -> str | None:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+def _parse_line(file: File, number: int, line: bytes) -> dict[str, Any]:
+    def no_constant(name: str) -> Any:
+        raise ValueError(f"{name} is not a number")
+
+    try:
+        row = json.loads(line, parse_constant=no_constant)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: line {number}: not JSON: {_line(error)}; write one object a line") from None
+    if not isinstance(row, dict):
+        raise DataError(f'{file}: line {number}: not an object; write one a line, such as {{"x": 0.2}}')
+    return row
+
+
+_NAMES: dict[str, Callable[[File, Format], list[str]]] = {
+    "csv": _csv_names,
+    "parquet": _parquet_names,
+    "npz": _numpy_names,
+    "npy": _numpy_names,
+    "jsonl": _jsonl_names,
+}
+_READERS: dict[str, Reader] = {
+    "csv": _read_csv,
+    "parquet": _read_parquet,
+    "npz": _read_numpy,
+    "npy": _read_numpy,
+    "jsonl": _read_jsonl,
+}
+
+
+def _open(file: File) -> Any:
+    """Open the bytes of a file, those of a compressed one as they were."""
+    if isinstance(file, StandardInput):
+        return file.open()
+    return gzip.open(file, "rb") if file.name.lower().endswith(".gz") else file.open("rb")
+
+
+def _line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def standard_input() -> StandardInput:
+    """Open what is piped in."""
+    return StandardInput(sys.stdin.buffer)

@@ -1,0 +1,129 @@
+"""Writing tables, row block by row block, whole or not at all."""
+
+import gzip
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv, parquet
+
+from linreg.errors import StorageError, UsageError
+from linreg.storage import new_file
+
+Write = Callable[[Mapping[str, Any]], None]
+
+
+@contextmanager
+def open_output(path: Path | None) -> Iterator[Write]:
+    """Open what writes blocks of columns, each by its name, to a file in the format of its name (.csv, .csv.gz,
+    .parquet, .jsonl), or as CSV to stdout. The file appears when all is written. Raises StorageError, UsageError."""
+    if path is None:
+        writer = _Csv(sys.stdout.buffer)
+        yield writer.write
+        writer.close()
+        return
+    make = next((make for ending, make in _WRITERS.items() if path.name.lower().endswith(ending)), None)
+    if make is None:
+        raise UsageError(f"--output {path}: its name does not say what to write; let it end with {', '.join(_WRITERS)}")
+    if path.is_dir():
+        raise StorageError(f"{path}: a folder; name a file in it")
+    with new_file(path) as raw, ExitStack() as stack:
+        stream = stack.enter_context(gzip.GzipFile("", "wb", 6, raw, 0)) if path.name.lower().endswith(".gz") else raw
+        writer = make(stream)
+        yield writer.write
+        writer.close()
+
+
+class _Csv:
+    """Numbers as the shortest decimal that reads back as the same; text in quotes only where it needs them."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.begun = False
+
+    def write(self, columns: Mapping[str, Any]) -> None:
+        table = _table(columns)
+        if not self.begun:
+            self.stream.write((",".join(map(_quoted, table.schema.names)) + "\n").encode())
+            self.begun = True
+        texts = [column for column in table.columns if pa.types.is_string(column.type)]
+        special = any(pc.any(pc.match_substring_regex(column, '[",\r\n]')).as_py() for column in texts)
+        options = csv.WriteOptions(include_header=False, quoting_style="needed" if special else "none")
+        buffer = pa.BufferOutputStream()
+        csv.write_csv(table, buffer, options)
+        self.stream.write(buffer.getvalue())
+
+    def close(self) -> None:
+        self.stream.flush()
+
+
+class _Kept:
+    """A stream that stays open when arrow is done with it."""
+
+    closed = False
+
+    def __init__(self, stream: Any) -> None:
+        self.write, self.flush = stream.write, stream.flush
+
+    def close(self) -> None:
+        self.flush()
+
+
+class _Parquet:
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.writer: Any = None
+
+    def write(self, columns: Mapping[str, Any]) -> None:
+        table = _table(columns)
+        if self.writer is None:
+            self.writer = parquet.ParquetWriter(pa.PythonFile(_Kept(self.stream), "w"), table.schema)
+        self.writer.write_table(table)
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+
+class _JsonLines:
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, columns: Mapping[str, Any]) -> None:
+        lists = {name: _plain(column) for name, column in columns.items()}
+        rows = zip(*lists.values(), strict=True)
+        lines = [json.dumps(dict(zip(lists, row, strict=True)), ensure_ascii=False) for row in rows]
+        self.stream.write("".join(line + "\n" for line in lines).encode())
+
+    def close(self) -> None:
+        self.stream.flush()
+
+
+_WRITERS: dict[str, Callable[[Any], Any]] = {
+    ".csv": _Csv,
+    ".csv.gz": _Csv,
+    ".parquet": _Parquet,
+    ".jsonl": _JsonLines,
+}
+
+
+def _table(columns: Mapping[str, Any]) -> Any:
+    return pa.table(
+        {name: column if isinstance(column, pa.Array) else pa.array(column) for name, column in columns.items()}
+    )
+
+
+def _plain(column: Any) -> list[Any]:
+    if isinstance(column, pa.Array):
+        return [value if isinstance(value, int | float | str | None) else str(value) for value in column.to_pylist()]
+    return [float(str(value)) for value in np.asarray(column)]
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"' if any(char in name for char in ',"\r\n') else name
