@@ -89,7 +89,7 @@ def test_docs_spec_and_the_schema_are_made_from_the_code():
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_is_checked_and_named_like_its_file(linreg, path):
+def test_every_config_is_checked_and_named_like_its_file(linreg, beside_configs, path):
     assert linreg("check", path).code == 0
     assert load_spec(path).name == path.stem
     assert path.read_text().startswith("# yaml-language-server: $schema=linreg.schema.json\n")

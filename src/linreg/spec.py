@@ -234,6 +234,12 @@ def check_spec(document: Document, overrides: Sequence[str] = ()) -> ExperimentS
 def json_schema() -> dict[str, Any]:
     """Make the JSON Schema (draft 2020-12) of a spec, with every registered component in it."""
     schema = ExperimentSpec.model_json_schema()
+    of_gradients = [key for key in schema["required"] if key in _OF_GRADIENTS]
+    schema["required"] = [key for key in schema["required"] if key not in of_gradients]
+    schema["anyOf"] = [
+        {"required": of_gradients},
+        {"properties": {"solver": {"const": "exact"}}, "required": ["solver"]},
+    ]
     for kind, registry in REGISTRIES.items():
         owner = schema["$defs"]["DataSpec"] if kind == "source" else schema
         said = owner["properties"][kind]

@@ -286,7 +286,8 @@ def check(
         features = f"{len(found['features'])} feature{'s' * (len(found['features']) != 1)}"
         say(
             f"ok: {found['n_train']} of {found['n_samples']} points to train on, {features}, "
-            f"{found['n_parameters']} parameters, on {found['device']}; first batch: loss {number(found['loss'])}, "
+            f"{found['n_parameters']} parameters, on {found['device']}; "
+            f"{'exact' if loaded.solver == 'exact' else 'first batch'}: loss {number(found['loss'])}, "
             f"val_loss {number(found['val_loss'])}"
         )
     put(loaded.to_yaml().rstrip("\n"))

@@ -1,7 +1,8 @@
 """What one does with an experiment: build, check, train, resume, predict, evaluate."""
 
 from linreg.experiment.applying import Evaluation, Prediction, evaluate, predict
-from linreg.experiment.building import Experiment, build, check
+from linreg.experiment.building import Experiment, build
+from linreg.experiment.checking import check
 from linreg.experiment.result import Result
 from linreg.experiment.resuming import resume, train_or_resume
 from linreg.experiment.training import train

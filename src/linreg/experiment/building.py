@@ -1,13 +1,10 @@
 """From a spec to everything that training needs. Nothing here touches the disk."""
 
 import logging
-import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
 
 import torch
 from torch import nn, optim
@@ -16,7 +13,7 @@ from linreg.errors import DivergedError, SpecError
 from linreg.experiment.data import Data, prepare
 from linreg.experiment.exact import Exact, baseline, largest_stable_lr
 from linreg.loaders import CustomDataset, Loaders, make_loaders
-from linreg.loops import ENGINES, Engine, mini_batch
+from linreg.loops import ENGINES, Engine
 from linreg.losses import LOSSES, weighted
 from linreg.models import MODELS
 from linreg.optimizers import OPTIMIZERS
@@ -228,34 +225,3 @@ def _probe(
         met = f"a tensor {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
         what = f"gives {met}; it must be one number that depends on the model's parameters"
         raise SpecError([f"{spec.where('loss')}: {what}"])
-
-
-def check(spec: ExperimentSpec) -> dict[str, Any]:
-    """Build a spec, run one training and one validation batch, and say what came of it. Writes nothing.
-
-    Raises what `build` raises, and DivergedError for a loss that is not finite.
-    """
-    experiment = build(spec)
-    warn_of_slopes(experiment)
-    parts = experiment.loaders
-    with overflow_is_divergence(experiment):
-        loss = mini_batch(experiment.device, islice(parts.train, 1), experiment.train_step_fn)
-    val_loss = None
-    if parts.val is not None:
-        with torch.no_grad():
-            val_loss = mini_batch(experiment.device, islice(parts.val, 1), experiment.val_step_fn)
-    if not all(math.isfinite(value) for value in (loss, val_loss) if value is not None):
-        raise DivergedError(f"{spec.where('optimizer')}: not finite after one step; {remedy(experiment)}")
-    return {
-        "device": str(experiment.device),
-        "engine": experiment.engine_name,
-        "n_samples": len(experiment.dataset),
-        "n_train": len(parts.train.dataset),  # type: ignore[arg-type]  # a Subset has a length
-        "features": experiment.feature_names,
-        "targets": experiment.target_names,
-        "n_parameters": sum(parameter.numel() for parameter in experiment.network.parameters()),
-        "loss": loss,
-        "val_loss": val_loss,
-        "exact_loss": experiment.baseline.loss if experiment.baseline else None,
-        "exact_val_loss": experiment.baseline.val_loss if experiment.baseline else None,
-    }

@@ -9,6 +9,7 @@ from linreg.datasets import DATASETS, Points
 Text = Annotated[str, Field(min_length=1)]
 Files = Text | Annotated[list[Text], Field(min_length=1)]
 Names = str | Annotated[list[str], Field(min_length=1)]
+NamesOrNone = str | list[str]
 Missing = Literal["error", "drop", "mean", "median"]
 Unseen = Literal["error", "zeros"]
 Character = Annotated[str, Field(min_length=1, max_length=1)]
@@ -20,8 +21,8 @@ def csv(
     path: Files,
     target: Names,
     features: Names | None = None,
-    exclude: Names = [],  # noqa: B006  # never changed; a param's default is what YAML would say
-    categorical: Names = [],  # noqa: B006
+    exclude: NamesOrNone = [],  # noqa: B006  # never changed; a param's default is what YAML would say
+    categorical: NamesOrNone = [],  # noqa: B006
     sample_weight: str | None = None,
     missing: Missing = "error",
     missing_values: list[str] = [],  # noqa: B006
@@ -61,8 +62,8 @@ def parquet(
     path: Files,
     target: Names,
     features: Names | None = None,
-    exclude: Names = [],  # noqa: B006
-    categorical: Names = [],  # noqa: B006
+    exclude: NamesOrNone = [],  # noqa: B006
+    categorical: NamesOrNone = [],  # noqa: B006
     sample_weight: str | None = None,
     missing: Missing = "error",
     missing_values: list[str] = [],  # noqa: B006
@@ -90,8 +91,8 @@ def npz(
     path: Files,
     target: Names,
     features: Names | None = None,
-    exclude: Names = [],  # noqa: B006
-    categorical: Names = [],  # noqa: B006
+    exclude: NamesOrNone = [],  # noqa: B006
+    categorical: NamesOrNone = [],  # noqa: B006
     sample_weight: str | None = None,
     missing: Missing = "error",
     missing_values: list[str] = [],  # noqa: B006
@@ -120,8 +121,8 @@ def npy(
     path: Files,
     target: Names,
     features: Names | None = None,
-    exclude: Names = [],  # noqa: B006
-    categorical: Names = [],  # noqa: B006
+    exclude: NamesOrNone = [],  # noqa: B006
+    categorical: NamesOrNone = [],  # noqa: B006
     sample_weight: str | None = None,
     missing: Missing = "error",
     missing_values: list[str] = [],  # noqa: B006

@@ -1,0 +1,65 @@
+"""A look at a spec, before it is trained."""
+
+import math
+from itertools import islice
+from typing import Any
+
+import torch
+
+from linreg.errors import DivergedError
+from linreg.experiment.building import build, overflow_is_divergence, remedy, warn_of_slopes
+from linreg.experiment.solving import ENGINE, solve_exactly
+from linreg.loops import mini_batch
+from linreg.spec import ExperimentSpec
+
+
+def check(spec: ExperimentSpec) -> dict[str, Any]:
+    """Build a spec, run one training and one validation batch, and say what came of it. Writes nothing.
+
+    Raises what `build` raises, and DivergedError for a loss that is not finite.
+    """
+    if spec.solver == "exact":
+        return _check_exact(spec)
+    experiment = build(spec)
+    warn_of_slopes(experiment)
+    parts = experiment.loaders
+    with overflow_is_divergence(experiment):
+        loss = mini_batch(experiment.device, islice(parts.train, 1), experiment.train_step_fn)
+    val_loss = None
+    if parts.val is not None:
+        with torch.no_grad():
+            val_loss = mini_batch(experiment.device, islice(parts.val, 1), experiment.val_step_fn)
+    if not all(math.isfinite(value) for value in (loss, val_loss) if value is not None):
+        raise DivergedError(f"{spec.where('optimizer')}: not finite after one step; {remedy(experiment)}")
+    return {
+        "device": str(experiment.device),
+        "engine": experiment.engine_name,
+        "n_samples": len(experiment.dataset),
+        "n_train": len(parts.train.dataset),  # type: ignore[arg-type]  # a Subset has a length
+        "features": experiment.feature_names,
+        "targets": experiment.target_names,
+        "n_parameters": sum(parameter.numel() for parameter in experiment.network.parameters()),
+        "loss": loss,
+        "val_loss": val_loss,
+        "exact_loss": experiment.baseline.loss if experiment.baseline else None,
+        "exact_val_loss": experiment.baseline.val_loss if experiment.baseline else None,
+    }
+
+
+def _check_exact(spec: ExperimentSpec) -> dict[str, Any]:
+    """Solve, and write nothing."""
+    solved = solve_exactly(spec)
+    mask = solved.surveyed.mask
+    return {
+        "device": str(solved.device),
+        "engine": ENGINE,
+        "n_samples": len(mask),
+        "n_train": int(mask.sum()),
+        "features": list(solved.points.feature_names),
+        "targets": list(solved.points.target_names),
+        "n_parameters": sum(parameter.numel() for parameter in solved.network.parameters()),
+        "loss": solved.exact.loss,
+        "val_loss": solved.exact.val_loss,
+        "exact_loss": solved.exact.loss,
+        "exact_val_loss": solved.exact.val_loss,
+    }
