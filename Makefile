@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs accuracy clean
 
 demo: $(VENV)/installed
 	$(BIN)/linreg train configs/simple_linear_regression.yaml
@@ -19,6 +19,9 @@ lint: $(VENV)/installed
 
 docs: $(VENV)/installed
 	$(BIN)/python docs/make_spec.py
+
+accuracy: $(VENV)/installed
+	$(BIN)/python docs/make_accuracy.py
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

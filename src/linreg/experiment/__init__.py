@@ -3,6 +3,7 @@
 from linreg.experiment.applying import Evaluation, Prediction, evaluate, predict
 from linreg.experiment.building import Experiment, build
 from linreg.experiment.checking import check
+from linreg.experiment.predicting import predict_table
 from linreg.experiment.result import Result
 from linreg.experiment.resuming import resume, train_or_resume
 from linreg.experiment.training import train
@@ -16,6 +17,7 @@ __all__ = [
     "check",
     "evaluate",
     "predict",
+    "predict_table",
     "resume",
     "train",
     "train_or_resume",
