@@ -18,7 +18,7 @@ LAYERS = [
      "writer", "runs", "checkpoint", "least_squares", "equation"},
     {"tables", "loaders", "preprocessing"},
     {"spec"},
-    {"experiment"},
+    {"experiment", "starter"},
     {"cli", "__init__"},
     {"__main__"},
 ]  # fmt: skip

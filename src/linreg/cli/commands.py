@@ -261,6 +261,32 @@ def evaluate(
     require(expectations, results)
 
 
+@app.command(epilog="\b\nExample: linreg init houses.csv --target price > houses.yaml")
+def init(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A table: a file, or a folder of them.", show_default=False)
+    ],
+    target: Annotated[
+        list[str],
+        typer.Option("--target", metavar="COLUMN", help="A column to predict; repeatable.", show_default=False),
+    ],
+    name: o.Name = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option("--delimiter", metavar="CHAR", help="What stands between the columns.", show_default=False),
+    ] = None,
+    missing_value: Annotated[
+        list[str] | None,
+        typer.Option("--missing-value", metavar="TEXT", help="What stands for a gap; repeatable.", show_default=False),
+    ] = None,
+    debug: o.Debug = False,
+) -> None:
+    """Look at a table; print a commented spec to begin with."""
+    from linreg.starter import starter_spec
+
+    put(starter_spec(data, targets=target, name=name, delimiter=delimiter, missing_values=missing_value or []))
+
+
 @app.command(epilog="\b\nExample: linreg check configs/simple_linear_regression.yaml data.batch_size=32")
 def check(
     spec: o.Spec,

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -280,6 +281,13 @@ def _are_numbers(cells: Any, decimal: str = ".") -> Any:
     return pc.and_(plain, pa.array(finite))
 
 
+def parse_numbers(cells: Any, decimal: str) -> NDArray[np.float64]:
+    """Give cells of text as numbers (n,), NaN where there is none that a table may hold."""
+    stripped = _stripped(cells)
+    plain = pc.if_else(_are_numbers(stripped, decimal), pc.replace_substring(stripped, decimal, "."), None)
+    return np.asarray(pc.cast(plain, pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
 def _stripped(cells: Any) -> Any:
     return pc.utf8_trim(cells, characters=" \t")
 
@@ -508,6 +516,15 @@ def _open(file: File) -> Any:
 
 def _line(error: BaseException) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
+
+
+def head(file: Path, n_bytes: int) -> bytes:
+    """Read the beginning of a file, of a compressed one as it was. Raises DataError."""
+    try:
+        with _open(file) as stream:
+            return bytes(stream.read(n_bytes))
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{file}: cannot be read: {_line(error)}; name another file") from None
 
 
 def standard_input() -> StandardInput:

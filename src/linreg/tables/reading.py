@@ -137,8 +137,8 @@ def open_table(
 ) -> Table:
     """Find the files and their columns; read no row yet. Raises DataError for files, ValueError for names of columns
     that are not there or that clash."""
-    files = _files(path, format)
-    known = _common_columns(files, format)
+    files = files_of(path, format)
+    known = common_columns(files, format)
     targets, excluded, categories = (_list(names) for names in (target, exclude, categorical))
     weight = [sample_weight] if sample_weight is not None else []
     chosen = _list(features) if features is not None else None
@@ -192,8 +192,8 @@ def like(
     """Open a table that has the columns of another one, in any order, and maybe more. keep: columns to hand on, or `*`
     for all. Raises DataError."""
     format = piped_format(path, **options) if isinstance(path, StandardInput) else format_of(path, **options)
-    files: Sequence[File] = [path] if isinstance(path, StandardInput) else _files(str(path), format)
-    known = _common_columns(files, format)
+    files: Sequence[File] = [path] if isinstance(path, StandardInput) else files_of(str(path), format)
+    known = common_columns(files, format)
     wanted = [*features, *targets, *([sample_weight] if sample_weight else [])]
     absent = [name for name in [*wanted, *(name for name in keep if name != "*")] if name not in known]
     if absent:
@@ -253,7 +253,7 @@ def _refuse_names(key: str, names: Sequence[str], known: Sequence[str], file: Fi
         raise ValueError(f"{key}: {twice[0]!r} is named twice; name each column once")
 
 
-def _files(path: str | Sequence[str], format: Format) -> list[Path]:
+def files_of(path: str | Sequence[str], format: Format) -> list[Path]:
     """The files that a path names: itself, or in a folder all that have the format's endings, in order of name."""
     files: list[Path] = []
     for name in _list(path):
@@ -273,7 +273,7 @@ def _files(path: str | Sequence[str], format: Format) -> list[Path]:
     return files
 
 
-def _common_columns(files: Sequence[File], format: Format) -> list[str]:
+def common_columns(files: Sequence[File], format: Format) -> list[str]:
     """The names of the columns, which all files must have."""
     first = column_names(files[0], format)
     for file in files[1:]:
