@@ -21,10 +21,10 @@ HEAD = """\
 
 How many digits of the certified values of NIST's
 [Statistical Reference Datasets](https://www.itl.nist.gov/div898/strd/lls/lls.shtml) come out right: the smallest, over
-the coefficients of a set, of -log10 of the relative error (the absolute one where the certified value is 0), at most 15.
-Measured by `make accuracy` with `solver: exact` and `dtype: float64`, beside `numpy.linalg.lstsq` on the same matrix, its
-standard deviations by the inverse of X'X. Problems as small as these are factorised in the processor's extended
-precision, where it has one; large ones in float64.
+the coefficients of a set, of -log10 of the relative error (the absolute one where the certified value is 0), at most
+15. Measured by `make accuracy` with `solver: exact` and `dtype: float64`, beside `numpy.linalg.lstsq` on the same
+matrix, its standard deviations by the inverse of X'X. Problems as small as these are factorised in the processor's
+extended precision, where it has one; large ones in float64.
 
 """
 

@@ -382,7 +382,7 @@ def _arrays(file: File) -> dict[str, NDArray[Any]]:
     with _open(file) as stream:
         found = np.load(io.BytesIO(stream.read()) if not isinstance(file, Path) else file, allow_pickle=False)
         if isinstance(found, np.ndarray):
-            if found.dtype.names:
+            if found.dtype.names and found.ndim == 1:
                 return {name: found[name] for name in found.dtype.names}
             return _columns_of("x", found)
         columns: dict[str, NDArray[Any]] = {}
@@ -397,10 +397,10 @@ def _arrays(file: File) -> dict[str, NDArray[Any]]:
 
 
 def _columns_of(name: str, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    if array.ndim == 1:
+    if array.ndim == 1 and not array.dtype.names:
         return {name: array}
-    if array.ndim != 2:
-        raise DataError(f"array {name!r} has {array.ndim} dimensions; it must have rows, or rows and columns")
+    if array.ndim != 2 or array.dtype.names:
+        raise ValueError(f"array {name!r} has {array.ndim} dimensions; it must have rows, or rows and columns")
     if array.shape[1] == 1 and name != "x":
         return {name: array[:, 0]}
     return {f"{name}{i + 1}" if array.shape[1] > 1 else name: array[:, i] for i in range(array.shape[1])}

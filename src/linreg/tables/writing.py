@@ -48,7 +48,7 @@ class _Csv:
         self.begun = False
 
     def write(self, columns: Mapping[str, Any]) -> None:
-        table = _table(columns)
+        table = _table({name: _flat(column) for name, column in columns.items()})
         if not self.begun:
             self.stream.write((",".join(map(_quoted, table.schema.names)) + "\n").encode())
             self.begun = True
@@ -111,6 +111,15 @@ _WRITERS: dict[str, Callable[[Any], Any]] = {
     ".parquet": _Parquet,
     ".jsonl": _JsonLines,
 }
+
+
+def _flat(column: Any) -> Any:
+    """Give a column that a CSV can hold: what is no single value as JSON."""
+    if not isinstance(column, pa.Array) or pa.types.is_primitive(column.type) or pa.types.is_string(column.type):
+        return column
+    values = column.to_pylist()
+    texts = [value if isinstance(value, str | None) else json.dumps(value, default=str) for value in values]
+    return pa.array(texts, pa.string())
 
 
 def _table(columns: Mapping[str, Any]) -> Any:
