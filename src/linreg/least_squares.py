@@ -89,10 +89,12 @@ def solve(factor: Factor, *, intercept: bool, penalty: Array | None = None, last
 
     intercept: whether the first column is constant, so that r2 compares with the mean; penalty (n_columns,): what is
     added to the diagonal of X'X, as ridge regression does; last: columns to leave out first where some depend on
-    others. Columns that depend on those before them are left out, with coefficient 0.
+    others. Columns that depend on those before them are left out, with coefficient 0. Raises OverflowError.
     """
     p = factor.n_columns
     triangle = factor.triangle()
+    if not np.isfinite(triangle.astype(np.float64)).all():
+        raise OverflowError("the sums of squares are too large for float64; give large columns another unit")
     order = [column for column in range(p) if column not in set(last)] + list(last)
     original = _retriangulated(triangle, [*order, *range(p, p + factor.n_targets)])
     upper = original

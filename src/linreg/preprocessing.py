@@ -137,6 +137,12 @@ class Statistics:
         values = np.hstack([x, y]).astype(np.float64, copy=False)
         if not len(values):
             return
+        with np.errstate(over="ignore", invalid="ignore"):  # `learn` refuses what comes of it
+            self._add(values, categorical)
+        if self.medians:
+            self.values.append(np.array(x, dtype=np.float64))
+
+    def _add(self, values: NDArray[np.float64], categorical: Sequence[int]) -> None:
         self.n_rows += len(values)
         there = ~np.isnan(values)
         count = there.sum(axis=0).astype(np.float64)
@@ -157,8 +163,6 @@ class Statistics:
             often = self.often[position]
             for code, number in zip(codes.tolist(), counts.tolist(), strict=True):
                 often[code] = often.get(code, 0) + number
-        if self.medians:
-            self.values.append(np.array(x, dtype=np.float64))
 
 
 def learn(statistics: Statistics, points: Points, *, standardize: Standardize, where: str) -> Preprocessing:
@@ -167,6 +171,11 @@ def learn(statistics: Statistics, points: Points, *, standardize: Standardize, w
     Scales are standard deviations over n, as scikit-learn's StandardScaler has them; a constant column keeps its scale.
     """
     n_features = statistics.n_features
+    if standardize or points.missing == "mean":
+        names = [*points.feature_names, *points.target_names]
+        for name, mean, squares in zip(names, statistics.mean, statistics.squares, strict=True):
+            if not np.isfinite([mean, squares]).all():
+                raise DataError(f"{where}: column {name!r} has values too large for their mean; give it another unit")
     features, fills = [], np.full(n_features, np.nan)
     for position, name in enumerate(points.feature_names):
         if not statistics.count[position]:

@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import traceback
 
         say("".join(traceback.format_exception(caught)).rstrip())
+    del caught  # or its traceback would keep open, until the interpreter is gone, what its frames were reading
     for line in message.split("\n"):
         say(f"error: {printable(line)}")
     return exit_code

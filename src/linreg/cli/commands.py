@@ -400,7 +400,14 @@ def _predict_table(
 
     show_log(quiet=quiet)
     source = None if str(table_) == "-" else table_
-    with open_row_count(quiet=quiet or output is None) as report:
+    with stop_on_signals() as stop, open_row_count(quiet=quiet or output is None) as tell:
+
+        def report(rows: int) -> None:
+            if stop():
+                raise typer.Exit(stop.exit_code)
+            if tell:
+                tell(rows)
+
         done = predict_table(
             path, source, output, keep=keep or (), interval=interval, device=device or "cpu", report=report
         )

@@ -155,6 +155,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure a checkpoint's model on its validation part, or on the training part where there is no validation; or on
     a table, `data`. plot: the picture to write, of predictions against the truth. Raises CheckpointError, DataError."""
+    if plot is not None and Path(plot).suffix.lower() != ".png":
+        raise UsageError(f"--plot {plot}: a picture is written as PNG; let its name end with .png")
     applied = Applied(path, device=device)
     saved, spec = applied.saved, applied.spec
     if data is not None:
@@ -239,6 +241,8 @@ class Metrics:
         """Give mse, rmse, mae and r2 (1 - residual over total sum of squares) of each target."""
         found: list[dict[str, float | None]] = []
         for squared, absolute, total in zip(self.squared, self.absolute, self.total, strict=True):
+            if not self.weight:
+                raise DataError("sample_weight: every weight is 0; give some points weight")
             mse = float(squared / self.weight)
             r2 = float(1 - squared / total) if total > 0 else None
             found.append({"mse": mse, "rmse": mse**0.5, "mae": float(absolute / self.weight), "r2": r2})

@@ -218,7 +218,10 @@ def baseline(spec: ExperimentSpec, data: Data, network: nn.Module) -> Exact | No
     equations = Equations(part, data.features, data.preprocessing, samples.y.shape[1])
     for rows in _chunks(train):
         equations.add(samples.x[rows], samples.y[rows], None if samples.weight is None else samples.weight[rows])
-    found = equations.solve(ridge=0.0, is_result=False)
+    try:
+        found = equations.solve(ridge=0.0, is_result=False)
+    except OverflowError:
+        return None
     if data.val_data is None:
         return found
     squares = []

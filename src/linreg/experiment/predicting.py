@@ -40,6 +40,10 @@ def predict_table(
     points = open_like(applied, standard_input() if table is None else table, targets=(), missing=missing, keep=keep)
     if output is not None and table is not None and output.exists() and any(output.samefile(f) for f in points.files):
         raise UsageError(f"--output {output}: is the input itself; name another file")
+    made = [f"{name}_{what}" for name in saved.target_names for what in ("predicted", "lower", "upper")]
+    clash = [name for name in points.keep if name in made]
+    if clash:
+        raise UsageError(f"--keep {clash[0]}: is the name of a column that is made; rename it in the table")
     recode, ranges, done = make_recode_fn(applied.features, points), Ranges(applied.features), 0
     with open_output(output) as write:
         for block in points.blocks():

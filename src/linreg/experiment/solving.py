@@ -17,7 +17,7 @@ from linreg.equation import equation
 from linreg.errors import DataError, DivergedError, SpecError
 from linreg.experiment.building import build_network, choose_device
 from linreg.experiment.data import Survey, categorical_of, open_points, survey, with_mask
-from linreg.experiment.exact import Equations, Exact, linear_part
+from linreg.experiment.exact import MOST_COLUMNS, Equations, Exact, linear_part
 from linreg.experiment.result import Result, new_session
 from linreg.loaders import refuse_shapes
 from linreg.preprocessing import (
@@ -116,13 +116,18 @@ def solve_exactly(spec: ExperimentSpec) -> Solved:
     part = linear_part(spec, network)
     if part is None:
         what = "has no closed form: it is not one linear layer after a basis without parameters"
+        if n_columns > MOST_COLUMNS:
+            what = f"has {n_columns} columns, and the closed form takes at most {MOST_COLUMNS}"
         raise SpecError([f"{spec.where('model')}: {spec.model.name} {what}; use solver: gradient"])
     equations = Equations(part, preprocessing.features, preprocessing if needed else None, len(points.target_names))
     for x, block, mask in _recoded(points, surveyed, preprocessing):
         equations.add(x, block.y, block.weight, mask)
     if not equations.train.total_weight > 0 or (equations.val.n_rows and not equations.val.total_weight > 0):
         raise DataError(f"{where}: sample_weight: every weight of a part is 0; give some of its points weight")
-    exact = equations.solve(ridge=spec.ridge, is_result=True)
+    try:
+        exact = equations.solve(ridge=spec.ridge, is_result=True)
+    except OverflowError as error:
+        raise DataError(f"{where}: {error}") from None
     for told in exact.left_out:
         log.warning("%s", told)
     coefficients = exact.fit["coefficients"].T

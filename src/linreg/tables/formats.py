@@ -5,9 +5,13 @@ import gzip
 import io
 import json
 import math
+import re
 import sys
+import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +22,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import csv
 
-from linreg.errors import DataError
+from linreg.errors import DataError, UsageError
 from linreg.problems import show
 
 BLOCK_BYTES = 2**21
@@ -98,7 +102,7 @@ def column_names(file: File, format: Format) -> list[str]:
         names = _NAMES[format.name](file, format)
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
-    except (pa.ArrowException, ValueError, LookupError, EOFError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{file}: not a {format.name} file that can be read: {_line(error)}") from None
     if not names:
         raise DataError(f"{file}: empty; a table begins with the names of its columns")
@@ -108,13 +112,13 @@ def column_names(file: File, format: Format) -> list[str]:
     return names
 
 
-def batches(file: File, format: Format, columns: Columns) -> Iterator[Batch]:
+def batches(file: File, format: Format, columns: Columns) -> Generator[Batch, None, None]:
     """Read a file. Raises DataError, with at most ten of the cells that are wrong."""
     try:
         yield from _READERS[format.name](file, format, columns)
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
-    except (pa.ArrowException, ValueError, LookupError, EOFError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{file}: cannot be read as {format.name}: {_line(error)}") from None
 
 
@@ -123,8 +127,12 @@ def refuse_cells(problems: Sequence[str]) -> None:
     if problems:
         more = len(problems) - MOST_CELLS
         raise DataError(
-            "\n".join([*problems[:MOST_CELLS], *([f"and {more} cells more like these"] if more > 0 else [])])
+            "\n".join([*problems[:MOST_CELLS], *(["and more cells like these"] if more > 0 else [])])
         )
+
+
+# What the libraries raise for a file that is not what its name says, or is damaged.
+_UNREADABLE = (pa.ArrowException, ValueError, LookupError, EOFError, OverflowError, zlib.error, zipfile.BadZipFile)
 
 
 # CSV
@@ -149,92 +157,114 @@ def _read_csv(file: File, format: Format, columns: Columns) -> Iterator[Batch]:
     }
     first = 0
     try:
-        for batch in _csv_stream(file, format, types):
-            numbers = {}
-            for name in columns.numbers:
-                column = batch[name]
-                if name in texts:
-                    column = pc.cast(_with_gaps(_stripped(column), format), pa.float64())
-                numbers[name] = values = column.to_numpy(zero_copy_only=False)
-                if (~np.isfinite(values)).sum() != column.null_count:
-                    raise pa.ArrowInvalid("a value that is not finite")
-            yield Batch(
-                len(batch),
-                numbers,
-                {name: _with_gaps(batch[name], format) for name in columns.texts},
-                {name: batch[name] for name in columns.others},
-            )
-            first += len(batch)
+        with closing(_csv_stream(file, format, types)) as stream:  # or its threads outlive an error
+            for batch in stream:
+                yield _csv_batch(format, columns, batch)
+                first += len(batch)
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         if isinstance(file, Path):
             _refuse_bad_rows(file, format, columns)
-        raise DataError(f"{file}: after row {first}: {_line(error)}; mend the table") from None
+            yield from _read_csv_as_text(file, format, columns, skip=first)
+        else:
+            raise DataError(f"{file}: after row {first}: {_line(error)}; mend the table") from None
 
 
-def _csv_stream(file: File, format: Format, types: Mapping[str, Any], bad_row: Any = None) -> Iterator[Any]:
+def _read_csv_as_text(file: File, format: Format, columns: Columns, *, skip: int) -> Iterator[Batch]:
+    """Read the rows after the first ones with every cell as text: gaps with blanks around them are found that way."""
+    types = dict.fromkeys([*columns.numbers, *columns.texts, *columns.others], pa.string())
+    with closing(_csv_stream(file, format, types)) as stream:
+        for batch in stream:
+            if len(batch) > skip:
+                yield _csv_batch(format, columns, batch.slice(skip))
+            skip = max(0, skip - len(batch))
+
+
+def _csv_batch(format: Format, columns: Columns, batch: Any) -> Batch:
+    numbers = {}
+    for name in columns.numbers:
+        column = batch[name]
+        if pa.types.is_string(column.type):  # it is to be handed on as well
+            text = _with_gaps(_stripped(column), format)
+            column = pc.cast(pc.replace_substring(text, format.decimal, "."), pa.float64())
+        numbers[name] = values = column.to_numpy(zero_copy_only=False)
+        if (~np.isfinite(values)).sum() != column.null_count:
+            raise pa.ArrowInvalid("a value that is not finite")
+    return Batch(
+        len(batch),
+        numbers,
+        {name: _with_gaps(batch[name], format) for name in columns.texts},
+        {name: batch[name] for name in columns.others},
+    )
+
+
+def _csv_stream(file: File, format: Format, types: Mapping[str, Any]) -> Generator[Any, None, None]:
     several = len(column_names(file, format)) > 1
-    with (
-        _open(file) as stream,
-        csv.open_csv(
-            stream,
-            read_options=csv.ReadOptions(block_size=BLOCK_BYTES, encoding=format.encoding, use_threads=bad_row is None),
-            parse_options=csv.ParseOptions(
-                delimiter=format.delimiter,
-                newlines_in_values=True,
-                ignore_empty_lines=several,  # in a single column such a line is a gap
-                invalid_row_handler=bad_row,
-            ),
-            convert_options=csv.ConvertOptions(
-                column_types=types,
-                include_columns=list(types),
-                null_values=["", *format.missing_values],
-                decimal_point=format.decimal,
-            ),
-        ) as reader,
-    ):
-        yield from reader
+    options = {
+        "read_options": csv.ReadOptions(block_size=BLOCK_BYTES, encoding=format.encoding),
+        "parse_options": csv.ParseOptions(
+            delimiter=format.delimiter,
+            newlines_in_values=True,
+            ignore_empty_lines=several,  # in a single column such a line is a gap
+        ),
+        "convert_options": csv.ConvertOptions(
+            column_types=types,
+            include_columns=list(types),
+            null_values=["", *format.missing_values],
+            decimal_point=format.decimal,
+        ),
+    }
+    if isinstance(file, StandardInput):
+        for text in _whole_rows(file):
+            yield from csv.read_csv(pa.BufferReader(text), **options).to_batches()
+    else:
+        with _open_native(file) as stream, csv.open_csv(stream, **options) as reader:
+            yield from reader
+
+
+def _whole_rows(file: StandardInput) -> Iterator[bytes]:
+    """Cut what is piped in into parts of whole rows, each with the header before it."""
+    rest = b""
+    with file.open() as stream:
+        header = stream.readline()
+        while chunk := stream.read(BLOCK_BYTES):
+            rest += chunk
+            cut = rest.rfind(b"\n")
+            while cut >= 0 and rest.count(b'"', 0, cut) % 2:  # within quotes
+                cut = rest.rfind(b"\n", 0, cut)
+            if cut >= 0:
+                yield header + rest[: cut + 1]
+                rest = rest[cut + 1 :]
+    yield header + rest
 
 
 def _refuse_bad_rows(file: Path, format: Format, columns: Columns) -> None:
     """Look for what is wrong in a file, and raise a DataError for it."""
-    n_columns = len(column_names(file, format))
-    ragged: list[tuple[int, int]] = []  # how many rows stand before it, how many columns it has
-
-    def bad_row(row: Any) -> str:
-        ragged.append((row.number, row.actual_columns))
-        return "skip"
-
     names = [name for name in columns.numbers if name not in columns.texts]
     bad: list[tuple[int, str, str]] = []
     sound: set[str] = set()
     first = 0
     try:
-        for batch in _csv_stream(file, format, dict.fromkeys([*names, *columns.texts], pa.string()), bad_row):
-            for name in names:
-                cells = _with_gaps(_stripped(batch[name]), format)
-                wrong = pc.fill_null(pc.invert(_are_numbers(cells, format.decimal)), False).to_numpy(
-                    zero_copy_only=False
-                )
-                bad += [
-                    (first + int(row), name, cells[int(row)].as_py()) for row in np.nonzero(wrong)[0][: MOST_CELLS + 1]
-                ]
-                if not wrong.all():
-                    sound.add(name)
-            first += len(batch)
-            if len(bad) > 100 * MOST_CELLS:
-                break
+        types = dict.fromkeys([*names, *columns.texts], pa.string())
+        with closing(_csv_stream(file, format, types)) as stream:
+            for batch in stream:
+                for name in names:
+                    cells = _with_gaps(_stripped(batch[name]), format)
+                    wrong = _are_wrong(cells, format.decimal)
+                    rows = np.nonzero(wrong)[0][: MOST_CELLS + 1]
+                    bad += [(first + int(row), name, cells[int(row)].as_py()) for row in rows]
+                    if not wrong.all():
+                        sound.add(name)
+                first += len(batch)
+                if len(bad) > 100 * MOST_CELLS:
+                    break
     except pa.ArrowInvalid as error:
+        if "Expected" in str(error):
+            _refuse_ragged_rows(file, format)
         encoding = "UTF8" in str(error)
         remedy = "set encoding: latin-1, or whatever it is written in" if encoding else "mend the table"
         raise DataError(f"{file}: after row {first}: {_line(error)}; {remedy}") from None
-    if ragged:
-        refuse_cells(
-            [
-                f"{file}: line {line}: {_columns(found)}, and the header has {n_columns}; mend it, or set delimiter"
-                for line, found in ragged
-            ]
-        )
-    texts = [name for name in names if name not in sound and any(name == column for _, column, _ in bad)]
+    often = Counter(column for _, column, _ in bad)
+    texts = [name for name in names if name not in sound and often[name] > 1]
     of_text = [
         f"{file}: column {name!r} is text, such as {show(next(cell for _, column, cell in bad if column == name))}; "
         "put it in categorical, or in exclude"
@@ -244,12 +274,28 @@ def _refuse_bad_rows(file: Path, format: Format, columns: Columns) -> None:
     refuse_cells([*of_text, *(_bad_cell(file, *item) for item in cells)])
 
 
+def _refuse_ragged_rows(file: Path, format: Format) -> None:
+    """Raise a DataError that names the rows that have more or fewer columns than the header."""
+    problems = []
+    n_columns = len(column_names(file, format))
+    with _open(file) as binary, io.TextIOWrapper(binary, format.encoding, errors="replace", newline="") as text:
+        rows = (row for row in python_csv.reader(text, delimiter=format.delimiter) if row)
+        for number, row in enumerate(rows):
+            if len(row) != n_columns:
+                what = f"{_columns(len(row))}, and the header has {n_columns}"
+                problems.append(f"{file}: row {number}: {what}; mend it, or set delimiter")
+    refuse_cells(problems)
+
+
 def _columns(number: int) -> str:
     return f"{number} column" if number == 1 else f"{number} columns"
 
 
 def _bad_cell(file: File, row: int, name: str, cell: str) -> str:
-    what = "is not finite" if _is_float(cell) else "is not a number"
+    digits = re.fullmatch(
+        r"\s*[-+]?[0-9.,]+(?:[eE][-+]?[0-9]+)?\s*|\s*[-+]?(?:inf(?:inity)?|nan)\s*", cell, re.IGNORECASE
+    )
+    what = "is not finite" if digits and _is_float(cell) else "is not a number"
     hint = "mend it, or add it to missing_values if it stands for a gap"
     if "," in cell and cell.count(",") == 1:
         hint = "set decimal: ',' if that is the decimal sign, or mend it"
@@ -304,14 +350,14 @@ def _with_gaps(cells: Any, format: Format) -> Any:
 def _parquet_names(file: File, format: Format) -> list[str]:
     from pyarrow import parquet
 
-    with _open(file) as stream:
+    with _open_native(file) as stream:
         return list(parquet.ParquetFile(stream).schema_arrow.names)
 
 
 def _read_parquet(file: File, format: Format, columns: Columns) -> Iterator[Batch]:
     from pyarrow import parquet
 
-    with _open(file) as stream:
+    with _open_native(file) as stream:
         table = parquet.ParquetFile(stream)
         wanted = list(dict.fromkeys([*columns.numbers, *columns.texts, *columns.others]))
         first = 0
@@ -388,7 +434,11 @@ def _arrays(file: File) -> dict[str, NDArray[Any]]:
         columns: dict[str, NDArray[Any]] = {}
         with found:
             for name in found.files:
-                columns |= _columns_of(name, found[name])
+                more = _columns_of(name, found[name])
+                twice = [column for column in more if column in columns]
+                if twice:
+                    raise ValueError(f"two of its arrays make a column {twice[0]!r}; rename one")
+                columns |= more
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1:
         said = ", ".join(f"{name} has {len(column)}" for name, column in columns.items())
@@ -507,6 +557,14 @@ _READERS: dict[str, Reader] = {
 }
 
 
+def _open_native(file: File) -> Any:
+    """Open a file for arrow's own threads: one of Python's would need the interpreter, which may be gone at exit."""
+    if isinstance(file, StandardInput):
+        return pa.BufferReader(file.open().read())
+    stream = pa.OSFile(str(file), "rb")
+    return pa.CompressedInputStream(stream, "gzip") if file.name.lower().endswith(".gz") else stream
+
+
 def _open(file: File) -> Any:
     """Open the bytes of a file, those of a compressed one as they were."""
     if isinstance(file, StandardInput):
@@ -528,5 +586,7 @@ def head(file: Path, n_bytes: int) -> bytes:
 
 
 def standard_input() -> StandardInput:
-    """Open what is piped in."""
+    """Open what is piped in. Raises UsageError if nothing can be."""
+    if sys.stdin is None:
+        raise UsageError("--input -: standard input is closed; pipe a table in, or name a file")
     return StandardInput(sys.stdin.buffer)

@@ -1,6 +1,7 @@
 """Reading tables in blocks of rows: columns by name, numbers strictly, every bad cell by file, row and column."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,8 @@ SUFFIXES = {
     "npy": (".npy",),
     "jsonl": (".jsonl", ".ndjson", ".json"),
 }
+
+_ENDINGS = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
 __all__ = ["Format", "Table", "format_of", "open_table"]
 
@@ -58,18 +61,21 @@ class Table(Points):
 
     def blocks(self) -> Iterator[Block]:
         """Read the files, one after the other. Raises DataError, with at most ten of the cells that are wrong."""
-        empty = True
+        empty, n_rows = True, 0
         for file in self.files:
             first = 0
-            for batch in batches(file, self.format, self.columns):
-                block = self._block(batch, partial(_place, file, first))
-                first += batch.n_rows
-                if len(block.x):
-                    empty = False
-                    yield block
+            with closing(batches(file, self.format, self.columns)) as found:
+                for batch in found:
+                    block = self._block(batch, partial(_place, file, first))
+                    first += batch.n_rows
+                    n_rows += batch.n_rows
+                    if len(block.x):
+                        empty = False
+                        yield block
         if empty:
             files = ", ".join(map(str, self.files))
-            raise DataError(f"{files}: no rows, only the names of columns; a table needs at least one row to use")
+            what = f"each of its {n_rows} rows has a gap" if n_rows else "no rows, only the names of columns"
+            raise DataError(f"{files}: {what}; a table needs at least one row to use")
 
     def _block(self, batch: Batch, where: Callable[[int], str]) -> Block:
         x, y, weight = (
@@ -191,7 +197,12 @@ def like(
 ) -> Table:
     """Open a table that has the columns of another one, in any order, and maybe more. keep: columns to hand on, or `*`
     for all. Raises DataError."""
-    format = piped_format(path, **options) if isinstance(path, StandardInput) else format_of(path, **options)
+    if isinstance(path, StandardInput):
+        format = piped_format(path, **options)
+    else:
+        inside = sorted(path.iterdir()) if path.is_dir() else []
+        known_files = [file for file in inside if file.name.lower().endswith(_ENDINGS) and file.is_file()]
+        format = format_of(known_files[0] if known_files else path, **options)
     files: Sequence[File] = [path] if isinstance(path, StandardInput) else files_of(str(path), format)
     known = common_columns(files, format)
     wanted = [*features, *targets, *([sample_weight] if sample_weight else [])]
@@ -268,6 +279,8 @@ def files_of(path: str | Sequence[str], format: Format) -> list[Path]:
             near = suggest(place.name, [file.name for file in place.parent.iterdir()] if place.parent.is_dir() else [])
             hint = f"; {near}" if near.startswith("did") else "; paths are relative to the working directory"
             raise DataError(f"{place}: no such file{hint}")
+        elif not place.is_file():
+            raise DataError(f"{place}: not a file that can be read twice; save it first, or pipe it into --input -")
         else:
             files.append(place)
     return files

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
-from linreg.errors import StorageError, UsageError
+from linreg.errors import DataError, StorageError, UsageError
 from linreg.storage import new_file
 
 Write = Callable[[Mapping[str, Any]], None]
@@ -36,8 +36,10 @@ def open_output(path: Path | None) -> Iterator[Write]:
     with new_file(path) as raw, ExitStack() as stack:
         stream = stack.enter_context(gzip.GzipFile("", "wb", 6, raw, 0)) if path.name.lower().endswith(".gz") else raw
         writer = make(stream)
-        yield writer.write
-        writer.close()
+        try:
+            yield writer.write
+        finally:
+            writer.close()
 
 
 class _Csv:
@@ -84,6 +86,11 @@ class _Parquet:
         table = _table(columns)
         if self.writer is None:
             self.writer = parquet.ParquetWriter(pa.PythonFile(_Kept(self.stream), "w"), table.schema)
+        try:
+            table = table.cast(self.writer.schema)
+        except (pa.ArrowException, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise DataError(f"a column to keep is not of one type throughout: {reason}; write .csv or .jsonl") from None
         self.writer.write_table(table)
 
     def close(self) -> None:
