@@ -365,7 +365,7 @@ def test_the_options_of_every_command_are_as_they_were(linreg):
         "runs compare": common | places | {"--json"},
     }
     found = {
-        command: set(re.findall(r"^  (?:-\w, )?(--[a-z]+)", linreg(*command.split(), "-h").out, re.MULTILINE))
+        command: set(re.findall(r"^  (?:-\w, )?(--[a-z-]+)", linreg(*command.split(), "-h").out, re.MULTILINE))
         for command in COMMANDS
     }
     assert found == expected

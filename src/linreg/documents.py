@@ -245,6 +245,8 @@ class _Dumper(yaml.SafeDumper):
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
         style = "'" if not isinstance(resolve(text), str) else None
+        if any(char in text for char in "\x85\u2028\u2029"):  # ends of lines that only an escape keeps
+            style = '"'
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

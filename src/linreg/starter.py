@@ -6,7 +6,7 @@ from itertools import islice
 from math import ceil
 from pathlib import Path
 
-from linreg.documents import write_yaml
+from linreg.documents import MAX_BYTES, write_yaml
 from linreg.errors import DataError, UsageError
 from linreg.problems import show
 from linreg.spec import NAME_PATTERN
@@ -25,14 +25,8 @@ def starter_spec(
 ) -> str:
     """Look at the table at `path` and write a commented spec for it, in YAML. Raises DataError, UsageError."""
     name = _name_of(Path(path)) if name is None else name
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise UsageError(f"--name {show(name)}: not 1 to 64 letters, digits, '.', '_' and '-'; choose another")
     delimiter = "\t" if delimiter == "\\t" else delimiter  # as shells have it
-    if delimiter is not None and len(delimiter) != 1:
-        raise UsageError(f"--delimiter {show(delimiter)}: not one character; write for instance ';'")
-    twice = [target for target in targets if targets.count(target) > 1]
-    if twice:
-        raise UsageError(f"--target {twice[0]}: named twice; name each column once")
+    _refuse_options(targets, name, delimiter)
     look = look_at(path, targets=targets, delimiter=delimiter, missing_values=missing_values)
     for target in targets:
         _refuse_target(look, look.columns[target])
@@ -90,7 +84,11 @@ def starter_spec(
         f"early_stopping: {{patience: {max(5, min(50, epochs // 4))}}}    # epochs without a better validation loss",
         "# solver: exact    # with model: {name: linear}: the least squares optimum at once, with standard errors",
     ]
-    return "\n".join(lines)
+    text = "\n".join(lines)
+    if len(text.encode()) > MAX_BYTES:
+        what = f"its {len(look.columns):,} columns make a spec of more than {MAX_BYTES:,} bytes"
+        raise DataError(f"{path}: {what}; leave out those that are not to be learnt from")
+    return text
 
 
 def _name_of(path: Path) -> str:
@@ -101,6 +99,16 @@ def _name_of(path: Path) -> str:
         re.sub(r"[^A-Za-z0-9._-]+", "_", stem.removesuffix(stem[len(stem) - len(ending) :])).strip("._-")[:64]
         or "table"
     )
+
+
+def _refuse_options(targets: Sequence[str], name: str, delimiter: str | None) -> None:
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise UsageError(f"--name {show(name)}: not 1 to 64 letters, digits, '.', '_' and '-'; choose another")
+    if delimiter is not None and len(delimiter) != 1:
+        raise UsageError(f"--delimiter {show(delimiter)}: not one character; write for instance ';'")
+    twice = [target for target in targets if targets.count(target) > 1]
+    if twice:
+        raise UsageError(f"--target {twice[0]}: named twice; name each column once")
 
 
 def _refuse_target(look: Look, column: Column) -> None:
@@ -170,12 +178,13 @@ def _head(look: Look, targets: Sequence[str], excluded: Mapping[str, str], usabl
     """The comments at the head: the table, and what each column holds."""
     rows = f"{look.looked:,} rows"
     if look.more:
-        rows = f"about {look.n_rows:,} rows, of which the first {look.looked:,} were looked at"
-    used = "" if usable == look.n_rows else f", {usable:,} of them usable"
+        about = float(f"{look.n_rows:.2g}")
+        rows = f"more than {look.looked:,} rows, about {about:,.0f}, of which the first {look.looked:,} were looked at"
+    used = "" if usable == look.n_rows or look.more else f", {usable:,} of them usable"
     names = {name: short(name) for name in list(look.columns)[:MOST_TOLD]}
     width = max(map(len, names.values()))
     said = [
-        f"#   {shown:{width}}  {'target, ' * (name in targets)}{look.columns[name].facts()}"
+        f"#   {shown:{width}}  {'target, ' * (name in targets)}{look.columns[name].facts(is_target=name in targets)}"
         f"{', excluded' * (name in excluded)}"
         for name, shown in names.items()
     ]

@@ -67,6 +67,9 @@ class Column:
             others = pa.array(np.where(infinite, values.astype(str), "")[infinite | np.isnan(values)], pa.string())
             texts = [None if np.isnan(value) else value for value in values.tolist()]
             values[infinite] = np.nan
+        elif pa.types.is_null(kind):
+            self.n_gaps += len(cells)
+            return
         else:
             self.unusable = str(kind)
             return
@@ -143,22 +146,23 @@ class Column:
             return ""
         if self.n_texts < 0.1 * self.n_numbers:
             hint = "mend it, or add it to missing_values, and remove this line"
-            return f"numbers, but for {self.n_texts:,} cells such as {short(self.stray)}; {hint}"
+            cells = "1 cell" if self.n_texts == 1 else f"{self.n_texts:,} cells"
+            return f"numbers, but for {cells} such as {short(self.stray)}; {hint}"
         return f"{'identifier' if self.share_distinct > 0.9 else 'text'}, {distinct} distinct values"
 
-    def facts(self) -> str:
+    def facts(self, *, is_target: bool) -> str:
         """Say what it holds."""
         distinct = f"more than {MOST_DISTINCT:,} distinct" if self.many else f"{len(self.counts):,} distinct"
         gaps = f"{self.n_gaps:,} gap{'s' * (self.n_gaps != 1)}" if self.n_gaps else "no gaps"
         if self.is_number:
-            few = self.whole and 2 < len(self.counts) <= 12
-            hint = "; if they are names, not amounts, put it in categorical" if few else ""
+            few = self.whole and 2 < len(self.counts) <= 12 and 2 * len(self.counts) < self.n_known
+            hint = "; if they are names, not amounts, put it in categorical" if few and not is_target else ""
             kind = "number, whole" if self.whole else "number"
             return f"{kind}, {self.minimum:.6g} to {self.maximum:.6g}, {distinct}, {gaps}{hint}"
         if self.is_category:
             most = ", ".join(f"{short(value)} ({count:,})" for value, count in self.counts.most_common(3))
             return f"category, {distinct}, {gaps}; most often {most}"
-        return f"{self.useless()}, {gaps}"
+        return f"{self.useless().partition(';')[0]}, {gaps}"
 
 
 _NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
@@ -185,7 +189,9 @@ def look_at(path: str, *, delimiter: str | None, missing_values: Sequence[str], 
     inside = sorted(file for file in place.iterdir() if file.name[:1] != ".") if place.is_dir() else []
     endings = tuple(ending for endings in SUFFIXES.values() for ending in endings)
     known = [file for file in inside if file.name.lower().endswith(endings)]
-    format = replace(format_of(known[0] if known else place), missing_values=tuple(missing_values))
+    nothing = not known and not place.is_file()
+    format = Format("csv") if nothing else format_of(known[0] if known else place)  # of nothing, files_of says so
+    format = replace(format, missing_values=tuple(missing_values))
     files = files_of(path, format)
     if format.name == "csv":
         format = _sniffed(files[0], format, delimiter)
@@ -235,7 +241,8 @@ def _sniffed(file: Path, format: Format, delimiter: str | None) -> Format:
     try:
         text = whole.decode("utf-8-sig")
     except UnicodeDecodeError:
-        text, format = whole.decode("latin-1"), replace(format, encoding="latin-1")
+        encoding = "utf-8" if b"\0" in whole else "latin-1"  # no text, or in UTF-16, is told where the table is read
+        text, format = whole.decode("latin-1"), replace(format, encoding=encoding)
     if delimiter is None:
         delimiter = max(DELIMITERS, key=lambda char: _regularity(_rows(text, char)))
         if format.delimiter == "\t" and "\t" in text:  # as the file is called
