@@ -299,7 +299,7 @@ GOOD = "x,y\n1,2\n2,3\n3,5\n"
         ("", ["--target", "y"], 3, "t.csv: empty; a table begins with the names of its columns"),
         ("x,y\n", ["--target", "y"], 3, "t.csv: no rows, only the names of columns; a table needs at least two, one to train on and one to validate with"),
         ("x,y\n1,2\n", ["--target", "y"], 3, "t.csv: one row; a table needs at least two, one to train on and one to validate with"),
-        ("x,y\n1,2\n2\n", ["--target", "y"], 3, "t.csv: line 3: 1 column, and the header has 2; mend it, or set delimiter"),
+        ("x,y\n1,2\n2\n", ["--target", "y"], 3, "t.csv: row 2: 1 column, and the header has 2; mend it, or set delimiter"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_begun_with_is_told_with_what_would_do(linreg, table, options, code, message):
