@@ -359,7 +359,7 @@ def test_two_signals_at_once_end_it_and_lose_nothing(linreg):
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode in (130, 143)
-    assert json.loads(Path("runs/small_001/run.json").read_text())["outcome"] == "interrupted"
+    assert json.loads(linreg("runs", "--json").out)[0]["outcome"] == "interrupted"
     done = load("checkpoints/small_001/last.pth").epoch
     assert linreg("resume", "checkpoints/small_001/last.pth", "-q", "--epochs", done + 2).code == 0
 

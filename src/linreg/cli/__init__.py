@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stop.__context__, BrokenPipeError):  # a pipe that nobody reads any more; Typer exits with 1
             return 0
         caught, plugin = stop, plugin_at_fault(stop)
-        if not plugin:  # a second signal
+        if not plugin:
             return stop.code if isinstance(stop.code, int) else 1
         message, exit_code = f"--plugin {plugin}: SystemExit: {stop.code}; mend the plugin", 2
     except OSError as error:

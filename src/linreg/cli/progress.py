@@ -158,7 +158,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
 
     def ask(number: int, frame: FrameType | None) -> None:
         if flag.signal is not None:
-            raise SystemExit(128 + number)
+            os._exit(128 + number)  # at once: an exception could leave TensorBoard's writer waiting for ever
         flag.signal = number
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

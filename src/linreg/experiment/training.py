@@ -89,7 +89,7 @@ def run_session(
         if spec.writer.plots and progress.records:
             _plot(run.folder / "losses.png", progress)
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # a second signal
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # asked to end at once
         outcome = "interrupted" if stopped else "diverged" if isinstance(error, DivergedError) else "failed"
         session |= {"ended": now(), "epochs": len(progress.records), "outcome": outcome}
         with contextlib.suppress(StorageError):  # the error itself is what to tell
