@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from linreg import loops
 from linreg.checkpoint import Checkpoint
 from linreg.cli import main
 from linreg.plugins import PREFIX
@@ -101,3 +102,9 @@ TRAINED = (
 def differences(a: Checkpoint, b: Checkpoint) -> list[str]:
     """The parts in which the states of two checkpoints differ."""
     return [part for part in TRAINED if not same(getattr(a, part), getattr(b, part))]
+
+
+@pytest.fixture
+def pause_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every engine pause before each step, whatever the clock says."""
+    monkeypatch.setattr(loops, "SECONDS_A_CHUNK", 0.0)

@@ -15,14 +15,21 @@ LAYERS = [
     {"errors", "version"},
     {"documents", "storage", "registry"},
     {"problems", "plugins", "datasets", "models", "losses", "optimizers", "schedulers", "steps", "loops", "plots",
-     "writer", "runs", "checkpoint", "least_squares", "equation"},
+     "lean", "writer", "runs", "checkpoint", "least_squares", "equation"},
     {"tables", "loaders", "preprocessing"},
+    {"engines"},
     {"spec"},
     {"experiment", "starter"},
     {"cli", "__init__"},
     {"__main__"},
 ]  # fmt: skip
-WITHIN = {("checkpoint", "equation"), ("registry", "documents"), ("loops", "steps"), ("cli", "__init__")}
+WITHIN = {
+    ("checkpoint", "equation"),
+    ("registry", "documents"),
+    ("loops", "steps"),
+    ("lean", "steps"),
+    ("cli", "__init__"),
+}
 
 
 def imports():

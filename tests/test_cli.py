@@ -71,7 +71,7 @@ def test_train_json_is_one_document(linreg):
     assert found == {
         "run": "small_001", "checkpoint": "checkpoints/small_001/last.pth", "outcome": "finished", "epochs": 6,
         "loss": saved.loss[-1], "val_loss": saved.val_loss[-1], "best_epoch": 5, "best_loss": saved.loss[5],
-        "best_val_loss": saved.val_loss[5], "device": "cpu", "engine": "textbook",
+        "best_val_loss": saved.val_loss[5], "device": "cpu", "engine": "direct",
     }  # fmt: skip
     assert answer.err == ""
 

@@ -23,6 +23,8 @@ from linreg.runs import create, hold
 from linreg.spec import spec_from_dict
 from tests.conftest import differences, same, small_spec, write_spec
 
+pytestmark = pytest.mark.usefixtures("pause_at_each_step")
+
 
 def stop_after(calls):
     """Ask to stop at the n-th time of being asked, which is between two steps."""

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 import torch
 from torch import nn, optim
 
+from linreg.engines import ENGINES, Engine, Training
 from linreg.errors import DivergedError, SpecError
 from linreg.experiment.data import Data, prepare
 from linreg.experiment.exact import Exact, baseline, largest_stable_lr
 from linreg.loaders import CustomDataset, Loaders, make_loaders
-from linreg.loops import ENGINES, Engine
 from linreg.losses import LOSSES, weighted
 from linreg.models import MODELS
 from linreg.optimizers import OPTIMIZERS
 from linreg.preprocessing import Preprocessed, Preprocessing
 from linreg.schedulers import SCHEDULERS, Schedule
 from linreg.spec import ExperimentSpec
-from linreg.steps import LossFn, StepFn, make_train_step_fn, make_val_step_fn
+from linreg.steps import LossFn, StepFn
 
 log = logging.getLogger("linreg")
 
@@ -41,7 +41,6 @@ class Experiment:
     loaders: Loaders
     train_step_fn: StepFn
     val_step_fn: StepFn
-    engine_name: str
     engine: Engine
     baseline: Exact | None
 
@@ -94,7 +93,16 @@ def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experim
         total_steps = (planned_epochs or spec.epochs) * len(parts.train)
         schedule = SCHEDULERS.build(spec.scheduler, optimizer, total_steps, where=spec.where("scheduler"))
 
-    engine_name = "textbook" if spec.engine == "auto" else spec.engine
+    training = Training(
+        device,
+        parts,
+        network,
+        loss_fn,
+        optimizer,
+        clip_grad_norm=spec.clip_grad_norm,
+        after_step=schedule.after_step if schedule else None,
+        reported_loss_fn=None if reported_loss_fn is loss_fn else reported_loss_fn,
+    )
     return Experiment(
         spec=spec,
         device=device,
@@ -104,17 +112,9 @@ def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experim
         optimizer=optimizer,
         schedule=schedule,
         loaders=parts,
-        train_step_fn=make_train_step_fn(
-            network,
-            loss_fn,
-            optimizer,
-            clip_grad_norm=spec.clip_grad_norm,
-            after_step=schedule.after_step if schedule else None,
-            reported_loss_fn=None if reported_loss_fn is loss_fn else reported_loss_fn,
-        ),
-        val_step_fn=make_val_step_fn(network, reported_loss_fn),
-        engine_name=engine_name,
-        engine=ENGINES[engine_name],
+        train_step_fn=training.train_step_fn,
+        val_step_fn=training.val_step_fn,
+        engine=ENGINES[spec.engine](training),
         baseline=baseline(spec, data, network) if spec.baseline else None,
     )
 
