@@ -14,7 +14,7 @@ from linreg.errors import DivergedError, SpecError
 from linreg.experiment.data import Data, prepare
 from linreg.experiment.exact import Exact, baseline, largest_stable_lr
 from linreg.loaders import CustomDataset, Loaders, make_loaders
-from linreg.losses import LOSSES, weighted
+from linreg.losses import LOSSES, InTargetUnits, weighted
 from linreg.models import MODELS
 from linreg.optimizers import OPTIMIZERS
 from linreg.preprocessing import Preprocessed, Preprocessing
@@ -133,14 +133,8 @@ def _weighted(spec: ExperimentSpec, loss_fn: LossFn) -> LossFn:
 
 
 def _in_target_units(loss_fn: LossFn, preprocessing: Preprocessing, device: torch.device) -> LossFn:
-    """Make the loss in the units of the targets, of yhat and y on the scale that the network is trained on."""
     precise = torch.float32 if device.type == "mps" else torch.float64
-    mean, scale = (values.to(device, precise) for values in (preprocessing.y_mean, preprocessing.y_scale))
-
-    def loss_in_target_units(yhat: torch.Tensor, y: torch.Tensor, *weight: torch.Tensor) -> torch.Tensor:
-        return loss_fn(yhat.to(precise) * scale + mean, y.to(precise) * scale + mean, *weight)
-
-    return loss_in_target_units
+    return InTargetUnits(loss_fn, *(v.to(device, precise) for v in (preprocessing.y_scale, preprocessing.y_mean)))
 
 
 def choose_device(spec: ExperimentSpec) -> torch.device:
