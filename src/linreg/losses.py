@@ -69,8 +69,8 @@ class InTargetUnits:
 
 
 def weighted(loss_fn: Any) -> Weighted:
-    """Make a loss one that weights points. Raises ValueError for a loss that cannot be told point by point, which takes a
-    torch module with a `reduction`."""
+    """Make a loss one that weights points. Raises ValueError for a loss that cannot be told point by point, which takes
+    a torch module with a `reduction`."""
     if not hasattr(loss_fn, "reduction"):
         raise ValueError("cannot weight points: a loss for them is a module with a reduction; leave out sample_weight")
     by_point = copy.copy(loss_fn)
