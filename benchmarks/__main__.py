@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks import picture, steps
 from benchmarks.page import measured, with_measured
 from benchmarks.peers import PEERS
-from benchmarks.rows import ROOT, Row, table
+from benchmarks.rows import ROOT, Row, compare, table
 
 PARTS = ("start", "steps", "compiled", "closed_form", "tables", "mapped")  # modules, each with measure(runs)
 PAGE = ROOT / "docs" / "performance.md"
@@ -83,6 +83,16 @@ def read(argv: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
+def rows_of(part: str, runs: int) -> list[Row]:
+    """Measure a part; where it needs what is not installed, a row says so."""
+    print(f"{part} ...", file=sys.stderr)
+    try:
+        measured_rows: list[Row] = import_module(f"benchmarks.{part}").measure(runs)
+    except ModuleNotFoundError as error:
+        return [compare("", "", None, None, note=f"not installed: {error}")]
+    return measured_rows
+
+
 def main(argv: Sequence[str]) -> None:
     """Measure, write, print."""
     arguments = read(argv)
@@ -93,8 +103,7 @@ def main(argv: Sequence[str]) -> None:
             times = steps.time_steps(arguments.runs)
             parts[name] = steps.compare_steps(times)
         elif name in arguments.only:
-            print(f"{name} ...", file=sys.stderr)
-            parts[name] = import_module(f"benchmarks.{name}").measure(arguments.runs)
+            parts[name] = rows_of(name, arguments.runs)
 
     found = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

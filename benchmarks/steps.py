@@ -19,6 +19,7 @@ from benchmarks.peers import (
     KERAS_JAX,
     KERAS_TORCH,
     LIGHTNING,
+    MLP_REGRESSOR,
     PEERS,
     SGD_REGRESSOR,
     SKORCH,
@@ -50,7 +51,7 @@ COMPARED: dict[str, dict[str, dict[str, float | None]]] = {
         AUTO: {TEXTBOOK: 8.0, **_FRAMEWORKS, JAX_SCAN: None},
         COMPILED: {TEXTBOOK: None, **_COMPILED_ALIKE},
     },
-    "mlp_10x32": {AUTO: {TEXTBOOK: 2.0, **_FRAMEWORKS, JAX_SCAN: None}},
+    "mlp_10x32": {AUTO: {TEXTBOOK: 2.0, **_FRAMEWORKS, MLP_REGRESSOR: None, JAX_SCAN: None}},
     "million_20x32": {
         AUTO: {TEXTBOOK: 8.0},
         COMPILED: {TEXTBOOK: 100.0, SGD_REGRESSOR: 2.0, JAX_SCAN: 1.0},
