@@ -23,7 +23,7 @@ def draw(steps: Mapping[str, Mapping[str, float | None]], path: Path) -> None:
     height = sum(sizes) * BAR + len(panels) * PANEL + 0.4
     figure = Figure(figsize=(8.5, height), layout="constrained")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=sizes)[:, 0]
-    longest = max(bars[-1][0] for bars in panels.values())
+    shortest, longest = min(bars[0][0] for bars in panels.values()), max(bars[-1][0] for bars in panels.values())
     for axis, (workload, bars) in zip(axes, panels.items(), strict=True):
         values, tools = zip(*bars, strict=True)
         ours = [tool.startswith("linreg") for tool in tools]
@@ -44,7 +44,7 @@ def draw(steps: Mapping[str, Mapping[str, float | None]], path: Path) -> None:
             label.set(weight="bold" if mine else "normal", color=OURS if mine else TEXT)
         axis.set_ylim(len(bars) - 0.4, -0.6)
         axis.set_xscale("log")
-        axis.set_xlim(0.5, longest * 4)  # room for the number beside the longest bar
+        axis.set_xlim(shortest / 3, longest * 4)  # a bar for the shortest, room for the number beside the longest
         axis.set_title(WORKLOADS[workload].title, loc="left", fontsize=10, color=TEXT)
         axis.tick_params(axis="y", length=0)
         axis.tick_params(axis="x", labelsize=8, colors=TEXT, labelbottom=True)
