@@ -15,14 +15,15 @@ LAYERS = [
     {"errors", "version"},
     {"documents", "storage", "registry"},
     {"problems", "plugins", "datasets", "models", "losses", "optimizers", "schedulers", "steps", "loops", "plots",
-     "writer", "runs", "checkpoint", "least_squares", "equation"},
+     "writer", "runs", "checkpoint", "least_squares", "equation", "kernels", "compiled"},
     {"tables", "loaders", "preprocessing"},
     {"spec"},
     {"experiment", "starter"},
     {"cli", "__init__"},
     {"__main__"},
 ]  # fmt: skip
-WITHIN = {("checkpoint", "equation"), ("registry", "documents"), ("loops", "steps"), ("cli", "__init__")}
+WITHIN = {("checkpoint", "equation"), ("registry", "documents"), ("loops", "steps"), ("compiled", "kernels"),
+          ("cli", "__init__")}  # fmt: skip
 
 
 def imports():
