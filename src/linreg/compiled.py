@@ -4,9 +4,11 @@ A chunk is so many batches as the caller likes: between two calls everything is 
 into other chunks gives the same bits. A step is the textbook's (mean loss, its gradient, torch's update), computed in
 float64 whatever the arrays hold; parameters and moments are rounded to their type after each step.
 
-How near that is to the textbook engine, with eps that of the type (2^-23 or 2^-52): a step from the same state agrees
-to a few eps of the largest of its terms; steps of a stable run add up to at most about so many times that. A point of
-mae whose error is 0 to within rounding can get the other sign. Across kinds of processor the last bits may differ.
+How near that is to the textbook engine, with eps that of the type (2^-23 or 2^-52): a step is the textbook's taken in
+float64 and rounded, to a unit in the last place. n steps of a stable run agree with the textbook's in the same type
+within n eps of the largest parameter, or of 1 (measured over some 250 steps: 4 eps with SGD, 80 eps with Adam), losses
+likewise. A point of mae whose error is 0 to within rounding can get the other sign. On another kind of processor, or
+with another version of numba, the last bits may be others.
 """
 
 from collections.abc import Callable
@@ -109,11 +111,11 @@ def make_train_chunk_fn(
     ValueError for arrays that do not fit, IndexError for a row that is not there, UsageError without numba.
     """
     kernels = load_kernels()
+    common = _arguments(kernels, rows, weight.value, None if bias is None else bias.value, loss, batch_size)
     names = moment_names(optimizer)
     parameters = [weight] if bias is None else [weight, bias]
     for parameter in parameters:
         _check("moments", parameter.moments, (len(names), *parameter.value.shape), rows.x.dtype)
-    common = _arguments(kernels, rows, weight.value, None if bias is None else bias.value, loss, batch_size)
     w_moments = weight.moments.reshape(len(names), -1)
     b_moments = np.empty((len(names), 0), rows.x.dtype) if bias is None else bias.moments
     if isinstance(optimizer, Sgd):
