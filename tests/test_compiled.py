@@ -223,25 +223,30 @@ def test_a_run_is_near_the_textbooks_by_an_eps_a_step(optimizer, loss, dtype):
         np.testing.assert_allclose(parameter.value, value, rtol=0, atol=bound * max(1, np.abs(value).max()))
 
 
-@settings(plain, max_examples=30)
-@given(cases(), st.data())
-def test_the_bits_do_not_depend_on_how_the_steps_are_cut_into_chunks(case, data):
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("loss", LOSSES[:3], ids=lambda loss: loss.kind)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+def test_the_bits_do_not_depend_on_how_the_steps_are_cut_into_chunks(optimizer, loss, dtype):
+    case = make_case(
+        n_features=19, n_targets=2, batch_size=7, dtype=dtype, optimizer=optimizer, loss=loss, momentum=0.9,
+        weights=True, scheduled=True,
+    )  # fmt: skip
     whole = case.parameters()
     losses = case.train_chunk_fn(whole)(case.order, lr=case.lr, momentum=case.momentum, steps_done=0)
-
-    cut = case.parameters()
-    told, done = [], 0
-    while done < case.n_steps:
-        more = data.draw(st.integers(1, case.n_steps - done))
-        here = slice(done, done + more)
-        order = case.order[done * case.batch_size : (done + more) * case.batch_size]
-        # made anew each time: nothing is kept but what the arrays hold
-        told.append(case.train_chunk_fn(cut)(order, lr=case.lr[here], momentum=case.momentum[here], steps_done=done))
-        done += more
-    assert np.concatenate(told).tobytes() == losses.tobytes()
-    for one, other in zip(whole, cut, strict=True):
-        assert one.value.tobytes() == other.value.tobytes()
-        assert one.moments.tobytes() == other.moments.tobytes()
+    assert case.n_steps == 12
+    for cuts in ([1, 4, 5, 12], [0, *range(1, 13)], [12]):
+        cut, told, done = case.parameters(), [], 0
+        for until in cuts:
+            order = case.order[done * case.batch_size : until * case.batch_size]
+            # made anew each time: nothing is kept but what the arrays hold
+            train_chunk = case.train_chunk_fn(cut)
+            lr, momentum = case.lr[done:until], case.momentum[done:until]
+            told.append(train_chunk(order, lr=lr, momentum=momentum, steps_done=done))
+            done = until
+        assert np.concatenate(told).tobytes() == losses.tobytes()
+        for one, other in zip(whole, cut, strict=True):
+            assert one.value.tobytes() == other.value.tobytes()
+            assert one.moments.tobytes() == other.moments.tobytes()
 
 
 @settings(plain, max_examples=50)
@@ -327,7 +332,7 @@ def test_moments_have_the_names_of_torchs_state(optimizer):
         ({"rows": Rows(np.zeros((2, 4)).T, np.zeros((4, 1)))}, "x is (4, 2) float64, not contiguous; it must be (4, 2) float64"),
         ({"rows": Rows(np.zeros((4, 2)), np.zeros((4, 1)), np.ones((4, 2)))}, "the points' weight is (4, 2) float64; it must be (4, 1) float64"),
         ({"w": np.zeros((1, 3))}, "weight is (1, 3) float64; it must be (1, 2) float64"),
-        ({"w": np.zeros((1, 2), np.float32)}, "moments is (1, 1, 2) float32; it must be (1, 1, 2) float64"),
+        ({"w": np.zeros((1, 2), np.float32)}, "weight is (1, 2) float32; it must be (1, 2) float64"),
         ({"b": np.zeros(2)}, "bias is (2,) float64; it must be (1,) float64"),
         ({"loss": Loss("mse", scale=np.ones(3))}, "scale is (3,) float64; it must be (1,) float64"),
     ],
@@ -337,6 +342,12 @@ def test_arrays_that_do_not_fit_are_refused(change, message):
     with pytest.raises(ValueError) as error:
         case.train_chunk_fn(case.parameters())
     assert str(error.value) == message
+
+
+def test_moments_of_another_optimizer_are_refused():
+    case = make_case()
+    with pytest.raises(ValueError, match=r"moments is \(1, 1, 3\) float64; it must be \(2, 1, 3\) float64"):
+        case._replace(optimizer=Adam()).train_chunk_fn(case.parameters())
 
 
 @pytest.mark.parametrize("row", [-1, 40])

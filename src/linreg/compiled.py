@@ -106,9 +106,10 @@ def make_train_chunk_fn(
     and bias (n_targets,) or None, both changed in place.
 
     It takes order, the rows of the chunk's batches, batch_size at a time, of which the last may be short; by name lr
-    and momentum (of Adam: the first beta), numbers or one for each step; and steps_done, how many steps came before
-    this chunk. It returns the loss of each batch before its step, rounded to the type of x unless it is scaled. Raises
-    ValueError for arrays that do not fit, IndexError for a row that is not there, UsageError without numba.
+    and momentum (of Adam: the first beta), numbers or one for each step, momentum being 0 in all of a run or never; and
+    steps_done, how many steps of the run came before. It returns the loss of each batch before its step, rounded to the
+    type of x unless it is scaled. Raises ValueError for arrays that do not fit, IndexError for a row that is not there,
+    UsageError without numba.
     """
     kernels = load_kernels()
     common = _arguments(kernels, rows, weight.value, None if bias is None else bias.value, loss, batch_size)
