@@ -15,7 +15,7 @@ LAYERS = [
     {"errors", "version"},
     {"documents", "storage", "registry"},
     {"problems", "plugins", "datasets", "models", "losses", "optimizers", "schedulers", "steps", "loops", "plots",
-     "lean", "writer", "runs", "checkpoint", "least_squares", "equation"},
+     "lean", "kernels", "compiled", "writer", "runs", "checkpoint", "least_squares", "equation"},
     {"tables", "loaders", "preprocessing"},
     {"engines"},
     {"spec"},
@@ -28,6 +28,7 @@ WITHIN = {
     ("registry", "documents"),
     ("loops", "steps"),
     ("lean", "steps"),
+    ("compiled", "kernels"),
     ("cli", "__init__"),
 }
 

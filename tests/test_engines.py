@@ -1,5 +1,8 @@
 """The engines against the textbook's: the same losses, parameters and states, to the last bit, whatever is trained."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,13 +11,16 @@ from hypothesis import strategies as st
 from torch import nn, optim
 
 from linreg import engines, loops
+from linreg.checkpoint import load
 from linreg.datasets import DATASETS, Samples
-from linreg.experiment import build
+from linreg.errors import SpecError
+from linreg.experiment import build, resume, train
 from linreg.lean import SPLIT_AT, linear_layer, make_update_fn, mean_squares
 from linreg.loaders import CustomDataset, make_loaders
 from linreg.loops import fit, make_epoch_fn
+from linreg.losses import LOSSES
 from linreg.spec import spec_from_dict
-from tests.conftest import same, small_spec
+from tests.conftest import same, small_spec, write_spec
 
 
 @pytest.fixture(autouse=True)
@@ -259,3 +265,79 @@ def test_a_chunk_is_as_long_as_the_clock_allows_and_ends_with_the_epoch(monkeypa
     assert (begun, chunks, pauses) == ([2], [1, 5, 25, 27], [2, 3, 8, 33])
     assert len(position) == 60
     assert mean == np.mean(position)
+
+
+LINEAR = {"name": "linear"}
+COMPILED = SPECS.filter(
+    lambda spec: spec["optimizer"]["name"] in ("sgd", "adam", "adamw") and spec["clip_grad_norm"] is None
+).map(lambda spec: {**spec, "model": LINEAR, "dtype": "float64"})
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
+)
+@given(COMPILED)
+def test_compiled_is_near_the_textbook(drawn):
+    """In float64, where rounding is far below what a wrong formula would do; tests/test_compiled.py has the bounds."""
+    spec = small_spec(**without_nothing(drawn))
+    _, ours = trained(spec, "compiled", epochs=2)
+    _, theirs = trained(spec, "textbook", epochs=2)
+    assert same(ours["loaders"], theirs["loaders"])
+    np.testing.assert_allclose(ours["losses"], theirs["losses"], rtol=1e-7)
+    for name in theirs["parameters"]:
+        torch.testing.assert_close(ours["parameters"][name], theirs["parameters"][name], rtol=1e-6, atol=1e-7)
+    assert list(ours["optimizer"]["state"]) == list(theirs["optimizer"]["state"])
+    for mine, its in zip(ours["optimizer"]["state"].values(), theirs["optimizer"]["state"].values(), strict=True):
+        assert list(mine) == list(its)
+        assert all(mine[key].dtype == its[key].dtype and mine[key].shape == its[key].shape for key in its)
+        assert all(torch.allclose(mine[key], its[key], rtol=1e-5, atol=1e-7) for key in its)
+    assert same(ours["scheduler"], theirs["scheduler"]) or ours["scheduler"]["last_epoch"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"name": "mlp", "hidden": [3]}}, "compiled trains model linear alone, on the CPU; use engine: auto"),
+        ({"optimizer": {"name": "rmsprop", "lr": 0.1}}, "compiled trains by the optimizers sgd, adam and adamw; use engine: auto"),
+        ({"clip_grad_norm": 1.0}, "compiled does not clip gradients; leave out clip_grad_norm, or use engine: auto"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_has_no_compiled_code_is_refused_at_its_place(changes, message):
+    with pytest.raises(SpecError) as caught:
+        build(spec_from_dict(small_spec(engine="compiled", **changes), "x.yaml"))
+    assert str(caught.value) == f"x.yaml: engine: {message}"
+
+
+def test_a_loss_of_a_users_own_is_not_compiled():
+    @LOSSES.register("fourth")
+    def fourth():
+        return lambda yhat, y: ((yhat - y) ** 4).mean()
+
+    with pytest.raises(SpecError, match="engine: compiled trains by the losses mse, mae and huber; use engine: auto"):
+        build(spec_from_dict(small_spec(engine="compiled", loss={"name": "fourth"}), "x.yaml"))
+
+
+def test_without_numba_compiled_says_what_to_install(linreg, monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    answer = linreg("train", write_spec(engine="compiled"))
+    assert answer.code == 2
+    assert answer.err.startswith("error: small.yaml:")
+    assert "engine: the compiled engine needs numba" in answer.err
+    assert "pip install 'linreg[compiled]'" in answer.err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    "optimizer", [{"name": "sgd", "lr": 0.05, "momentum": 0.9}, {"name": "adam", "lr": 0.01}], ids=str
+)
+def test_a_run_may_go_on_with_another_engine(optimizer):
+    spec = small_spec(engine="compiled", optimizer=optimizer, dtype="float64")
+    first = train(spec_from_dict(spec, "test"))
+    result = resume(first.checkpoint, ["engine=auto"])
+    assert result.engine == "direct"
+    whole = train(spec_from_dict({**spec, "engine": "textbook", "epochs": 12, "name": "whole"}, "test"))
+    assert result.loss == pytest.approx(whole.loss, rel=1e-9)
+    assert load(result.checkpoint).optimizer_state_dict["state"].keys() == {0, 1}

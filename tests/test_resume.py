@@ -79,6 +79,16 @@ def test_every_optimizer_resumes_exactly(optimizer):
     assert_as_if_never_interrupted({"model": MLP, "optimizer": optimizer, "clip_grad_norm": 0.5}, 7, 6)
 
 
+@pytest.mark.parametrize("optimizer", [
+    {"name": "sgd", "lr": 0.05, "momentum": 0.9},
+    {"name": "adam", "lr": 0.01},
+], ids=lambda o: o["name"])  # fmt: skip
+@pytest.mark.parametrize("engine", ["textbook", "compiled"])
+def test_every_engine_resumes_exactly(engine, optimizer):
+    scheduler = {"name": "one_cycle", "max_lr": 0.1, "cycle_momentum": True}
+    assert_as_if_never_interrupted({"engine": engine, "optimizer": optimizer, "scheduler": scheduler}, 7, 6)
+
+
 @pytest.mark.parametrize("scheduler", [
     {"name": "step", "step_size": 2},
     {"name": "exponential", "gamma": 0.8},

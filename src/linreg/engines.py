@@ -1,16 +1,37 @@
-"""Engines: how an epoch is run. `textbook` is the text's loop; `auto` gives the same bits in a fraction of the time."""
+"""Engines: how an epoch is run.
 
-from collections.abc import Callable
+`textbook` is the text's loop; `auto` gives the same bits in a fraction of the time; `compiled` trains a linear model in
+compiled code, near those bits.
+"""
+
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn, optim
 
+from linreg.compiled import (
+    Adam,
+    Loss,
+    LossKind,
+    Rows,
+    Sgd,
+    fresh,
+    load_kernels,
+    make_train_chunk_fn,
+    make_val_chunk_fn,
+    moment_names,
+)
 from linreg.lean import RunFn, linear_layer, make_direct_train_fn, make_lean_train_fn, make_lean_val_fn
-from linreg.loaders import Loaders, TensorLoader, make_tensor_loaders
+from linreg.loaders import ROWS_AT_ONCE, CustomDataset, Loaders, TensorLoader, make_tensor_loaders
 from linreg.loops import EpochFn, make_epoch_fn, mini_batch
+from linreg.losses import InTargetUnits, Weighted
 from linreg.steps import LossFn, StepFn, make_train_step_fn, make_val_step_fn
 
 
@@ -60,14 +81,14 @@ class Engine:
     val_epoch: EpochFn | None
 
 
-def textbook(training: Training) -> Engine:
+def make_textbook_engine(training: Training) -> Engine:
     """The textbook's loop: DataLoader, autograd, the optimizer's step, and a look at the loss after each."""
     device, loaders = training.device, training.loaders
     val_epoch = None if loaders.val is None else partial(mini_batch, device, loaders.val, training.val_step_fn)
     return Engine("textbook", partial(mini_batch, device, loaders.train, training.train_step_fn), val_epoch)
 
 
-def auto(training: Training) -> Engine:
+def make_auto_engine(training: Training) -> Engine:
     """The textbook's bits at the least cost: `direct` for one linear layer trained by mse, else `lean`."""
     train_loader, val_loader = make_tensor_loaders(training.loaders, training.device)
     found = linear_layer(training.model, training.loss_fn) if training.clip_grad_norm is None else None
@@ -101,5 +122,135 @@ def _epoch_fn(loader: TensorLoader, run: RunFn) -> EpochFn:
     return make_epoch_fn(len(loader), begin)
 
 
+def make_compiled_engine(training: Training) -> Engine:
+    """A linear model's steps in compiled code, a chunk in one call. Raises UsageError without numba, and ValueError for
+    what has no compiled code."""
+    layer, loss, optimizer = _compiled_parts(training)
+    train_loader, val_loader = make_tensor_loaders(training.loaders, training.device)
+    group, size = training.optimizer.param_groups[0], train_loader.batch_size
+    load_kernels()
+    training.optimizer._opt_called = True  # type: ignore[attr-defined]  # or a scheduler warns that it was never stepped
+
+    def begin_training(after: int) -> Callable[[int], list[float]]:
+        parameters = [_Shared(parameter, training.optimizer, optimizer) for parameter in layer.parameters()]
+        weight, bias = parameters[0].arrays, parameters[1].arrays if len(parameters) > 1 else None
+
+        def train(points: Rows, places: NDArray[np.int64]) -> NDArray[np.float64]:
+            n_steps = math.ceil(len(places) / size)
+            lr, momentum = _plan(group, training.after_step, n_steps)
+            chunk = make_train_chunk_fn(points, weight, bias, loss=loss, optimizer=optimizer, batch_size=size)
+            losses = chunk(places, lr=lr, momentum=momentum, steps_done=parameters[0].steps)
+            for parameter in parameters:
+                parameter.step(n_steps)
+            return losses
+
+        return _in_order(train_loader, after, train)
+
+    def begin_validation(loader: TensorLoader, after: int) -> Callable[[int], list[float]]:
+        weight, bias = (None if p is None else p.detach().numpy() for p in (layer.weight, layer.bias))
+
+        def validate(points: Rows, places: NDArray[np.int64]) -> NDArray[np.float64]:
+            return make_val_chunk_fn(points, weight, bias, loss=loss, batch_size=loader.batch_size)(places)
+
+        return _in_order(loader, after, validate)
+
+    train_epoch = make_epoch_fn(len(train_loader), begin_training)
+    val_epoch = None
+    if val_loader is not None:
+        val_epoch = make_epoch_fn(len(val_loader), partial(begin_validation, val_loader))
+    return Engine("compiled", train_epoch, val_epoch)
+
+
+def _compiled_parts(training: Training) -> tuple[nn.Linear, Loss, Sgd | Adam]:
+    """Say in the kernels' words what is trained. Raises ValueError where they have none."""
+    model, loss_fn, optimizer = training.model, training.loss_fn, training.optimizer
+    layer = model[0] if type(model) is nn.Sequential and len(model) == 1 else None
+    if type(layer) is not nn.Linear or training.device.type != "cpu":
+        raise ValueError("trains model linear alone, on the CPU; use engine: auto")
+    if training.clip_grad_norm is not None:
+        raise ValueError("does not clip gradients; leave out clip_grad_norm, or use engine: auto")
+    reported = training.reported_loss_fn
+    scale = reported.scale.numpy() if isinstance(reported, InTargetUnits) else None
+    by_point = loss_fn.by_point if isinstance(loss_fn, Weighted) else loss_fn
+    kinds: dict[type, LossKind] = {nn.MSELoss: "mse", nn.L1Loss: "mae", nn.HuberLoss: "huber"}
+    if type(by_point) not in kinds or (reported is not None and scale is None):
+        raise ValueError("trains by the losses mse, mae and huber; use engine: auto")
+    loss = Loss(kinds[type(by_point)], getattr(by_point, "delta", 1.0), scale)
+    group = optimizer.param_groups[0]
+    switched = any(map(group.get, ("maximize", "foreach", "fused", "capturable", "differentiable")))
+    if type(optimizer) is optim.SGD and not switched:
+        return layer, loss, Sgd(group["dampening"], group["weight_decay"], group["nesterov"])
+    if type(optimizer) in (optim.Adam, optim.AdamW) and not switched:
+        decoupled = group["decoupled_weight_decay"]
+        return layer, loss, Adam(group["betas"][1], group["eps"], group["weight_decay"], group["amsgrad"], decoupled)
+    raise ValueError("trains by the optimizers sgd, adam and adamw; use engine: auto")
+
+
+class _Shared:
+    """A parameter whose moments the kernels and the optimizer's state have in common: `arrays` are the kernels'."""
+
+    def __init__(self, parameter: nn.Parameter, optimizer: optim.Optimizer, kind: Sgd | Adam) -> None:
+        self.state, self.names = optimizer.state[parameter], moment_names(kind)
+        self.arrays = fresh(parameter.detach().numpy(), kind)
+        self.kept = isinstance(kind, Adam) or optimizer.param_groups[0]["momentum"] > 0
+        for moments, name in zip(self.arrays.moments, self.names, strict=True):
+            if self.state.get(name) is not None:
+                moments[...] = self.state[name].numpy()
+        self.steps = int(self.state["step"].item()) if "step" in self.state else len(self.state)
+
+    def step(self, n_steps: int) -> None:
+        """Say in the optimizer's state that so many steps were taken."""
+        self.steps += n_steps
+        if "exp_avg" in self.names:
+            self.state["step"] = torch.tensor(float(self.steps))
+        if self.kept:
+            self.state |= zip(self.names, map(torch.from_numpy, self.arrays.moments), strict=True)
+
+
+def _plan(group: dict[str, Any], after_step: Callable[[], None] | None, n_steps: int) -> tuple[Any, Any]:
+    """Give the learning rate and the momentum (of Adam: the first beta), of each step where a scheduler moves them."""
+
+    def now() -> tuple[float, float]:
+        return group["lr"], group["betas"][0] if "betas" in group else group["momentum"]
+
+    if after_step is None:
+        return now()
+    planned = []
+    for _ in range(n_steps):
+        planned.append(now())
+        after_step()
+    return tuple(np.array(planned).T)
+
+
+def _in_order(
+    loader: TensorLoader, after: int, run: Callable[[Rows, NDArray[np.int64]], NDArray[np.float64]]
+) -> Callable[[int], list[float]]:
+    """Begin a pass; give the function that runs its next batches. run: takes points, and the places in them of the rows
+    of some batches, and gives the losses of these."""
+    order = loader.order(after=after)
+
+    def run_batches(n_batches: int) -> list[float]:
+        nonlocal order
+        rows, order = order[: n_batches * loader.batch_size], order[n_batches * loader.batch_size :]
+        return [loss for points, places in _points(loader, rows) for loss in run(points, places).tolist()]
+
+    return run_batches
+
+
+def _points(loader: TensorLoader, rows: torch.Tensor) -> Iterator[tuple[Rows, NDArray[np.int64]]]:
+    """Give the points that have the rows of some batches, all at once where they are at hand, and the places there."""
+    dataset = loader.dataset
+    if isinstance(dataset, CustomDataset):
+        weight = None if dataset.weight is None else dataset.weight.numpy()
+        yield Rows(dataset.x.numpy(), dataset.y.numpy(), weight), rows.numpy()
+        return
+    for some in torch.split(rows, max(1, ROWS_AT_ONCE // loader.batch_size) * loader.batch_size):
+        yield Rows(*(part.numpy() for part in dataset.rows(some))), np.arange(len(some))
+
+
 # By the name that a spec gives it.
-ENGINES: dict[str, Callable[[Training], Engine]] = {"auto": auto, "textbook": textbook}
+ENGINES: dict[str, Callable[[Training], Engine]] = {
+    "auto": make_auto_engine,
+    "textbook": make_textbook_engine,
+    "compiled": make_compiled_engine,
+}

@@ -10,7 +10,7 @@ import torch
 from torch import nn, optim
 
 from linreg.engines import ENGINES, Engine, Training
-from linreg.errors import DivergedError, SpecError
+from linreg.errors import DivergedError, SpecError, UsageError
 from linreg.experiment.data import Data, prepare
 from linreg.experiment.exact import Exact, baseline, largest_stable_lr
 from linreg.loaders import CustomDataset, Loaders, make_loaders
@@ -114,9 +114,18 @@ def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experim
         loaders=parts,
         train_step_fn=training.train_step_fn,
         val_step_fn=training.val_step_fn,
-        engine=ENGINES[spec.engine](training),
+        engine=_engine(spec, training),
         baseline=baseline(spec, data, network) if spec.baseline else None,
     )
+
+
+def _engine(spec: ExperimentSpec, training: Training) -> Engine:
+    try:
+        return ENGINES[spec.engine](training)
+    except UsageError as error:
+        raise UsageError(f"{spec.where('engine')}: {error}") from None
+    except ValueError as error:
+        raise SpecError([f"{spec.where('engine')}: {spec.engine} {error}"]) from None
 
 
 def build_network(spec: ExperimentSpec, n_columns: int, n_targets: int, device: torch.device) -> nn.Module:
