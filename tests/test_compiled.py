@@ -186,7 +186,7 @@ plain = settings(
 )
 
 
-@settings(plain, max_examples=100)
+@settings(plain, max_examples=60)
 @given(cases())
 def test_a_step_is_torchs_in_float64_rounded_to_the_type(case):
     dtype = case.rows.x.dtype.type
@@ -249,7 +249,7 @@ def test_the_bits_do_not_depend_on_how_the_steps_are_cut_into_chunks(optimizer, 
             assert one.moments.tobytes() == other.moments.tobytes()
 
 
-@settings(plain, max_examples=50)
+@settings(plain, max_examples=30)
 @given(cases())
 def test_validation_losses_are_torchs(case):
     losses = case.val_chunk_fn()(case.order)

@@ -31,7 +31,7 @@ MSE, MAE, HUBER = range(3)
 FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
 # Rows of a random order are seldom in the cache. Asked for this many points ahead they are there when their turn comes:
-# a fourth of the time for 1,000,000 x 20.
+# less than a third of the time for 1,000,000 x 20.
 AHEAD = 32
 CACHE_LINE = 64  # bytes
 
