@@ -125,13 +125,16 @@ def _epoch_fn(loader: TensorLoader, run: RunFn) -> EpochFn:
 def make_compiled_engine(training: Training) -> Engine:
     """A linear model's steps in compiled code, a chunk in one call. Raises UsageError without numba, and ValueError for
     what has no compiled code."""
-    layer, loss, optimizer = _compiled_parts(training)
-    train_loader, val_loader = make_tensor_loaders(training.loaders, training.device)
-    group, size = training.optimizer.param_groups[0], train_loader.batch_size
+    layer, loss = _compiled_model(training)
+    _compiled_optimizer(training.optimizer)
     load_kernels()
+    train_loader, val_loader = make_tensor_loaders(training.loaders, training.device)
+    size = train_loader.batch_size
     training.optimizer._opt_called = True  # type: ignore[attr-defined]  # or a scheduler warns that it was never stepped
 
     def begin_training(after: int) -> Callable[[int], list[float]]:
+        optimizer = _compiled_optimizer(training.optimizer)  # now: loading a checkpoint changes its settings
+        group = training.optimizer.param_groups[0]
         parameters = [_Shared(parameter, training.optimizer, optimizer) for parameter in layer.parameters()]
         weight, bias = parameters[0].arrays, parameters[1].arrays if len(parameters) > 1 else None
 
@@ -161,28 +164,31 @@ def make_compiled_engine(training: Training) -> Engine:
     return Engine("compiled", train_epoch, val_epoch)
 
 
-def _compiled_parts(training: Training) -> tuple[nn.Linear, Loss, Sgd | Adam]:
+def _compiled_model(training: Training) -> tuple[nn.Linear, Loss]:
     """Say in the kernels' words what is trained. Raises ValueError where they have none."""
-    model, loss_fn, optimizer = training.model, training.loss_fn, training.optimizer
+    model, loss_fn, reported = training.model, training.loss_fn, training.reported_loss_fn
     layer = model[0] if type(model) is nn.Sequential and len(model) == 1 else None
     if type(layer) is not nn.Linear or training.device.type != "cpu":
         raise ValueError("trains model linear alone, on the CPU; use engine: auto")
     if training.clip_grad_norm is not None:
         raise ValueError("does not clip gradients; leave out clip_grad_norm, or use engine: auto")
-    reported = training.reported_loss_fn
     scale = reported.scale.numpy() if isinstance(reported, InTargetUnits) else None
     by_point = loss_fn.by_point if isinstance(loss_fn, Weighted) else loss_fn
     kinds: dict[type, LossKind] = {nn.MSELoss: "mse", nn.L1Loss: "mae", nn.HuberLoss: "huber"}
-    if type(by_point) not in kinds or (reported is not None and scale is None):
+    if type(by_point) not in kinds:
         raise ValueError("trains by the losses mse, mae and huber; use engine: auto")
-    loss = Loss(kinds[type(by_point)], getattr(by_point, "delta", 1.0), scale)
+    return layer, Loss(kinds[type(by_point)], getattr(by_point, "delta", 1.0), scale)
+
+
+def _compiled_optimizer(optimizer: optim.Optimizer) -> Sgd | Adam:
+    """Say in the kernels' words how it is trained. Raises ValueError where they have none."""
     group = optimizer.param_groups[0]
     switched = any(map(group.get, ("maximize", "foreach", "fused", "capturable", "differentiable")))
     if type(optimizer) is optim.SGD and not switched:
-        return layer, loss, Sgd(group["dampening"], group["weight_decay"], group["nesterov"])
+        return Sgd(group["dampening"], group["weight_decay"], group["nesterov"])
     if type(optimizer) in (optim.Adam, optim.AdamW) and not switched:
         decoupled = group["decoupled_weight_decay"]
-        return layer, loss, Adam(group["betas"][1], group["eps"], group["weight_decay"], group["amsgrad"], decoupled)
+        return Adam(group["betas"][1], group["eps"], group["weight_decay"], group["amsgrad"], decoupled)
     raise ValueError("trains by the optimizers sgd, adam and adamw; use engine: auto")
 
 
@@ -190,9 +196,9 @@ class _Shared:
     """A parameter whose moments the kernels and the optimizer's state have in common: `arrays` are the kernels'."""
 
     def __init__(self, parameter: nn.Parameter, optimizer: optim.Optimizer, kind: Sgd | Adam) -> None:
-        self.state, self.names = optimizer.state[parameter], moment_names(kind)
-        self.arrays = fresh(parameter.detach().numpy(), kind)
-        self.kept = isinstance(kind, Adam) or optimizer.param_groups[0]["momentum"] > 0
+        self.names, self.arrays = moment_names(kind), fresh(parameter.detach().numpy(), kind)
+        kept = isinstance(kind, Adam) or optimizer.param_groups[0]["momentum"] > 0
+        self.state = optimizer.state[parameter] if kept else {}
         for moments, name in zip(self.arrays.moments, self.names, strict=True):
             if self.state.get(name) is not None:
                 moments[...] = self.state[name].numpy()
@@ -203,8 +209,7 @@ class _Shared:
         self.steps += n_steps
         if "exp_avg" in self.names:
             self.state["step"] = torch.tensor(float(self.steps))
-        if self.kept:
-            self.state |= zip(self.names, map(torch.from_numpy, self.arrays.moments), strict=True)
+        self.state.update(zip(self.names, map(torch.from_numpy, self.arrays.moments), strict=True))
 
 
 def _plan(group: dict[str, Any], after_step: Callable[[], None] | None, n_steps: int) -> tuple[Any, Any]:

@@ -122,7 +122,7 @@ class ExperimentSpec(_Part):
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of data and parameters")
     engine: Literal["auto", "textbook", "compiled"] = Field(
         "auto",
-        description="how an epoch is run; `auto` is the fastest with the textbook's bits; `compiled`, for model linear, "
+        description="how an epoch is run; `auto` has the textbook's bits; `compiled`, for model linear, "
         "is faster, near those bits, and needs numba",
     )
     solver: Literal["gradient", "exact"] = Field(
