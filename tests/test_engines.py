@@ -237,12 +237,12 @@ def test_batches_from_tensors_are_those_of_dataloader(monkeypatch, n, batch_size
     by_dataloader = [list(loaders.train) for _ in range(2)]
     loaders.generator.set_state(state)
     ours, _ = engines.make_tensor_loaders(loaders, torch.device("cpu"))
-    passes = [list(ours.batches(ours.order())) for _ in range(2)]
+    passes = [list(ours.batches()) for _ in range(2)]
     assert same(passes, [[tuple(batch) for batch in batches] for batches in by_dataloader])
     assert all(part.data_ptr() % 64 == 0 for batches in passes for batch in batches for part in batch)
     assert len(ours) == len(passes[0])
     loaders.generator.set_state(state)
-    assert same(list(ours.batches(ours.order(after=2))), passes[0][2:])
+    assert same(list(ours.batches(after=2)), passes[0][2:])
 
 
 def test_a_chunk_is_as_long_as_the_clock_allows_and_ends_with_the_epoch(monkeypatch):

@@ -116,7 +116,7 @@ def make_auto_engine(training: Training) -> Engine:
 
 def _epoch_fn(loader: TensorLoader, run: RunFn) -> EpochFn:
     def begin(after: int) -> Callable[[int], list[float]]:
-        batches = loader.batches(loader.order(after=after))
+        batches = loader.batches(after=after)
         return lambda n_batches: run(islice(batches, n_batches))
 
     return make_epoch_fn(len(loader), begin)
@@ -232,12 +232,13 @@ def _in_order(
 ) -> Callable[[int], list[float]]:
     """Begin a pass; give the function that runs its next batches. run: takes points, and the places in them of the rows
     of some batches, and gives the losses of these."""
-    order = loader.order(after=after)
+    rows, done = loader.begin(), after * loader.batch_size
 
     def run_batches(n_batches: int) -> list[float]:
-        nonlocal order
-        rows, order = order[: n_batches * loader.batch_size], order[n_batches * loader.batch_size :]
-        return [loss for points, places in _points(loader, rows) for loss in run(points, places).tolist()]
+        nonlocal done
+        first, done = done, min(done + n_batches * loader.batch_size, len(loader.indices))
+        chunk = _points(loader, rows(first, done))
+        return [loss for points, places in chunk for loss in run(points, places).tolist()]
 
     return run_batches
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -177,19 +177,24 @@ class TensorLoader:
     def __len__(self) -> int:
         return math.ceil(len(self.indices) / self.batch_size)
 
-    def order(self, *, after: int = 0) -> torch.Tensor:
-        """Begin a pass: draw what DataLoader draws for one, and give the rows of the dataset in the order of the pass,
-        without those of the first `after` batches."""
+    def begin(self) -> Callable[[int, int], torch.Tensor]:
+        """Begin a pass: draw what DataLoader draws for one, and give the function that tells which rows of the dataset
+        stand from one place to another in the order of the pass."""
         torch.empty((), dtype=torch.int64).random_(generator=self.generator)  # DataLoader's seed for workers
-        order = self.indices[shuffled(len(self.indices), self.generator)] if self.shuffle else self.indices
-        return order[after * self.batch_size :]
+        if not self.shuffle:
+            return lambda first, end: self.indices[first:end]
+        order = shuffled(len(self.indices), self.generator)
+        return lambda first, end: self.indices[order[first:end]]
 
-    def batches(self, order: torch.Tensor) -> Iterator[Point]:
-        """Give the rows of an order in mini-batches."""
+    def batches(self, *, after: int = 0) -> Iterator[Point]:
+        """Begin a pass, and give its mini-batches but the first `after`."""
+        return self._batches(self.begin(), after)
+
+    def _batches(self, rows: Callable[[int, int], torch.Tensor], after: int) -> Iterator[Point]:
         size = self.batch_size
         n_rows = max(1, ROWS_AT_ONCE // size) * size
-        for first in range(0, len(order), n_rows):
-            parts = (part.to(self.device) for part in self.dataset.rows(order[first : first + n_rows]))
+        for first in range(after * size, len(self.indices), n_rows):
+            parts = (part.to(self.device) for part in self.dataset.rows(rows(first, first + n_rows)))
             yield from zip(*(_cut(part, size) for part in parts), strict=True)
 
 
