@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -298,9 +299,11 @@ main(["train", "small.yaml"])
     child.wait()
     for pipe in (child.stdin, child.stdout):
         pipe.close()
+    held = filled("another")
+    assert [path.suffix for path in cache_folder().iterdir()] == [""]
     assert linreg("train", spec).code == 0
-    (entry,) = entries(cache_folder())
-    assert [path.name for path in cache_folder().iterdir()] == [entry.key]
+    assert {entry.source for entry in entries(cache_folder())} == {"another", str(Path("table.csv").absolute())}
+    assert held.n_rows == 1000
 
 
 def test_a_stopped_conversion_leaves_nothing(monkeypatch):
@@ -312,14 +315,22 @@ def test_a_stopped_conversion_leaves_nothing(monkeypatch):
     assert list(cache_folder().iterdir()) == []
 
 
-def test_two_processes_convert_a_table_once(linreg):
-    write_table(n=3000)
-    write_spec(data__source=csv_source(), data__memory="mapped", epochs=1)
-    command = [sys.executable, "-m", "linreg", "check", "small.yaml"]
-    children = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
-    errors = [child.communicate()[1] for child in children]
-    assert [child.returncode for child in children] == [0, 0]
-    assert b"".join(errors).count(b"converting") == 1
+def test_what_another_process_converted_meanwhile_is_not_converted_again(monkeypatch):
+    write_table()
+    spec = load_spec(write_spec(data__source=csv_source(), data__memory="mapped"))
+    real, conversions = mapped._convert, []
+
+    @contextmanager
+    def after_another(folder, name):
+        monkeypatch.setattr(mapped, "new_entry", new_entry)
+        build(spec)
+        with new_entry(folder, name) as temporary:
+            yield temporary
+
+    monkeypatch.setattr(mapped, "new_entry", after_another)
+    monkeypatch.setattr(mapped, "_convert", lambda *arguments: conversions.append(1) or real(*arguments))
+    build(spec)
+    assert conversions == [1]
 
 
 def test_one_who_waits_goes_on_when_the_other_is_done():
@@ -452,9 +463,10 @@ def test_a_category_that_only_validation_has_is_told_by_its_row(linreg, memory):
     cells = lines[last_of_validation + 1].split(",")
     lines[last_of_validation + 1] = ",".join([*cells[:2], "new", *cells[3:]])
     Path("table.csv").write_text("\n".join(lines) + "\n")
-    answer = linreg("train", write_spec(data__source=csv_source(unseen="error"), data__memory=memory))
+    answer = linreg("train", write_spec(data__source=csv_source(unseen="error"), data__memory=memory, baseline=False))
     assert answer.code == 3
     assert f"table.csv: row {last_of_validation + 1}, column 'kind': 'new' is not among the categories" in answer.err
+    assert not Path("runs").exists()
 
 
 def in_training(row):
