@@ -33,6 +33,8 @@ COMMANDS = [
     "runs",
     "runs rm",
     "runs compare",
+    "cache",
+    "cache clear",
 ]
 
 
@@ -363,6 +365,8 @@ def test_the_options_of_every_command_are_as_they_were(linreg):
         "runs": common | places | {"--json"},
         "runs rm": common | places,
         "runs compare": common | places | {"--json"},
+        "cache": common | {"--json"},
+        "cache clear": common | {"--json"},
     }
     found = {
         command: set(re.findall(r"^  (?:-\w, )?(--[a-z-]+)", linreg(*command.split(), "-h").out, re.MULTILINE))

@@ -74,6 +74,12 @@ class DataSpec(_Part):
     standardize: bool | Literal["features", "target"] = Field(
         False, description="whether to bring features and target to mean 0 and deviation 1, by the training part"
     )
+    memory: Literal["resident", "mapped"] = Field(
+        "resident", description="where the points are: all in memory, or converted once into a file that is mapped"
+    )
+    memory_limit: Annotated[int, Field(ge=16)] = Field(
+        1024, description="with `memory: mapped`, how many MiB of the map may be resident at once"
+    )
 
 
 class EarlyStoppingSpec(_Part):

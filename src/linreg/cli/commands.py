@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from linreg.cli import options as o
+from linreg.cli.cache import cache_app
 from linreg.cli.expectations import OF_TRAINING, parse_expectations, require
 from linreg.cli.inputs import InputsCommand, parse_rows
 from linreg.cli.progress import StopFlag, open_progress, open_row_count, stop_on_signals
@@ -42,6 +43,7 @@ def _print_version(wanted: bool) -> None:
 
 
 app.add_typer(runs_app, name="runs", invoke_without_command=True)
+app.add_typer(cache_app, name="cache", invoke_without_command=True)
 
 
 @app.callback()

@@ -15,6 +15,7 @@ from linreg.experiment.data import Data, prepare
 from linreg.experiment.exact import Exact, baseline, largest_stable_lr
 from linreg.loaders import CustomDataset, Loaders, make_loaders
 from linreg.losses import LOSSES, InTargetUnits, weighted
+from linreg.mapped import MappedDataset
 from linreg.models import MODELS
 from linreg.optimizers import OPTIMIZERS
 from linreg.preprocessing import Preprocessed, Preprocessing
@@ -45,7 +46,7 @@ class Experiment:
     baseline: Exact | None
 
     @property
-    def dataset(self) -> CustomDataset:
+    def dataset(self) -> CustomDataset | MappedDataset:
         """The points, as the network takes them."""
         return self.data.dataset
 
@@ -62,7 +63,8 @@ class Experiment:
     @property
     def x_sample(self) -> torch.Tensor:
         """The first inputs of the data, as many as a batch has; taking them draws no random number."""
-        return self.dataset.x[: self.loaders.train.batch_size].to(self.device)
+        size = min(self.loaders.train.batch_size or 1, len(self.dataset))
+        return self.dataset.rows(torch.arange(size))[0].to(self.device)
 
 
 def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experiment:
@@ -82,7 +84,7 @@ def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experim
 
     loss_fn = LOSSES.build(spec.loss, where=spec.where("loss"))
     _probe(spec, network, loss_fn, data.dataset, device)
-    if data.samples.weight is not None:
+    if data.is_weighted:
         loss_fn = _weighted(spec, loss_fn)
     reported_loss_fn = loss_fn
     if data.preprocessing is not None and spec.data.standardize in (True, "target"):
@@ -198,10 +200,14 @@ def overflow_is_divergence(experiment: Experiment) -> Iterator[None]:
 
 
 def _probe(
-    spec: ExperimentSpec, model: nn.Module, loss_fn: LossFn, dataset: CustomDataset, device: torch.device
+    spec: ExperimentSpec,
+    model: nn.Module,
+    loss_fn: LossFn,
+    dataset: CustomDataset | MappedDataset,
+    device: torch.device,
 ) -> None:
     """Refuse a model or loss that does not fit the data, which broadcasting would pass over."""
-    x, y = dataset.x[:2].to(device), dataset.y[:2].to(device)
+    x, y = (part.to(device) for part in dataset.rows(torch.arange(min(2, len(dataset))))[:2])
     model.eval()
     devices = [device] if device.type == "cuda" else []
     with warnings.catch_warnings(), torch.random.fork_rng(devices):  # a look, not a step

@@ -202,8 +202,8 @@ def _write_end(writer: RunWriter, experiment: Experiment, progress: Progress) ->
 
 def _hyperparameters(spec: ExperimentSpec) -> dict[str, Any]:
     """What in a spec decides the outcome; where and what is written does not."""
-    rest = {"name", "device", "engine", "checkpoint", "writer"}
-    return flatten({key: value for key, value in spec.to_dict().items() if key not in rest})
+    rest = {"name", "device", "engine", "checkpoint", "writer", "data.memory", "data.memory_limit"}
+    return {key: value for key, value in flatten(spec.to_dict()).items() if not {key, key.partition(".")[0]} & rest}
 
 
 def _losses_of(experiment: Experiment) -> list[str]:
