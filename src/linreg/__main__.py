@@ -1,5 +1,6 @@
 """`python -m linreg` and the `linreg` command."""
 
+import gc
 import sys
 
 
@@ -11,6 +12,8 @@ def main() -> int:
         return run()
     except KeyboardInterrupt:
         return 130
+    finally:
+        gc.freeze()  # the process ends: what it holds goes anyway, and need not be searched for garbage
 
 
 if __name__ == "__main__":
