@@ -1,7 +1,8 @@
 """`python -m linreg` and the `linreg` command."""
 
-import gc
 import sys
+
+from linreg.startup import end_uncollected
 
 
 def main() -> int:
@@ -13,7 +14,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     finally:
-        gc.freeze()  # the process ends: what it holds goes anyway, and need not be searched for garbage
+        end_uncollected()
 
 
 if __name__ == "__main__":

@@ -335,7 +335,8 @@ def inspect(
     """Show what is in a checkpoint, without running it."""
     path = _checkpoint_or_latest(checkpoint, checkpoints)
 
-    from linreg.checkpoint import load, summary
+    with importing_torch():
+        from linreg.checkpoint import load, summary
     from linreg.documents import write_yaml
 
     saved = load(path)
@@ -448,8 +449,7 @@ def _settings(overrides: list[str] | None, **named: object) -> list[str]:
 def _checkpoint_or_latest(checkpoint: Path | None, checkpoints: Path) -> Path:
     if checkpoint is not None:
         return checkpoint
-    with importing_torch():
-        from linreg.runs import latest_checkpoint
+    from linreg.runs import latest_checkpoint
 
     latest = latest_checkpoint(checkpoints)
     if latest is None:
