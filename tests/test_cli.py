@@ -379,14 +379,6 @@ def test_version_and_module_entry():
     assert process("--version").stdout == "linreg 0.1.0\n"
 
 
-def test_help_and_a_wrong_spec_do_not_import_torch():
-    Path("x.yaml").write_text("name: x\n")
-    for arguments in (["--help"], ["check", "x.yaml"], ["list"], ["schema"]):
-        code = "import sys; from linreg.cli import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
-        found = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, timeout=60)
-        assert found.returncode == 0, arguments
-
-
 def test_closed_streams_and_pipes_do_no_harm():
     path = write_spec()
     linreg = f"{sys.executable} -m linreg"

@@ -15,6 +15,7 @@ from linreg.cli.progress import StopFlag, open_progress, open_row_count, stop_on
 from linreg.cli.runs import runs_app
 from linreg.cli.text import coefficients_table, duration, fit_line, number, put, put_json, say, show_log, table
 from linreg.errors import CheckpointError, UsageError
+from linreg.startup import importing_torch
 from linreg.version import __version__
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def train(
     expectations = parse_expectations(expect or [], OF_TRAINING)
     loaded = _load_spec(spec, overrides, plugin, epochs=epochs, device=device, name=name)
 
-    from linreg import experiment
+    with importing_torch():
+        from linreg import experiment
 
     show_log(quiet=quiet)
     call = experiment.train_or_resume if resume else experiment.train
@@ -109,7 +111,8 @@ def resume(
     _load_plugins(plugin)
     settings = _settings(overrides, device=device, name=name, epochs=epochs)
 
-    from linreg import experiment
+    with importing_torch():
+        from linreg import experiment
 
     show_log(quiet=quiet)
     with stop_on_signals() as stop, open_progress(quiet=quiet) as report:
@@ -186,7 +189,8 @@ def predict(
     _load_plugins(plugin)
     path = _checkpoint_or_latest(checkpoint, checkpoints)
 
-    from linreg import experiment
+    with importing_torch():
+        from linreg import experiment
 
     show_log(quiet=quiet)
     predicted = experiment.predict(path, rows, device=device or "cpu", interval=interval)
@@ -245,7 +249,8 @@ def evaluate(
     _load_plugins(plugin)
     path = _checkpoint_or_latest(checkpoint, checkpoints)
 
-    from linreg import experiment
+    with importing_torch():
+        from linreg import experiment
 
     show_log(quiet=False)
     evaluation = experiment.evaluate(path, data=data, device=device or "cpu", plot=plot)
@@ -303,7 +308,8 @@ def check(
     """Build a spec and run one batch, writing nothing; print the resolved spec."""
     loaded = _load_spec(spec, overrides, plugin, device=device, name=name)
 
-    from linreg import experiment
+    with importing_torch():
+        from linreg import experiment
 
     show_log(quiet=quiet)
     found = experiment.check(loaded)
@@ -331,7 +337,8 @@ def inspect(
     """Show what is in a checkpoint, without running it."""
     path = _checkpoint_or_latest(checkpoint, checkpoints)
 
-    from linreg.checkpoint import load, summary
+    with importing_torch():
+        from linreg.checkpoint import load, summary
     from linreg.documents import write_yaml
 
     saved = load(path)
@@ -398,7 +405,8 @@ def _predict_table(
     _load_plugins(plugin)
     path = _checkpoint_or_latest(checkpoint, checkpoints)
 
-    from linreg.experiment.predicting import predict_table
+    with importing_torch():
+        from linreg.experiment.predicting import predict_table
 
     show_log(quiet=quiet)
     source = None if str(table_) == "-" else table_
@@ -424,7 +432,8 @@ def _load_plugins(plugin: list[Path] | None) -> None:
         import linreg.spec  # noqa: F401  # the built-in components first, so that a plugin cannot take their names
         from linreg.plugins import load_plugins
 
-        load_plugins(plugin)
+        with importing_torch():
+            load_plugins(plugin)
 
 
 def _load_spec(spec: Path, overrides: list[str] | None, plugin: list[Path] | None, **named: object) -> Any:
