@@ -8,13 +8,12 @@ medians, and the ratio is the median of the ratios of neighbours, which a change
 
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from benchmarks.rows import ROOT, Row, table, time_process
+
 TEXTBOOK = ROOT / "benchmarks" / "textbook.py"
 SPEC = ROOT / "configs" / "simple_linear_regression.yaml"
 
@@ -32,7 +31,7 @@ optimizer: {name: sgd, lr: -0.1}
 """
 
 
-def measure(runs: int) -> list[dict[str, object]]:
+def measure(runs: int) -> list[Row]:
     """Measure every promise about the start in a folder of its own; `runs` processes of each count."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -61,40 +60,24 @@ def measure(runs: int) -> list[dict[str, object]]:
 
 def _row(
     name: str, ours: list[str], theirs: list[str], reference: str, target: float, code: int, *, folder: Path, runs: int
-) -> dict[str, object]:
+) -> Row:
     pairs = [(_seconds(ours, folder, code), _seconds(theirs, folder)) for _ in range(runs + 1)][1:]
-    return {
-        "name": name,
-        "ratio": statistics.median(mine / other for mine, other in pairs),
-        "target": target,
-        "better": "lower",
-        "reference": reference,
-        "seconds": statistics.median(mine for mine, _ in pairs),
-        "reference_seconds": statistics.median(other for _, other in pairs),
-    }
+    return Row(
+        name,
+        statistics.median(mine / other for mine, other in pairs),
+        target,
+        "lower",
+        reference,
+        statistics.median(mine for mine, _ in pairs),
+        statistics.median(other for _, other in pairs),
+    )
 
 
 def _seconds(command: list[str], folder: Path, code: int = 0) -> float:
     """Run a process to its end, in the folder; it must exit with the code."""
     path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    begin = time.perf_counter()
-    done = subprocess.run(
-        command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
-    )
-    seconds = time.perf_counter() - begin
-    if done.returncode != code:
-        raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr}")
-    return seconds
-
-
-def main() -> None:
-    """Print the rows."""
-    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    print(f"{'':30} {'ratio':>6} {'at most':>8}  {'seconds':>8} {'of':>8}")
-    for row in measure(runs):
-        figures = f"{row['ratio']:6.3f} {row['target']:8.2f}  {row['seconds']:8.3f} {row['reference_seconds']:8.3f}"
-        print(f"{row['name']:30} {figures} {row['reference']}")
+    return time_process(command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, code=code)
 
 
 if __name__ == "__main__":
-    main()
+    print(table({"start": measure(int(sys.argv[1]) if len(sys.argv) > 1 else 5)}), end="")
