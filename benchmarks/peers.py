@@ -116,11 +116,10 @@ def linreg_engine(engine: str, workload: Workload) -> Train:
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         Path("benchmark.yaml").write_text(text)
         experiment = linreg.build(linreg.load_spec("benchmark.yaml"))
-    run_epoch = partial(experiment.engine, experiment.device, experiment.loaders.train, experiment.train_step_fn)
 
     def train() -> None:
         for _ in range(workload.epochs):
-            run_epoch()
+            experiment.engine.train_epoch()
 
     return timed(train)
 
