@@ -76,13 +76,15 @@ class Preprocessing(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Turn inputs (N, n_features) into what the network takes (N, n_columns)."""
         x = torch.where(torch.isnan(x), self.fill, x.double()) if self.fills else x.double()
-        parts = []
-        for position, feature in enumerate(self.features):
-            column = x[:, position : position + 1]
-            if feature.categories is not None:
-                column = (column == torch.arange(len(feature.categories), dtype=torch.float64)).double()
-            parts.append(column)
-        return (torch.cat(parts, dim=1) - self.mean) / self.scale
+        if any(feature.categories is not None for feature in self.features):
+            x = torch.cat([self._columns_of(position, x) for position in range(len(self.features))], dim=1)
+        return (x - self.mean) / self.scale
+
+    def _columns_of(self, position: int, x: torch.Tensor) -> torch.Tensor:
+        column, categories = x[:, position : position + 1], self.features[position].categories
+        if categories is None:
+            return column
+        return (column == torch.arange(len(categories), dtype=torch.float64)).double()
 
     def scaled(self, y: torch.Tensor) -> torch.Tensor:
         """Turn targets (N, n_targets) into those that the network is trained on."""
