@@ -146,19 +146,22 @@ class Statistics:
 
     def _add(self, values: NDArray[np.float64], categorical: Sequence[int]) -> None:
         self.n_rows += len(values)
-        there = ~np.isnan(values)
-        count = there.sum(axis=0).astype(np.float64)
-        known = np.where(there, values, 0.0)
-        mean = known.sum(axis=0) / np.maximum(count, 1)
-        deviations = np.where(there, values - mean, 0.0)
-        squares = (deviations**2).sum(axis=0)
+        gaps = np.isnan(values)
+        has_gaps = bool(gaps.any())
+
+        def without_gaps(array: NDArray[np.float64], instead: float) -> NDArray[np.float64]:
+            return np.where(gaps, instead, array) if has_gaps else array
+
+        count = len(values) - (gaps.sum(axis=0) if has_gaps else np.zeros(values.shape[1]))
+        mean = without_gaps(values, 0.0).sum(axis=0) / np.maximum(count, 1)
+        squares = (without_gaps(values - mean, 0.0) ** 2).sum(axis=0)
         total = np.maximum(self.count + count, 1)
         gap = mean - self.mean
         self.squares += squares + gap**2 * self.count * count / total
         self.mean += gap * count / total
         self.count += count
-        self.minimum = np.minimum(self.minimum, np.where(there, values, np.inf).min(axis=0))
-        self.maximum = np.maximum(self.maximum, np.where(there, values, -np.inf).max(axis=0))
+        self.minimum = np.minimum(self.minimum, without_gaps(values, np.inf).min(axis=0))
+        self.maximum = np.maximum(self.maximum, without_gaps(values, -np.inf).max(axis=0))
         for position in categorical:
             column = values[:, position]
             codes, counts = np.unique(column[~np.isnan(column)].astype(np.int64), return_counts=True)
