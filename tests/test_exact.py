@@ -208,14 +208,16 @@ def add(x, y):
 
 x = np.random.default_rng(0).normal(size=(400_000, 20))
 y = x[:, :1] + 1
-add(x[:20_000], y[:20_000])  # what the libraries need once
+add(x[:100], y[:100])  # what the libraries need once
 before = peak()
 add(x, y)
 print(peak() - before)
 """
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     block = ROWS * 22 * 8
-    assert int(answer.stdout) <= 3 * block  # for either part one that is gathered, and the one that is factorised
+    assert (
+        int(answer.stdout) <= 4 * block
+    )  # one gathered for either part, NumPy's copy of one, and less than one in chunks
 
 
 def test_columns_that_say_nothing_of_their_own_are_named_and_do_no_harm(linreg):

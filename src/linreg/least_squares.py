@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 ROWS = 2**14  # gathered before they are factorised
 PIECE = 2**13  # values factorised at once: fit the nearest caches, and are fewer than OpenBLAS gives to several threads
+WIDE_ROWS = 2**12  # factorised at once where columns are so many that no such piece is higher than wide
 SMALL = 2e6  # n_rows * n_columns^2 up to which extended precision costs nothing that one would notice
 DEPENDENT = 1e-11  # what is left of a column, relative to it, where the others explain it
 
@@ -175,15 +176,28 @@ def _by_tree(rows: Array) -> Array:
     L. Grigori, M. Hoemmen and J. Langou, Communication-optimal parallel and sequential QR and LU factorizations (2012),
     section 4."""
     width = rows.shape[1]
-    height = PIECE // width
-    if height < 2 * width:  # too many columns: triangles would be no shorter than the pieces
-        height = 8 * width
+    height, triangles_of = PIECE // width, _by_numpy
+    if height < 2 * width:  # too many columns: triangles would be hardly shorter than the pieces
+        height, triangles_of = max(WIDE_ROWS, 4 * width), _by_torch
     while len(rows) > height:
         n_pieces, rest = divmod(len(rows), height)
         pieces = rows[: len(rows) - rest].reshape(n_pieces, height, width)
-        triangles = np.asarray(np.linalg.qr(pieces, mode="r"))
-        rows = np.vstack([triangles.reshape(-1, width), rows[len(rows) - rest :]])
-    return np.asarray(np.linalg.qr(rows, mode="r"))
+        rows = np.vstack([triangles_of(pieces).reshape(-1, width), rows[len(rows) - rest :]])
+    return triangles_of(rows)
+
+
+def _by_numpy(pieces: Array) -> Array:
+    """Give the triangles (..., width, width) of pieces (..., height, width)."""
+    return np.asarray(np.linalg.qr(pieces, mode="r"))
+
+
+def _by_torch(pieces: Array) -> Array:
+    """Give what `_by_numpy` gives: of wide pieces torch's LAPACK makes better use of several threads."""
+    import torch
+
+    packed, _ = torch.geqrf(torch.from_numpy(pieces))
+    triangles: Array = packed[..., : pieces.shape[-1], :].triu().numpy()
+    return triangles
 
 
 def _in_extended_precision(rows: Array) -> Array:
