@@ -12,18 +12,19 @@ from torch.utils.data import Dataset, Subset
 from linreg.datasets import DATASETS, Block, Points, Samples
 from linreg.errors import DataError
 from linreg.loaders import CustomDataset, Fingerprint, dataset_of, fingerprint, refuse_shapes, split, split_mask
+from linreg.mapped import MappedDataset, MappedPoints, open_mapped
 from linreg.preprocessing import Feature, Preprocessing, Statistics, is_needed, learn, make_recode_fn, to_dict
 from linreg.spec import ExperimentSpec
 
 
 @dataclass(frozen=True)
 class Data:
-    """The data of an experiment. samples: as the source has it, categories numbered as those of `features` are;
-    dataset: as the network takes it; preprocessing: what stands between the two, or None; described: what a checkpoint
-    keeps of it beside its numbers."""
+    """The data of an experiment. samples: as the source has it, in memory with categories numbered as those of
+    `features` are; dataset: as the network takes it; preprocessing: what stands between the two, or None; described:
+    what a checkpoint keeps of it beside its numbers."""
 
-    samples: Samples
-    dataset: CustomDataset
+    samples: Samples | MappedPoints
+    dataset: CustomDataset | MappedDataset
     train_data: Dataset[Any]
     val_data: Dataset[Any] | None
     features: list[Feature]
@@ -34,14 +35,32 @@ class Data:
     @property
     def n_columns(self) -> int:
         """How many columns the network takes."""
-        return self.dataset.x.shape[1]
+        return sum(len(feature.columns) for feature in self.features)
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether the points have weights."""
+        return self.samples.weighted if isinstance(self.samples, MappedPoints) else self.samples.weight is not None
+
+    def table_rows(self, rows: NDArray[np.int64]) -> Block:
+        """Give points (n,) as the table has them, with categories numbered as those of `features` are, and weights
+        scaled to a mean of 1 in each part."""
+        if isinstance(self.dataset, MappedDataset):
+            return self.dataset.raw(rows)
+        assert isinstance(self.samples, Samples)
+        weight = self.samples.weight
+        return Block(self.samples.x[rows], self.samples.y[rows], None if weight is None else weight[rows])
 
 
 def prepare(spec: ExperimentSpec) -> Data:
-    """Read the data of a spec into memory, divide it, and learn the preprocessing of its training part. Raises
-    SpecError, DataError."""
+    """Read the data of a spec into memory, divide it, and learn the preprocessing of its training part; with
+    `data.memory: mapped` from its map. Raises SpecError, DataError."""
     where = spec.where("data", "source")
     points = open_points(spec)
+    if isinstance(points, MappedPoints):
+        from linreg.experiment.mapped import prepare_mapped  # built on what stands here
+
+        return prepare_mapped(spec, points)
     samples = _gathered(points)
     refuse_shapes(samples, where=where)
     rows = range(len(samples.x))
@@ -53,7 +72,8 @@ def prepare(spec: ExperimentSpec) -> Data:
     if not needed:
         dataset = dataset_of(samples, dtype, where=where)
     statistics = Statistics(samples.x.shape[1], samples.y.shape[1], medians=samples.missing == "median")
-    statistics.add(samples.x[train], samples.y[train], categorical_of(samples))
+    in_order = np.sort(train)  # as a pass over a table comes by them, for the same bits
+    statistics.add(samples.x[in_order], samples.y[in_order], categorical_of(samples))
     preprocessing = learn(statistics, samples, standardize=spec.data.standardize, where=where)
     features = preprocessing.features
     recode = make_recode_fn(features, samples)
@@ -90,9 +110,14 @@ def prepare(spec: ExperimentSpec) -> Data:
 
 
 def open_points(spec: ExperimentSpec) -> Points:
-    """Open the source of a spec."""
-    points: Points = DATASETS.build(spec.data.source, where=spec.where("data", "source"))
-    return points
+    """Open the source of a spec; with `data.memory: mapped`, the map of what was converted from it."""
+    where = spec.where("data", "source")
+    points: Points = DATASETS.build(spec.data.source, where=where)
+    if spec.data.memory == "resident":
+        return points
+    return open_mapped(
+        points, source=spec.data.source.to_dict(), memory_limit=spec.data.memory_limit * 2**20, where=where
+    )
 
 
 def split_of(spec: ExperimentSpec) -> dict[str, Any]:
@@ -110,11 +135,16 @@ def _scaled_weight(weight: NDArray[Any], parts: Sequence[Sequence[int]], where: 
     """Scale weights so that their mean over each part is 1."""
     scaled = np.array(weight, dtype=np.float64)
     for part in parts:
-        mean = float(scaled[part].mean())
-        if not mean > 0:
-            raise DataError(f"{where}: sample_weight: every weight of a part is 0; give some of its points weight")
-        scaled[part] /= mean
+        scaled[part] /= weight_mean(scaled[part], where)
     return scaled
+
+
+def weight_mean(weight: NDArray[np.float64], where: str) -> float:
+    """The mean of the weights of a part, by which they are divided."""
+    mean = float(weight.mean())
+    if not mean > 0:
+        raise DataError(f"{where}: sample_weight: every weight of a part is 0; give some of its points weight")
+    return mean
 
 
 @dataclass(frozen=True)
@@ -126,7 +156,9 @@ class Survey:
 
 
 def survey(points: Points, spec: ExperimentSpec) -> Survey:
-    """Read all points once."""
+    """Read all points once; of mapped ones it is known already."""
+    if isinstance(points, MappedPoints):
+        return Survey(split_mask(points.n_rows, **split_of(spec)), points.fingerprint)
     found = Fingerprint(points)
     for block in points.blocks():
         found.add(block)

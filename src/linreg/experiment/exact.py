@@ -222,11 +222,11 @@ def baseline(spec: ExperimentSpec, data: Data, network: nn.Module) -> Exact | No
     part = linear_part(spec, network)
     if part is None:
         return None
-    samples = data.samples
     train = np.asarray(data.train_data.indices)  # type: ignore[attr-defined]  # a Subset
-    equations = Equations(part, data.features, data.preprocessing, samples.y.shape[1])
+    equations = Equations(part, data.features, data.preprocessing, len(data.samples.target_names))
     for rows in _chunks(train):
-        equations.add(samples.x[rows], samples.y[rows], None if samples.weight is None else samples.weight[rows])
+        block = data.table_rows(rows)
+        equations.add(block.x, block.y, block.weight)
     try:
         found = equations.solve(ridge=0.0, is_result=False)
     except OverflowError:
@@ -235,9 +235,10 @@ def baseline(spec: ExperimentSpec, data: Data, network: nn.Module) -> Exact | No
         return found
     squares = []
     for rows in _chunks(np.asarray(data.val_data.indices)):  # type: ignore[attr-defined]
-        design, y = equations.rows(samples.x[rows], samples.y[rows])
+        block = data.table_rows(rows)
+        design, y = equations.rows(block.x, block.y)
         errors = (y - design @ found.fit["coefficients"].numpy()) * found.fit["y_scale"].numpy()
-        weight = 1.0 if samples.weight is None else samples.weight[rows, None]
+        weight = 1.0 if block.weight is None else block.weight[:, None]
         squares.append((weight * errors**2).mean(axis=1))
     size = spec.data.batch_size
     points = np.concatenate(squares)

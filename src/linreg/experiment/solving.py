@@ -20,7 +20,6 @@ from linreg.experiment.exact import MOST_COLUMNS, Equations, Exact, linear_part
 from linreg.experiment.result import Result, new_session
 from linreg.loaders import refuse_shapes
 from linreg.preprocessing import (
-    FILLING,
     Feature,
     Preprocessed,
     Preprocessing,
@@ -28,6 +27,7 @@ from linreg.preprocessing import (
     is_needed,
     learn,
     make_recode_fn,
+    refuse_infinite,
     to_dict,
 )
 from linreg.runs import create, environment
@@ -154,22 +154,9 @@ def solve_exactly(spec: ExperimentSpec) -> Solved:
 
 
 def _learn_from(block: Block, mask: np.ndarray[Any, Any], points: Points, statistics: Statistics, where: str) -> None:
-    _refuse_infinite(block, points, where)
+    refuse_infinite(block, points, where)
     chosen = slice(None) if mask.all() else mask  # a slice copies nothing
     statistics.add(block.x[chosen], block.y[chosen], categorical_of(points))
-
-
-def _refuse_infinite(block: Block, points: Points, where: str) -> None:
-    gaps_allowed = points.missing in FILLING
-    wrong_x = np.isinf(block.x) if gaps_allowed else ~np.isfinite(block.x)
-    for names, wrong, values in (
-        (points.feature_names, wrong_x, block.x),
-        (points.target_names, ~np.isfinite(block.y), block.y),
-    ):
-        if wrong.any():
-            row, column = np.argwhere(wrong)[0]
-            met = values[row, column]
-            raise DataError(f"{where}: {block.where(int(row))}, column {names[column]!r}: {met} is not finite; mend it")
 
 
 def _checkpoint(spec: ExperimentSpec, solved: Solved, record: EpochRecord, run: dict[str, str]) -> Checkpoint:
