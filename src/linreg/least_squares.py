@@ -192,10 +192,16 @@ def _by_numpy(pieces: Array) -> Array:
 
 
 def _by_torch(pieces: Array) -> Array:
-    """Give what `_by_numpy` gives: of wide pieces torch's LAPACK makes better use of several threads."""
+    """Give what `_by_numpy` gives, on one thread: several would wait for each other at every column, on a busy machine
+    for most of the time, and their number would show in the last bits. NumPy cannot be told so; torch can."""
     import torch
 
-    packed, _ = torch.geqrf(torch.from_numpy(pieces))
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        packed, _ = torch.geqrf(torch.from_numpy(pieces))
+    finally:
+        torch.set_num_threads(n_threads)
     triangles: Array = packed[..., : pieces.shape[-1], :].triu().numpy()
     return triangles
 
