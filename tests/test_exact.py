@@ -1,19 +1,25 @@
 """The closed form against numpy's, the preprocessing against arithmetic, and both in a checkpoint like any other."""
 
 import json
+import subprocess
+import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pyarrow import csv, parquet
 from scipy import stats
 
 from linreg.checkpoint import load
 from linreg.experiment.data import prepare
-from linreg.least_squares import Factor, solve
+from linreg.least_squares import ROWS, Factor, solve
 from linreg.loaders import split, split_mask
 from linreg.spec import load_spec
+from linreg.tables.reading import Table
 from tests.conftest import write_spec
 
 RANDOM = np.random.default_rng(0)
@@ -107,7 +113,7 @@ def test_ridge_adds_rows_for_all_but_the_intercept(linreg, table, standardize):
     assert [row["std_error"] for row in found["coefficients"]] == [None] * 3
 
 
-def test_many_blocks_give_what_one_gives():
+def test_many_blocks_give_what_lstsq_gives():
     x, y = RANDOM.normal(5, 2, (40_000, 6)), RANDOM.normal(0, 1, (40_000, 2))
     weight = RANDOM.uniform(0, 2, 40_000)
     factor = Factor(6, 2)
@@ -120,6 +126,98 @@ def test_many_blocks_give_what_one_gives():
     np.testing.assert_allclose(solution.coefficients, expected, rtol=1e-9, atol=1e-12)
     residual = (weight[:, None] * (y - x @ expected) ** 2).sum(axis=0)
     np.testing.assert_allclose(solution.losses, residual / weight.sum(), rtol=1e-12)
+
+
+@given(
+    cuts=st.lists(st.integers(0, 3 * ROWS), max_size=8),
+    n_rows=st.sampled_from([5, 1000, ROWS - 1, ROWS, ROWS + 1, 3 * ROWS]),
+    weighted=st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_the_triangle_is_the_same_to_the_bit_however_the_rows_are_cut(cuts, n_rows, weighted):
+    random = np.random.default_rng(n_rows)
+    x, y, weight = random.normal(5, 2, (n_rows, 3)), random.normal(0, 1, (n_rows, 1)), random.uniform(0, 2, n_rows)
+    triangles = []
+    for edges in ([0, n_rows], sorted([0, n_rows, *(min(cut, n_rows) for cut in cuts)])):
+        factor = Factor(3, 1)
+        for first, last in pairwise(edges):
+            factor.add(x[first:last], y[first:last], weight[first:last] if weighted else None)
+        triangles.append(factor.triangle())
+    np.testing.assert_array_equal(*triangles)
+
+
+@pytest.mark.parametrize("width", [1, 3, 22, 64, 65, 130])
+def test_the_triangle_of_any_width_is_that_of_all_rows_at_once(width):
+    rows = np.random.default_rng(width).normal(size=(ROWS + 5000, width))
+    factor = Factor(width - 1, 1)
+    factor.add(rows[:, :-1], rows[:, -1:])
+    expected, found = (r * np.sign(np.diag(r))[:, None] for r in (np.linalg.qr(rows, mode="r"), factor.triangle()))
+    # sqrt(m n) u, the bound of M. P. Connolly and N. J. Higham, Probabilistic rounding error analysis of Householder
+    # QR factorization (2023), for either; such columns are all but orthogonal, which adds no more than a factor of 2
+    bound = 4 * np.sqrt(rows.size) * np.finfo(float).eps / 2
+    np.testing.assert_allclose(found, expected, rtol=0, atol=bound * np.linalg.norm(rows, axis=0).max())
+
+
+def test_many_rows_lose_no_more_digits_than_their_condition_takes():
+    random = np.random.default_rng(1)
+    n_rows = 2 * ROWS + 1000
+    a, c = random.integers(-1000, 1001, n_rows), random.integers(-10, 11, n_rows)
+    design = np.stack([np.ones(n_rows), a, 10**6 * a + c], axis=1).astype(float)  # without rounding, and so is y
+    beta = np.array([7.0, 2.0, 3.0])
+    factor = Factor(3, 1)
+    factor.add(design, (design @ beta)[:, None])
+    norms = np.linalg.norm(design, axis=0)
+    condition = np.linalg.cond(design / norms)
+    assert 1e8 < condition < 1e9  # by the normal equations, which square it, nothing would be left
+    errors = (solve(factor, intercept=True).coefficients[:, 0] - beta) * norms
+    bound = condition * np.sqrt(design.size) * np.finfo(float).eps / 2  # as above, and Higham, ASNA, theorem 20.1
+    assert np.abs(errors).max() <= bound * np.linalg.norm(beta * norms)
+
+
+@pytest.mark.parametrize(("standardize", "n_passes"), [(False, 2), (True, 3)])
+def test_a_table_is_read_once_to_count_once_to_learn_if_there_is_something_and_once_to_solve(
+    linreg, table, monkeypatch, standardize, n_passes
+):
+    passes, blocks = [], Table.blocks
+    monkeypatch.setattr(Table, "blocks", lambda self: passes.append(self) or blocks(self))
+    assert linreg("train", exact_spec(data__standardize=standardize), "-q").code == 0
+    assert len(passes) == n_passes
+
+
+def test_beside_the_data_there_is_memory_for_a_block_of_rows_alone():
+    code = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+import torch
+from linreg.experiment.exact import Equations, LinearPart
+from linreg.preprocessing import Feature, Preprocessing
+
+def peak():
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the parent had
+        return next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+def add(x, y):
+    features = [Feature(f"x{i}") for i in range(20)]
+    part = LinearPart(torch.nn.Sequential(), torch.nn.Linear(20, 1), "0")
+    equations = Equations(part, features, Preprocessing(features, 1, fills=False), 1)
+    equations.add(x, y, None, np.arange(len(x)) % 5 > 0)
+    equations.solve(ridge=0.0, is_result=True)
+
+x = np.random.default_rng(0).normal(size=(400_000, 20))
+y = x[:, :1] + 1
+add(x[:100], y[:100])  # what the libraries need once
+before = peak()
+add(x, y)
+print(peak() - before)
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    block = ROWS * 22 * 8
+    assert (
+        int(answer.stdout) <= 4 * block
+    )  # one gathered for either part, NumPy's copy of one, and less than one in chunks
 
 
 def test_columns_that_say_nothing_of_their_own_are_named_and_do_no_harm(linreg):

@@ -11,52 +11,50 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-ROWS = 2**14  # factorised at once
-SMALL = 2e7  # n_rows * n_columns^2 up to which extended precision costs nothing that one would notice
+ROWS = 2**14  # gathered before they are factorised
+PIECE = 2**13  # values factorised at once: fit the nearest caches, and are fewer than OpenBLAS gives to several threads
+WIDE_ROWS = 2**12  # factorised at once where columns are so many that no such piece is higher than wide
+SMALL = 2e6  # n_rows * n_columns^2 up to which extended precision costs nothing that one would notice
 DEPENDENT = 1e-11  # what is left of a column, relative to it, where the others explain it
 
 Array = NDArray[np.floating]
 
 
 class Factor:
-    """The triangle of a growing number of rows [design | y], each multiplied by the root of its weight."""
+    """The triangle of a growing number of rows [design | y], each multiplied by the root of its weight. It does not
+    depend on how the rows are cut into blocks, not even in its last bit."""
 
     def __init__(self, n_columns: int, n_targets: int) -> None:
         self.n_columns, self.n_targets = n_columns, n_targets
         self.n_rows, self.total_weight = 0, 0.0
-        self._triangle: Array | None = None
-        self._waiting: list[Array] = []
-        self._n_waiting = 0
+        width = n_columns + n_targets
+        self._rows = np.empty((width + ROWS, width))  # the triangle so far, then the rows that are not in it yet
+        self._rows[:width] = 0
+        self._n_filled = width
 
     def add(self, design: Array, y: Array, weight: Array | None = None) -> None:
         """Add rows: design (n, n_columns), y (n, n_targets), weight (n,) or None."""
-        rows = np.hstack([design, y]).astype(np.float64, copy=False)
-        self.total_weight += float(len(rows) if weight is None else weight.sum())
-        self.n_rows += len(rows)
-        if weight is not None:
-            rows = rows * np.sqrt(weight.astype(np.float64))[:, None]
-        for first in range(0, len(rows), ROWS):
-            part = rows[first : first + ROWS]
-            self._waiting.append(part)
-            self._n_waiting += len(part)
-            if self._n_waiting >= ROWS:
-                self._factorise()
+        root = None if weight is None else np.sqrt(weight.astype(np.float64))[:, None]
+        self.total_weight += float(len(design) if weight is None else weight.sum())
+        self.n_rows += len(design)
+        first = 0
+        while first < len(design):
+            room = self._rows[self._n_filled : self._n_filled + len(design) - first]
+            last = first + len(room)
+            room[:, : self.n_columns], room[:, self.n_columns :] = design[first:last], y[first:last]
+            if root is not None:
+                room *= root[first:last]
+            first, self._n_filled = last, self._n_filled + len(room)
+            if self._n_filled == len(self._rows):
+                width = self._rows.shape[1]
+                self._rows[:width] = _householder(self._rows)
+                self._n_filled = width
 
     def triangle(self) -> Array:
         """Give R (n_columns + n_targets, the same), in extended precision where the rows are few."""
-        width = self.n_columns + self.n_targets
-        if self._triangle is None and self.n_rows * width**2 <= SMALL:
-            rows = np.vstack([np.zeros((width, width)), *self._waiting]).astype(np.longdouble)
-            return _householder(rows)[:width]
-        self._factorise()
-        assert self._triangle is not None
-        return self._triangle
-
-    def _factorise(self) -> None:
-        width = self.n_columns + self.n_targets
-        before = np.zeros((width, width)) if self._triangle is None else self._triangle
-        self._triangle = _householder(np.vstack([before, *self._waiting]))
-        self._waiting, self._n_waiting = [], 0
+        rows, width = self._rows[: self._n_filled], self._rows.shape[1]
+        is_small = self.n_rows == len(rows) - width and self.n_rows * width**2 <= SMALL
+        return _householder(rows.astype(np.longdouble) if is_small else rows)
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ def solve(factor: Factor, *, intercept: bool, penalty: Array | None = None, last
     if penalty is not None:
         rows = np.zeros((p, upper.shape[1]), dtype=upper.dtype)
         rows[np.arange(p), np.arange(p)] = np.sqrt(np.asarray(penalty, dtype=upper.dtype)[order])
-        upper = _householder(np.vstack([upper, rows]))[: upper.shape[0]]
+        upper = _householder(np.vstack([upper, rows]))
     kept, left_out = list(order), []
     while (position := _dependent(upper, len(kept))) is not None:
         combination = _back(upper[:position, :position], upper[:position, position : position + 1])[:, 0]
@@ -170,8 +168,45 @@ def _retriangulated(upper: Array, columns: Sequence[int]) -> Array:
 
 def _householder(rows: Array) -> Array:
     """Give the triangle (as many rows as columns, or fewer) of rows, in the precision that they have."""
-    if rows.dtype == np.float64:
-        return np.asarray(np.linalg.qr(rows, mode="r"))
+    return _by_tree(rows) if rows.dtype == np.float64 else _in_extended_precision(rows)
+
+
+def _by_tree(rows: Array) -> Array:
+    """Factorise pieces of the rows, then their triangles stacked, until one piece is left. Source: J. Demmel,
+    L. Grigori, M. Hoemmen and J. Langou, Communication-optimal parallel and sequential QR and LU factorizations (2012),
+    section 4."""
+    width = rows.shape[1]
+    height, triangles_of = PIECE // width, _by_numpy
+    if height < 2 * width:  # too many columns: triangles would be hardly shorter than the pieces
+        height, triangles_of = max(WIDE_ROWS, 4 * width), _by_torch
+    while len(rows) > height:
+        n_pieces, rest = divmod(len(rows), height)
+        pieces = rows[: len(rows) - rest].reshape(n_pieces, height, width)
+        rows = np.vstack([triangles_of(pieces).reshape(-1, width), rows[len(rows) - rest :]])
+    return triangles_of(rows)
+
+
+def _by_numpy(pieces: Array) -> Array:
+    """Give the triangles (..., width, width) of pieces (..., height, width)."""
+    return np.asarray(np.linalg.qr(pieces, mode="r"))
+
+
+def _by_torch(pieces: Array) -> Array:
+    """Give what `_by_numpy` gives, on one thread: several would wait for each other at every column, on a busy machine
+    for most of the time, and their number would show in the last bits. NumPy cannot be told so; torch can."""
+    import torch
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        packed, _ = torch.geqrf(torch.from_numpy(pieces))
+    finally:
+        torch.set_num_threads(n_threads)
+    triangles: Array = packed[..., : pieces.shape[-1], :].triu().numpy()
+    return triangles
+
+
+def _in_extended_precision(rows: Array) -> Array:
     rows = rows.copy()
     for j in range(min(rows.shape)):
         column = rows[j:, j]

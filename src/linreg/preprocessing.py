@@ -77,13 +77,15 @@ class Preprocessing(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Turn inputs (N, n_features) into what the network takes (N, n_columns)."""
         x = torch.where(torch.isnan(x), self.fill, x.double()) if self.fills else x.double()
-        parts = []
-        for position, feature in enumerate(self.features):
-            column = x[:, position : position + 1]
-            if feature.categories is not None:
-                column = (column == torch.arange(len(feature.categories), dtype=torch.float64)).double()
-            parts.append(column)
-        return (torch.cat(parts, dim=1) - self.mean) / self.scale
+        if any(feature.categories is not None for feature in self.features):
+            x = torch.cat([self._columns_of(position, x) for position in range(len(self.features))], dim=1)
+        return (x - self.mean) / self.scale
+
+    def _columns_of(self, position: int, x: torch.Tensor) -> torch.Tensor:
+        column, categories = x[:, position : position + 1], self.features[position].categories
+        if categories is None:
+            return column
+        return (column == torch.arange(len(categories), dtype=torch.float64)).double()
 
     def scaled(self, y: torch.Tensor) -> torch.Tensor:
         """Turn targets (N, n_targets) into those that the network is trained on."""
@@ -164,19 +166,22 @@ class Statistics:
 
     def _merge(self, values: NDArray[np.float64], categorical: Sequence[int]) -> None:
         self.n_rows += len(values)
-        there = ~np.isnan(values)
-        count = there.sum(axis=0).astype(np.float64)
-        known = np.where(there, values, 0.0)
-        mean = known.sum(axis=0) / np.maximum(count, 1)
-        deviations = np.where(there, values - mean, 0.0)
-        squares = (deviations**2).sum(axis=0)
+        gaps = np.isnan(values)
+        has_gaps = bool(gaps.any())
+
+        def without_gaps(array: NDArray[np.float64], instead: float) -> NDArray[np.float64]:
+            return np.where(gaps, instead, array) if has_gaps else array
+
+        count = len(values) - (gaps.sum(axis=0) if has_gaps else np.zeros(values.shape[1]))
+        mean = without_gaps(values, 0.0).sum(axis=0) / np.maximum(count, 1)
+        squares = (without_gaps(values - mean, 0.0) ** 2).sum(axis=0)
         total = np.maximum(self.count + count, 1)
         gap = mean - self.mean
         self.squares += squares + gap**2 * self.count * count / total
         self.mean += gap * count / total
         self.count += count
-        self.minimum = np.minimum(self.minimum, np.where(there, values, np.inf).min(axis=0))
-        self.maximum = np.maximum(self.maximum, np.where(there, values, -np.inf).max(axis=0))
+        self.minimum = np.minimum(self.minimum, without_gaps(values, np.inf).min(axis=0))
+        self.maximum = np.maximum(self.maximum, without_gaps(values, -np.inf).max(axis=0))
         for position in categorical:
             column = values[:, position]
             codes, counts = np.unique(column[~np.isnan(column)].astype(np.int64), return_counts=True)

@@ -27,6 +27,7 @@ from linreg.spec import ExperimentSpec
 log = logging.getLogger("linreg")
 
 MOST_COLUMNS = 2000  # the triangle of more would take longer than the training
+CHUNK = 2**15  # values handled at once: fit the near caches, and torch works on more with several threads, at a loss
 INTERCEPT = "intercept"
 
 
@@ -88,13 +89,21 @@ class Equations:
     def add(
         self, x: NDArray[Any], y: NDArray[Any], weight: NDArray[Any] | None, mask: NDArray[np.bool_] | None = None
     ) -> None:
-        """Add rows of the table, those of the training part where the mask says so."""
-        design, scaled = self.rows(x, y)
-        for factor, chosen in ((self.train, mask), (self.val, None if mask is None else ~mask)):
-            if chosen is None and factor is self.val:
-                continue
-            here = slice(None) if chosen is None or chosen.all() else chosen
-            factor.add(design[here], scaled[here], None if weight is None else weight[here])
+        """Add rows of the table, those of the training part where the mask says so; a few at a time, so that nothing of
+        the size of all rows is made."""
+        n_rows = max(1, CHUNK // x.shape[1])
+        for start in range(0, len(x), n_rows):
+            here = slice(start, start + n_rows)
+            if mask is None or mask[here].all():
+                self._add_to(self.train, x[here], y[here], None if weight is None else weight[here])
+            else:
+                for factor, chosen in ((self.train, mask[here]), (self.val, ~mask[here])):
+                    self._add_to(
+                        factor, x[here][chosen], y[here][chosen], None if weight is None else weight[here][chosen]
+                    )
+
+    def _add_to(self, factor: Factor, x: NDArray[Any], y: NDArray[Any], weight: NDArray[Any] | None) -> None:
+        factor.add(*self.rows(x, y), weight)
 
     def rows(self, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The design matrix and the targets, on the scale that the network sees."""

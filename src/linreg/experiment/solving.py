@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from linreg.experiment.exact import MOST_COLUMNS, Equations, Exact, linear_part
 from linreg.experiment.result import Result, new_session
 from linreg.loaders import refuse_shapes
 from linreg.preprocessing import (
+    Feature,
     Preprocessed,
     Preprocessing,
     Statistics,
@@ -93,7 +93,7 @@ def solve(spec: ExperimentSpec, *, runs: Path, checkpoints: Path) -> Result:
 
 
 def solve_exactly(spec: ExperimentSpec) -> Solved:
-    """Read the points in blocks, three times: to count them, to learn the preprocessing, to solve."""
+    """Read the points in blocks: to count them, to learn the preprocessing if there is any, and to solve."""
     if spec.unused:
         log.info("solver: exact: %s: not used", ", ".join(spec.unused))
     device = choose_device(spec)
@@ -103,15 +103,18 @@ def solve_exactly(spec: ExperimentSpec) -> Solved:
         refuse_shapes(points, where=where)
     surveyed = survey(points, spec)
     statistics = Statistics(len(points.feature_names), len(points.target_names), medians=points.missing == "median")
-    for block, mask in with_mask(points, surveyed.mask):
-        refuse_infinite(block, points, where)
-        statistics.add(block.x[mask], block.y[mask], categorical_of(points))
-    preprocessing = learn(statistics, points, standardize=spec.data.standardize, where=where)
     needed = is_needed(points, spec.data.standardize)
+    features = [Feature(name) for name in points.feature_names]
+    preprocessing = None
+    if needed:
+        for block, mask in with_mask(points, surveyed.mask):
+            _learn_from(block, mask, points, statistics, where)
+        preprocessing = learn(statistics, points, standardize=spec.data.standardize, where=where)
+        features = preprocessing.features
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        n_columns = len(preprocessing.column_names)
+        n_columns = sum(len(feature.columns) for feature in features)
         network = build_network(spec, n_columns, len(points.target_names), torch.device("cpu"))
     part = linear_part(spec, network)
     if part is None:
@@ -119,9 +122,14 @@ def solve_exactly(spec: ExperimentSpec) -> Solved:
         if n_columns > MOST_COLUMNS:
             what = f"has {n_columns} columns, and the closed form takes at most {MOST_COLUMNS}"
         raise SpecError([f"{spec.where('model')}: {spec.model.name} {what}; use solver: gradient"])
-    equations = Equations(part, preprocessing.features, preprocessing if needed else None, len(points.target_names))
-    for x, block, mask in _recoded(points, surveyed, preprocessing):
-        equations.add(x, block.y, block.weight, mask)
+    equations = Equations(part, features, preprocessing, len(points.target_names))
+    recode = make_recode_fn(features, points)
+    for block, mask in with_mask(points, surveyed.mask):
+        if preprocessing is None:
+            _learn_from(block, mask, points, statistics, where)
+        equations.add(recode(block), block.y, block.weight, mask)
+    if preprocessing is None:  # what is learnt are the ranges of the features alone
+        preprocessing = learn(statistics, points, standardize=False, where=where)
     if not equations.train.total_weight > 0 or (equations.val.n_rows and not equations.val.total_weight > 0):
         raise DataError(f"{where}: sample_weight: every weight of a part is 0; give some of its points weight")
     try:
@@ -145,12 +153,10 @@ def solve_exactly(spec: ExperimentSpec) -> Solved:
     )
 
 
-def _recoded(
-    points: Points, surveyed: Survey, preprocessing: Preprocessing
-) -> Iterator[tuple[np.ndarray[Any, Any], Block, np.ndarray[Any, Any]]]:
-    recode = make_recode_fn(preprocessing.features, points)
-    for block, mask in with_mask(points, surveyed.mask):
-        yield recode(block), block, mask
+def _learn_from(block: Block, mask: np.ndarray[Any, Any], points: Points, statistics: Statistics, where: str) -> None:
+    refuse_infinite(block, points, where)
+    chosen = slice(None) if mask.all() else mask  # a slice copies nothing
+    statistics.add(block.x[chosen], block.y[chosen], categorical_of(points))
 
 
 def _checkpoint(spec: ExperimentSpec, solved: Solved, record: EpochRecord, run: dict[str, str]) -> Checkpoint:
