@@ -1,5 +1,6 @@
 """The formats of tables, each read in batches of rows with memory for a few of them."""
 
+import codecs
 import csv as python_csv
 import gzip
 import io
@@ -14,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,8 @@ from pyarrow import csv
 
 from linreg.errors import DataError, UsageError
 from linreg.problems import show
+from linreg.tables.ahead import in_order
+from linreg.tables.slices import Recoded, slices
 
 BLOCK_BYTES = 2**21
 BLOCK_ROWS = 2**15
@@ -94,6 +97,7 @@ class _Rejoined(io.RawIOBase):
 
 File = Path | StandardInput
 Reader = Callable[[File, Format, Columns], Iterator[Batch]]
+Made = TypeVar("Made")
 
 
 def column_names(file: File, format: Format) -> list[str]:
@@ -114,8 +118,18 @@ def column_names(file: File, format: Format) -> list[str]:
 
 def batches(file: File, format: Format, columns: Columns) -> Generator[Batch, None, None]:
     """Read a file. Raises DataError, with at most ten of the cells that are wrong."""
+    return made_of_batches(file, format, columns, lambda batch: batch)
+
+
+def made_of_batches(
+    file: File, format: Format, columns: Columns, make: Callable[[Batch], Made]
+) -> Generator[Made, None, None]:
+    """Read a file, and give what `make` makes of each batch, maybe in the thread that reads it. Raises DataError."""
     try:
-        yield from _READERS[format.name](file, format, columns)
+        if format.name == "csv":
+            yield from _read_csv(file, format, columns, make)
+        else:
+            yield from map(make, _READERS[format.name](file, format, columns))
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
     except _UNREADABLE as error:
@@ -147,22 +161,26 @@ def _csv_names(file: File, format: Format) -> list[str]:
             raise DataError(f"{file}: its header cannot be read: {error}; name a table in CSV") from None
 
 
-def _read_csv(file: File, format: Format, columns: Columns) -> Iterator[Batch]:
+def _read_csv(file: File, format: Format, columns: Columns, make: Callable[[Batch], Made]) -> Iterator[Made]:
     """Read numbers straight from the text; what arrow refuses is looked at again, to say where it stands."""
     texts = dict.fromkeys([*columns.texts, *columns.others])
     types = {name: pa.string() for name in texts} | {
         name: pa.float64() for name in columns.numbers if name not in texts
     }
+
+    def counted(batch: Any) -> tuple[int, Made]:
+        return len(batch), make(_csv_batch(format, columns, batch))
+
     first = 0
     try:
-        with closing(_csv_stream(file, format, types)) as stream:  # or its threads outlive an error
-            for batch in stream:
-                yield _csv_batch(format, columns, batch)
-                first += len(batch)
+        with closing(_csv_stream(file, format, types, counted)) as stream:  # or its threads outlive an error
+            for n_rows, made in stream:
+                yield made
+                first += n_rows
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         if isinstance(file, Path):
             _refuse_bad_rows(file, format, columns)
-            yield from _read_csv_as_text(file, format, columns, skip=first)
+            yield from map(make, _read_csv_as_text(file, format, columns, skip=first))
         else:
             raise DataError(f"{file}: after row {first}: {_line(error)}; mend the table") from None
 
@@ -170,7 +188,7 @@ def _read_csv(file: File, format: Format, columns: Columns) -> Iterator[Batch]:
 def _read_csv_as_text(file: File, format: Format, columns: Columns, *, skip: int) -> Iterator[Batch]:
     """Read the rows after the first ones with every cell as text: gaps with blanks around them are found that way."""
     types = dict.fromkeys([*columns.numbers, *columns.texts, *columns.others], pa.string())
-    with closing(_csv_stream(file, format, types)) as stream:
+    with closing(_csv_stream(file, format, types, lambda batch: batch)) as stream:
         for batch in stream:
             if len(batch) > skip:
                 yield _csv_batch(format, columns, batch.slice(skip))
@@ -185,7 +203,7 @@ def _csv_batch(format: Format, columns: Columns, batch: Any) -> Batch:
             text = _with_gaps(_stripped(column), format)
             column = pc.cast(pc.replace_substring(text, format.decimal, "."), pa.float64())
         numbers[name] = values = column.to_numpy(zero_copy_only=False)
-        if (~np.isfinite(values)).sum() != column.null_count:
+        if np.count_nonzero(np.isfinite(values)) != len(values) - column.null_count:
             raise pa.ArrowInvalid("a value that is not finite")
     return Batch(
         len(batch),
@@ -195,44 +213,39 @@ def _csv_batch(format: Format, columns: Columns, batch: Any) -> Batch:
     )
 
 
-def _csv_stream(file: File, format: Format, types: Mapping[str, Any]) -> Generator[Any, None, None]:
-    several = len(column_names(file, format)) > 1
-    options = {
-        "read_options": csv.ReadOptions(block_size=BLOCK_BYTES, encoding=format.encoding),
-        "parse_options": csv.ParseOptions(
-            delimiter=format.delimiter,
-            newlines_in_values=True,
-            ignore_empty_lines=several,  # in a single column such a line is a gap
-        ),
-        "convert_options": csv.ConvertOptions(
-            column_types=types,
-            include_columns=list(types),
-            null_values=["", *format.missing_values],
-            decimal_point=format.decimal,
-        ),
-    }
-    if isinstance(file, StandardInput):
-        for text in _whole_rows(file):
-            yield from csv.read_csv(pa.BufferReader(text), **options).to_batches()
-    else:
-        with _open_native(file) as stream, csv.open_csv(stream, **options) as reader:
-            yield from reader
+def _csv_stream(
+    file: File, format: Format, types: Mapping[str, Any], make: Callable[[Any], Made]
+) -> Generator[Made, None, None]:
+    """Parse the columns of a file, slice by slice in threads; give what `make` makes of each of arrow's batches."""
+    names = column_names(file, format)
+    parse_options = csv.ParseOptions(
+        delimiter=format.delimiter,
+        newlines_in_values=True,
+        ignore_empty_lines=len(names) > 1,  # in a single column such a line is a gap
+    )
+    convert_options = csv.ConvertOptions(
+        column_types=types,
+        include_columns=list(types),
+        null_values=["", *format.missing_values],
+        decimal_point=format.decimal,
+    )
 
+    def parse(numbered: tuple[int, Any]) -> list[Made]:
+        number, text = numbered
+        options = csv.ReadOptions(
+            use_threads=False,
+            block_size=len(text),
+            column_names=names,
+            skip_rows_after_names=int(number == 0),  # the header
+        )
+        table = csv.read_csv(pa.BufferReader(text), options, parse_options, convert_options)
+        return [make(batch) for batch in table.to_batches()]
 
-def _whole_rows(file: StandardInput) -> Iterator[bytes]:
-    """Cut what is piped in into parts of whole rows, each with the header before it."""
-    rest = b""
-    with file.open() as stream:
-        header = stream.readline()
-        while chunk := stream.read(BLOCK_BYTES):
-            rest += chunk
-            cut = rest.rfind(b"\n")
-            while cut >= 0 and rest.count(b'"', 0, cut) % 2:  # within quotes
-                cut = rest.rfind(b"\n", 0, cut)
-            if cut >= 0:
-                yield header + rest[: cut + 1]
-                rest = rest[cut + 1 :]
-    yield header + rest
+    with _open_utf8(file, format.encoding) as stream:
+        texts = enumerate(slices(stream, BLOCK_BYTES, format.delimiter))
+        with closing(in_order(parse, texts)) as parsed:
+            for made in parsed:
+                yield from made
 
 
 def _refuse_bad_rows(file: Path, format: Format, columns: Columns) -> None:
@@ -243,7 +256,7 @@ def _refuse_bad_rows(file: Path, format: Format, columns: Columns) -> None:
     first = 0
     try:
         types = dict.fromkeys([*names, *columns.texts], pa.string())
-        with closing(_csv_stream(file, format, types)) as stream:
+        with closing(_csv_stream(file, format, types, lambda batch: batch)) as stream:
             for batch in stream:
                 for name in names:
                     cells = _with_gaps(_stripped(batch[name]), format)
@@ -547,7 +560,6 @@ _NAMES: dict[str, Callable[[File, Format], list[str]]] = {
     "jsonl": _jsonl_names,
 }
 _READERS: dict[str, Reader] = {
-    "csv": _read_csv,
     "parquet": _read_parquet,
     "npz": _read_numpy,
     "npy": _read_numpy,
@@ -568,6 +580,13 @@ def _open(file: File) -> Any:
     if isinstance(file, StandardInput):
         return file.open()
     return gzip.open(file, "rb") if file.name.lower().endswith(".gz") else file.open("rb")
+
+
+def _open_utf8(file: File, encoding: str) -> Any:
+    """Open a text as bytes in UTF-8."""
+    if codecs.lookup(encoding).name == "utf-8":
+        return file.open() if isinstance(file, StandardInput) else _open_native(file)
+    return Recoded(io.TextIOWrapper(_open(file), encoding, newline=""))
 
 
 def _line(error: BaseException) -> str:
