@@ -111,11 +111,13 @@ class Preprocessed(nn.Module):
 @dataclass
 class Statistics:
     """What is learnt of the training part, block by block: the count, mean and sum of squared deviations of every
-    column without its gaps, its range, and how often each category comes."""
+    column without its gaps, its range, and how often each category comes. Without moments: of features without gaps
+    the range alone."""
 
     n_features: int
     n_targets: int
     medians: bool = False
+    moments: bool = True
     n_rows: int = 0
     count: NDArray[np.float64] = field(init=False)
     mean: NDArray[np.float64] = field(init=False)
@@ -134,13 +136,24 @@ class Statistics:
     def add(self, x: NDArray[np.floating], y: NDArray[np.floating], categorical: Sequence[int]) -> None:
         """Add rows. Two parts are merged as T. F. Chan, G. H. Golub and R. J. LeVeque, Updating formulae and a pairwise
         algorithm for computing sample variances (1979), eq. 2.1, have it."""
-        values = np.hstack([x, y]).astype(np.float64, copy=False)
-        if not len(values):
+        if not len(x):
             return
+        if not self.moments:
+            self._add_ranges(x)
+            return
+        values = np.hstack([x, y]).astype(np.float64, copy=False)
         with np.errstate(over="ignore", invalid="ignore"):  # `learn` refuses what comes of it
             self._add(values, categorical)
         if self.medians:
             self.values.append(np.array(x, dtype=np.float64))
+
+    def _add_ranges(self, x: NDArray[np.floating]) -> None:
+        self.n_rows += len(x)
+        self.count += len(x)
+        low, high = (_as_decimals(_by_column(reduce, x)) for reduce in (np.minimum, np.maximum))
+        here = slice(self.n_features)
+        self.minimum[here] = np.minimum(self.minimum[here], low)
+        self.maximum[here] = np.maximum(self.maximum[here], high)
 
     def _add(self, values: NDArray[np.float64], categorical: Sequence[int]) -> None:
         self.n_rows += len(values)
@@ -267,6 +280,19 @@ def _scale(variance: float, mean: float) -> float:
     """The standard deviation; 1 for a column that is constant, up to the rounding of its mean."""
     constant = variance <= (10 * np.finfo(np.float64).eps * mean) ** 2
     return 1.0 if constant else float(variance**0.5)
+
+
+def _by_column(reduce: np.ufunc, x: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Reduce rows (n, n_features) to one, many side by side: NumPy is slow at rows that are short."""
+    beside = max(1, 512 // x.shape[1])
+    n_wide = len(x) // beside * beside
+    found = [*reduce.reduce(x[:n_wide].reshape(-1, beside, x.shape[1]), axis=0)] if n_wide else []
+    return np.asarray(reduce.reduce([*found, *x[n_wide:]], axis=0))
+
+
+def _as_decimals(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Give the shortest decimals that read back as the values: of 0.1 in float32 still 0.1."""
+    return np.array([float(str(value)) for value in values])
 
 
 def to_dict(features: Sequence[Feature], points: Points) -> dict[str, Any]:

@@ -10,7 +10,7 @@ plus y_mean in the intercept, are those in the original units; `layer`, where th
 
 import copy
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from linreg.experiment.data import Data
+from linreg.experiment.data import Data, chunks, mask_of, masked
 from linreg.least_squares import Factor, LeftOut, mean_squared_errors, solve
 from linreg.preprocessing import Feature, Preprocessing
 from linreg.spec import ExperimentSpec
@@ -213,27 +213,33 @@ def baseline(spec: ExperimentSpec, data: Data, network: nn.Module) -> Exact | No
     part = linear_part(spec, network)
     if part is None:
         return None
-    samples = data.samples
-    train = np.asarray(data.train_data.indices)  # type: ignore[attr-defined]  # a Subset
-    equations = Equations(part, data.features, data.preprocessing, samples.y.shape[1])
-    for rows in _chunks(train):
-        equations.add(samples.x[rows], samples.y[rows], None if samples.weight is None else samples.weight[rows])
+    dataset = data.dataset
+    equations = Equations(part, data.features, data.preprocessing, dataset.y.shape[1])
+    arrays = [None if tensor is None else tensor.numpy() for tensor in (dataset.x, dataset.y, dataset.weight)]
+    for rows in masked(mask_of(np.asarray(data.train_data.indices), len(dataset)), *arrays):
+        equations.train.add(*_in_float64(part, *rows))
     try:
         found = equations.solve(ridge=0.0, is_result=False)
     except OverflowError:
         return None
     if data.val_data is None:
         return found
-    squares = []
-    for rows in _chunks(np.asarray(data.val_data.indices)):  # type: ignore[attr-defined]
-        design, y = equations.rows(samples.x[rows], samples.y[rows])
+    squares, done = np.empty(len(data.val_data)), 0
+    for indices in chunks(np.asarray(data.val_data.indices)):
+        rows = [None if array is None else array.take(indices, axis=0) for array in arrays]
+        design, y, weight = _in_float64(part, *rows)
         errors = (y - design @ found.fit["coefficients"].numpy()) * found.fit["y_scale"].numpy()
-        weight = 1.0 if samples.weight is None else samples.weight[rows, None]
-        squares.append((weight * errors**2).mean(axis=1))
-    size = spec.data.batch_size
-    points = np.concatenate(squares)
-    by_batch = [points] if size == "full" else [points[i : i + size] for i in range(0, len(points), size)]
-    return Exact(found.fit, found.loss, float(np.mean([b.mean() for b in by_batch])), found.curvature, found.left_out)
+        squares[done : done + len(y)] = ((1.0 if weight is None else weight[:, None]) * errors**2).mean(axis=1)
+        done += len(y)
+    val_loss = _mean_by_batch(squares, len(squares) if spec.data.batch_size == "full" else spec.data.batch_size)
+    return Exact(found.fit, found.loss, val_loss, found.curvature, found.left_out)
+
+
+def _mean_by_batch(values: NDArray[np.float64], batch_size: int) -> float:
+    """The mean of the means of batches, the last of which may be shorter."""
+    n_whole = len(values) // batch_size * batch_size
+    means = values[:n_whole].reshape(-1, batch_size).mean(axis=1)
+    return float(np.mean([*means, values[n_whole:].mean()] if n_whole < len(values) else means))
 
 
 def largest_stable_lr(spec: ExperimentSpec, found: Exact) -> float | None:
@@ -254,8 +260,12 @@ def largest_stable_lr(spec: ExperimentSpec, found: Exact) -> float | None:
     return float(2 * (1 + momentum) / widened / curvature)
 
 
-def _chunks(rows: NDArray[Any], size: int = 2**14) -> Iterable[NDArray[Any]]:
-    return (rows[first : first + size] for first in range(0, len(rows), size))
+def _in_float64(
+    part: LinearPart, x: NDArray[Any], y: NDArray[Any], weight: NDArray[Any] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]:
+    """Make of rows of a dataset the design matrix, the targets and the weights (n,)."""
+    design = part.design(torch.from_numpy(x.astype(np.float64)))
+    return design, y.astype(np.float64), None if weight is None else weight[:, 0].astype(np.float64)
 
 
 def _tensor(values: NDArray[np.float64] | None) -> torch.Tensor | None:

@@ -246,6 +246,7 @@ def _csv_stream(
         with closing(in_order(parse, texts)) as parsed:
             for made in parsed:
                 yield from made
+    pa.default_memory_pool().release_unused()  # arrow would keep some slices' worth for the next file
 
 
 def _refuse_bad_rows(file: Path, format: Format, columns: Columns) -> None:
