@@ -135,6 +135,14 @@ def test_columns_that_say_nothing_of_their_own_are_named_and_do_no_harm(linreg):
     assert found["r2"] == pytest.approx(ordinary(design, COLUMNS["y"])[2], rel=1e-10)
 
 
+@pytest.mark.parametrize("standardize", [False, True])
+def test_columns_that_others_explain_are_found_through_the_rounding_of_float32(linreg, standardize):
+    write_table(sum=COLUMNS["a"] + COLUMNS["z"])
+    source = {"name": "csv", "path": "t.csv", "target": "y", "features": ["a", "z", "sum"]}
+    told = linreg("check", write_spec(data__source=source, data__standardize=standardize), "-q").err
+    assert "warning: column 'sum' is a linear combination of 'a', 'z'; its coefficient is set to 0\n" in told
+
+
 def test_categories_are_told_against_their_first(linreg, table):
     found = inspected(linreg, exact_spec(source={"features": ["a", "k"], "categorical": "k"}))
     rows = {row["name"]: row["estimate"] for row in found["coefficients"]}

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from linreg.experiment.data import Data, chunks, mask_of, masked
-from linreg.least_squares import Factor, LeftOut, mean_squared_errors, solve
+from linreg.least_squares import DEPENDENT, Factor, LeftOut, mean_squared_errors, solve
 from linreg.preprocessing import Feature, Preprocessing
 from linreg.spec import ExperimentSpec
 
@@ -105,8 +105,8 @@ class Equations:
                 inputs, targets = self.preprocessing(inputs), self.preprocessing.scaled(targets)
         return self.part.design(inputs), targets.numpy()
 
-    def solve(self, *, ridge: float, is_result: bool) -> Exact:
-        """Solve for the optimum on the training part."""
+    def solve(self, *, ridge: float, is_result: bool, dependent: float = DEPENDENT) -> Exact:
+        """Solve for the optimum on the training part. dependent: what may be left of a column that others explain."""
         offset = int(self.part.intercept)
         names = self._column_names()
         identity = not len(self.part.basis)
@@ -115,7 +115,9 @@ class Equations:
         if ridge:
             penalty = np.full(self.train.n_columns, ridge)
             penalty[:offset] = 0
-        solution = solve(self.train, intercept=self.part.intercept, penalty=penalty, last=references)
+        solution = solve(
+            self.train, intercept=self.part.intercept, penalty=penalty, last=references, dependent=dependent
+        )
         left_out = [self._told(names, left) for left in solution.left_out if left.column not in references]
         scale, mean = self._y_scale()
         original_names, transform = self._transform(names, offset, identity)
@@ -219,7 +221,9 @@ def baseline(spec: ExperimentSpec, data: Data, network: nn.Module) -> Exact | No
     for rows in masked(mask_of(np.asarray(data.train_data.indices), len(dataset)), *arrays):
         equations.train.add(*_in_float64(part, *rows))
     try:
-        found = equations.solve(ridge=0.0, is_result=False)
+        # a column that others explain does so up to the rounding of the dataset's type
+        rounding = 4 * torch.finfo(dataset.x.dtype).eps
+        found = equations.solve(ridge=0.0, is_result=False, dependent=max(DEPENDENT, rounding))
     except OverflowError:
         return None
     if data.val_data is None:
