@@ -321,12 +321,15 @@ class Ranges:
         self.first: list[tuple[int, float] | None] = [None] * len(features)
 
     def add(self, x: NDArray[np.floating]) -> None:
-        """Look at inputs (N, n_features)."""
+        """Look at inputs (N, n_features), some."""
+        low, high = _by_column(np.fmin, x), _by_column(np.fmax, x)
         for position, feature in enumerate(self.features):
             if feature.minimum is None or feature.maximum is None:
                 continue
-            column = x[:, position]
             margin = 1e-6 * max(abs(feature.minimum), abs(feature.maximum))  # of inputs in float32
+            if not (low[position] < feature.minimum - margin or high[position] > feature.maximum + margin):
+                continue
+            column = x[:, position]
             found = np.nonzero((column < feature.minimum - margin) | (column > feature.maximum + margin))[0]
             self.outside[position] += len(found)
             if len(found) and self.first[position] is None:

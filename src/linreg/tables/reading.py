@@ -1,6 +1,6 @@
 """Reading tables in blocks of rows: columns by name, numbers strictly, every bad cell by file, row and column."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -68,7 +68,7 @@ class Table(Points):
         numbers = [name for name in self.feature_names if name not in self.categorical]
         return Columns([*numbers, *self.target_names, *weight], list(self.categorical), list(self.keep))
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Generator[Block, None, None]:
         """Read the files, one after the other. Raises DataError, with at most ten of the cells that are wrong."""
         empty, n_rows = True, 0
         for file in self.files:
