@@ -9,9 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 MOST_ROW_BYTES = 2**26
-TAIL_BYTES = 2**16  # looked through first for the last end of a row
-
-_QUOTE = re.compile(rb'"')
+RECODED = 2**16  # characters at once
 
 
 def slices(stream: Any, n_bytes: int, delimiter: str) -> Iterator[Any]:
@@ -26,7 +24,7 @@ def slices(stream: Any, n_bytes: int, delimiter: str) -> Iterator[Any]:
         n_read = _fill(stream, memoryview(text)[len(rest) :])
         ended = n_read < more
         text = text[: len(rest) + n_read]
-        cut = len(text) if ended else end_of_rows(text, delimiter)
+        cut = len(text) if ended else end_of_rows(text.tobytes(), delimiter)
         if cut:
             yield buffer.slice(0, cut)
         elif len(text) > MOST_ROW_BYTES:
@@ -34,16 +32,12 @@ def slices(stream: Any, n_bytes: int, delimiter: str) -> Iterator[Any]:
         rest, more = text[cut:], n_bytes if cut else 2 * len(text)
 
 
-def end_of_rows(text: Any, delimiter: str) -> int:
-    """Say where the last whole row of a text (uint8) ends that begins with one; 0 if there is none."""
-    if _QUOTE.search(text):
+def end_of_rows(text: bytes, delimiter: str) -> int:
+    """Say where the last whole row of a text ends that begins with one; 0 if there is none."""
+    if b'"' in text:
         found = _rows(delimiter).match(text)
         return found.end() if found else 0
-    for part in (text[-TAIL_BYTES:], text):
-        end = bytes(part).rfind(b"\n") + 1
-        if end:
-            return len(text) - len(part) + end
-    return bytes(text[:-1]).rfind(b"\r") + 1  # the last may be half of \r\n
+    return text.rfind(b"\n") + 1 or text.rfind(b"\r", 0, -1) + 1  # a last \r may be half of \r\n
 
 
 def _rows(delimiter: str) -> re.Pattern[bytes]:
@@ -73,7 +67,7 @@ class Recoded(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Read into a buffer; say how many bytes there were, 0 at the end."""
-        self.rest = self.rest or self.text.read(TAIL_BYTES).encode()
+        self.rest = self.rest or self.text.read(RECODED).encode()
         chunk = self.rest[: len(buffer)]
         self.rest = self.rest[len(chunk) :]
         buffer[: len(chunk)] = chunk
