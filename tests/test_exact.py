@@ -10,9 +10,12 @@ from pyarrow import csv, parquet
 from scipy import stats
 
 from linreg.checkpoint import load
+from linreg.experiment.building import build
 from linreg.experiment.data import prepare
 from linreg.least_squares import Factor, solve
 from linreg.loaders import split, split_mask
+from linreg.loops import mini_batch
+from linreg.preprocessing import Feature, Ranges, Statistics
 from linreg.spec import load_spec
 from tests.conftest import write_spec
 
@@ -213,6 +216,21 @@ def test_the_optimum_stands_beside_the_trained_result_and_is_never_above_it(linr
         assert found["exact_loss"] is found["exact_val_loss"] is found["fit"] is None
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("batch_size", [7, 16, "full"])
+def test_the_optimum_is_measured_as_training_measures(table, batch_size, weighted):
+    source = {"name": "csv", "path": "t.csv", "target": "y", "features": ["a", "b"]}
+    source |= {"sample_weight": "w"} if weighted else {}
+    spec = write_spec(data__source=source, data__standardize=True, dtype="float64", data__batch_size=batch_size)
+    experiment = build(load_spec(spec))
+    coefficients = experiment.baseline.fit["coefficients"][:, 0]
+    with torch.no_grad():
+        experiment.network[0].bias.copy_(coefficients[0])
+        experiment.network[0].weight.copy_(coefficients[1:])
+    val_loss = mini_batch(experiment.device, experiment.loaders.val, experiment.val_step_fn)
+    assert experiment.baseline.val_loss == pytest.approx(val_loss, rel=1e-12)
+
+
 @pytest.mark.parametrize("extra", ["momentum=0.0", "momentum=0.5", "momentum=0.9", "nesterov"])
 def test_the_largest_stable_learning_rate_divides_what_converges_from_what_does_not(linreg, table, extra):
     optimizer = {
@@ -339,6 +357,32 @@ def test_a_weighted_preprocessed_run_resumes_to_the_bit(linreg, table, loss):
     whole, cut = load("checkpoints/whole_001/last.pth"), load("checkpoints/cut_001/last.pth")
     assert whole.loss == cut.loss
     assert all(torch.equal(whole.model_state_dict[key], cut.model_state_dict[key]) for key in whole.model_state_dict)
+
+
+def test_the_range_seen_in_training_is_told_as_the_table_has_it(table):
+    write_table(a=np.linspace(0.1, 0.7, N).round(3))
+    spec = exact_spec(solver="gradient", dtype="float32", source={"features": "a"})
+    assert [(f.minimum, f.maximum) for f in prepare(load_spec(spec)).features] == [(0.1, 0.7)]
+
+
+@pytest.mark.parametrize(("n", "width"), [(1, 3), (511, 1), (1500, 1), (700, 5), (3, 600)])
+def test_ranges_are_the_least_and_the_largest_of_each_column(n, width):
+    x = RANDOM.normal(0, 1, (n, width))
+    seen, plain = (Statistics(width, 1, moments=moments) for moments in (True, False))
+    for statistics in (seen, plain):
+        statistics.add(x[: n // 2], np.zeros((n // 2, 1)), [])
+        statistics.add(x[n // 2 :], np.zeros((n - n // 2, 1)), [])
+        assert statistics.minimum[:width].tolist() == x.min(axis=0).tolist()
+        assert statistics.maximum[:width].tolist() == x.max(axis=0).tolist()
+    assert plain.count[:width].tolist() == seen.count[:width].tolist() == [n] * width
+
+
+def test_gaps_do_not_hide_what_lies_outside_the_range():
+    x = np.full((1000, 1), np.nan)
+    x[700:703, 0] = 0.5, 3.0, -1.0
+    ranges = Ranges([Feature("a", 0.0, 1.0)])
+    ranges.add(x)
+    assert ranges.told() == ["a: 2 of 1000 rows outside the range seen in training, 0 to 1; the first is row 702 (3)"]
 
 
 # Tables of predictions
