@@ -111,13 +111,11 @@ class Preprocessed(nn.Module):
 @dataclass
 class Statistics:
     """What is learnt of the training part, block by block: the count, mean and sum of squared deviations of every
-    column without its gaps, its range, and how often each category comes. Without moments: of features without gaps
-    the range alone."""
+    column without its gaps, its range, and how often each category comes."""
 
     n_features: int
     n_targets: int
     medians: bool = False
-    moments: bool = True
     n_rows: int = 0
     count: NDArray[np.float64] = field(init=False)
     mean: NDArray[np.float64] = field(init=False)
@@ -138,22 +136,19 @@ class Statistics:
         algorithm for computing sample variances (1979), eq. 2.1, have it."""
         if not len(x):
             return
-        if not self.moments:
-            self._add_ranges(x)
-            return
         values = np.hstack([x, y]).astype(np.float64, copy=False)
         with np.errstate(over="ignore", invalid="ignore"):  # `learn` refuses what comes of it
             self._add(values, categorical)
         if self.medians:
             self.values.append(np.array(x, dtype=np.float64))
 
-    def _add_ranges(self, x: NDArray[np.floating]) -> None:
-        self.n_rows += len(x)
-        self.count += len(x)
-        low, high = (_as_decimals(_by_column(reduce, x)) for reduce in (np.minimum, np.maximum))
+    def add_ranges(self, n_rows: int, low: NDArray[np.floating], high: NDArray[np.floating]) -> None:
+        """Add rows without gaps of which only the least and the largest values (n_features,) are known."""
+        self.n_rows += n_rows
+        self.count += n_rows
         here = slice(self.n_features)
-        self.minimum[here] = np.minimum(self.minimum[here], low)
-        self.maximum[here] = np.maximum(self.maximum[here], high)
+        self.minimum[here] = np.minimum(self.minimum[here], _as_decimals(low))
+        self.maximum[here] = np.maximum(self.maximum[here], _as_decimals(high))
 
     def _add(self, values: NDArray[np.float64], categorical: Sequence[int]) -> None:
         self.n_rows += len(values)
@@ -282,7 +277,7 @@ def _scale(variance: float, mean: float) -> float:
     return 1.0 if constant else float(variance**0.5)
 
 
-def _by_column(reduce: np.ufunc, x: NDArray[np.floating]) -> NDArray[np.floating]:
+def by_column(reduce: np.ufunc, x: NDArray[np.floating]) -> NDArray[np.floating]:
     """Reduce rows (n, n_features) to one, many side by side: NumPy is slow at rows that are short."""
     beside = max(1, 512 // x.shape[1])
     n_wide = len(x) // beside * beside
@@ -322,7 +317,7 @@ class Ranges:
 
     def add(self, x: NDArray[np.floating]) -> None:
         """Look at inputs (N, n_features), some."""
-        low, high = _by_column(np.fmin, x), _by_column(np.fmax, x)
+        low, high = by_column(np.fmin, x), by_column(np.fmax, x)
         for position, feature in enumerate(self.features):
             if feature.minimum is None or feature.maximum is None:
                 continue

@@ -1,23 +1,35 @@
 """The data of a spec: read, divided, preprocessed."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Subset
 
+from linreg.ahead import in_order
 from linreg.datasets import DATASETS, Block, Points, Samples
 from linreg.errors import DataError
 from linreg.loaders import CustomDataset, Fingerprint, refuse_infinite, refuse_shapes, split, split_mask
-from linreg.preprocessing import Feature, Preprocessing, Statistics, is_needed, learn, make_recode_fn, to_dict
+from linreg.preprocessing import (
+    Feature,
+    Preprocessing,
+    Statistics,
+    by_column,
+    is_needed,
+    learn,
+    make_recode_fn,
+    to_dict,
+)
 from linreg.spec import ExperimentSpec
 
-BLOCK_ROWS = 2**14  # gathered, learnt from and preprocessed at once
+Made = TypeVar("Made")
+
+BLOCK_ROWS = 2**13  # gathered, learnt from and preprocessed at once
 
 
 @dataclass(frozen=True)
@@ -66,9 +78,7 @@ def prepare(spec: ExperimentSpec) -> Data:
     parts: list[Any] = [part.indices for part in (train_rows, val_rows) if part is not None]
     weight = None if raw.weight is None else _scaled_weight(raw.weight, parts, where)
 
-    statistics = Statistics(raw.x.shape[1], raw.y.shape[1], medians=points.missing == "median", moments=needed)
-    for x, y in masked(mask_of(parts[0], len(raw.x)), raw.x, raw.y):
-        statistics.add(x, y, categorical_of(points))
+    statistics = _learnt_from(raw, mask_of(parts[0], len(raw.x)), points, ranges_only=not needed)
     preprocessing = learn(statistics, points, standardize=spec.data.standardize, where=where)
     arrays = _preprocessed(raw, points, preprocessing, spec.dtype, where) if needed else (raw.x, raw.y)
     tensors = [torch.from_numpy(array) for array in arrays]
@@ -151,13 +161,30 @@ def mask_of(indices: NDArray[Any], n_total: int) -> NDArray[np.bool_]:
     return mask
 
 
-def masked(mask: NDArray[np.bool_], *arrays: Any) -> Iterator[list[Any]]:
-    """Give the rows of a mask, block by block, from each of some arrays (or None for each that is None). In the order
-    in which they lie in memory: to fetch them in another takes several times as long."""
-    for first in range(0, len(mask), BLOCK_ROWS):
-        here = slice(first, first + BLOCK_ROWS)
-        if mask[here].any():
-            yield [None if array is None else array[here][mask[here]] for array in arrays]
+def of_masked(
+    make: Callable[..., Made], mask: NDArray[np.bool_], *arrays: NDArray[Any] | None
+) -> Generator[Made, None, None]:
+    """Give what `make` makes, in threads, of the rows of a mask in each of some arrays, block by block. In the order in
+    which they lie in memory: to fetch them in another takes several times as long."""
+
+    def made(rows: range) -> Made:
+        here = slice(rows.start, rows.stop)
+        return make(*(None if array is None else array[here][mask[here]] for array in arrays))
+
+    blocks = (rows for rows in chunks(range(len(mask))) if mask[rows.start : rows.stop].any())
+    return in_order(made, blocks, torch.get_num_threads())
+
+
+def _learnt_from(raw: "_Gathered", mask: NDArray[np.bool_], points: Points, *, ranges_only: bool) -> Statistics:
+    """Learn from the rows of a mask."""
+    statistics = Statistics(raw.x.shape[1], raw.y.shape[1], medians=points.missing == "median")
+    if ranges_only:
+        for found in of_masked(lambda x: (len(x), by_column(np.minimum, x), by_column(np.maximum, x)), mask, raw.x):
+            statistics.add_ranges(*found)
+    else:
+        for x, y in of_masked(lambda x, y: (x, y), mask, raw.x, raw.y):
+            statistics.add(x, y, categorical_of(points))
+    return statistics
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ plus y_mean in the intercept, are those in the original units; `layer`, where th
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from linreg.experiment.data import Data, chunks, mask_of, masked
+from linreg.ahead import in_order
+from linreg.experiment.data import Data, chunks, mask_of, of_masked
 from linreg.least_squares import DEPENDENT, Factor, LeftOut, mean_squared_errors, solve
 from linreg.preprocessing import Feature, Preprocessing
 from linreg.spec import ExperimentSpec
@@ -218,8 +220,9 @@ def baseline(spec: ExperimentSpec, data: Data, network: nn.Module) -> Exact | No
     dataset = data.dataset
     equations = Equations(part, data.features, data.preprocessing, dataset.y.shape[1])
     arrays = [None if tensor is None else tensor.numpy() for tensor in (dataset.x, dataset.y, dataset.weight)]
-    for rows in masked(mask_of(np.asarray(data.train_data.indices), len(dataset)), *arrays):
-        equations.train.add(*_in_float64(part, *rows))
+    mask = mask_of(np.asarray(data.train_data.indices), len(dataset))
+    for rows in of_masked(partial(_in_float64, part), mask, *arrays):
+        equations.train.add(*rows)
     try:
         # a column that others explain does so up to the rounding of the dataset's type
         rounding = 4 * torch.finfo(dataset.x.dtype).eps
@@ -228,22 +231,31 @@ def baseline(spec: ExperimentSpec, data: Data, network: nn.Module) -> Exact | No
         return None
     if data.val_data is None:
         return found
-    squares, done = np.empty(len(data.val_data)), 0
-    for indices in chunks(np.asarray(data.val_data.indices)):
-        rows = [None if array is None else array.take(indices, axis=0) for array in arrays]
-        design, y, weight = _in_float64(part, *rows)
-        errors = (y - design @ found.fit["coefficients"].numpy()) * found.fit["y_scale"].numpy()
-        squares[done : done + len(y)] = ((1.0 if weight is None else weight[:, None]) * errors**2).mean(axis=1)
-        done += len(y)
-    val_loss = _mean_by_batch(squares, len(squares) if spec.data.batch_size == "full" else spec.data.batch_size)
-    return Exact(found.fit, found.loss, val_loss, found.curvature, found.left_out)
+    indices = np.asarray(data.val_data.indices)
+    batch_size = len(indices) if spec.data.batch_size == "full" else spec.data.batch_size
+    coefficients, scale = found.fit["coefficients"].numpy(), found.fit["y_scale"].numpy()
+
+    def squared(rows: NDArray[Any]) -> NDArray[np.float64]:
+        taken = (None if array is None else array.take(rows, axis=0) for array in arrays)
+        design, y, weight = _in_float64(part, *taken)
+        squares: NDArray[np.float64] = (((y - design @ coefficients) * scale) ** 2).mean(axis=1)
+        return squares if weight is None else weight * squares
+
+    blocks = in_order(squared, chunks(indices), torch.get_num_threads())
+    return Exact(found.fit, found.loss, _mean_by_batch(blocks, batch_size), found.curvature, found.left_out)
 
 
-def _mean_by_batch(values: NDArray[np.float64], batch_size: int) -> float:
-    """The mean of the means of batches, the last of which may be shorter."""
-    n_whole = len(values) // batch_size * batch_size
-    means = values[:n_whole].reshape(-1, batch_size).mean(axis=1)
-    return float(np.mean([*means, values[n_whole:].mean()] if n_whole < len(values) else means))
+def _mean_by_batch(blocks: Iterable[NDArray[np.float64]], batch_size: int) -> float:
+    """The mean of the means of batches, the last of which may be shorter, over values that come in blocks."""
+    sums, n_values = np.zeros(0), 0
+    for values in blocks:
+        batch = np.arange(n_values, n_values + len(values)) // batch_size
+        n_values += len(values)
+        sums = np.concatenate([sums, np.zeros(batch[-1] + 1 - len(sums))])
+        sums[batch[0] :] += np.bincount(batch - batch[0], values)
+    counts = np.full(len(sums), batch_size)
+    counts[-1] = n_values - batch_size * (len(sums) - 1)
+    return float((sums / counts).mean())
 
 
 def largest_stable_lr(spec: ExperimentSpec, found: Exact) -> float | None:
@@ -265,7 +277,7 @@ def largest_stable_lr(spec: ExperimentSpec, found: Exact) -> float | None:
 
 
 def _in_float64(
-    part: LinearPart, x: NDArray[Any], y: NDArray[Any], weight: NDArray[Any] | None
+    part: LinearPart, x: Any, y: Any, weight: Any
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]:
     """Make of rows of a dataset the design matrix, the targets and the weights (n,)."""
     design = part.design(torch.from_numpy(x.astype(np.float64)))

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from linreg.ahead import in_order
 from linreg.datasets import Block
 from linreg.errors import DataError, UsageError
 from linreg.experiment.applying import Applied, open_like
@@ -31,7 +33,6 @@ def predict_table(
 
     report: told how many rows are done. Returns how many there were. Raises CheckpointError, DataError, StorageError.
     """
-    from linreg.tables.ahead import in_order
     from linreg.tables.formats import standard_input
     from linreg.tables.writing import open_output
 
@@ -66,10 +67,10 @@ def predict_table(
                     columns[f"{name}_upper"] = (yhat + margin).astype(yhat.dtype)[:, position]
             yield columns
 
-    with (
+    with (  # numbers become text in threads, too
         open_output(output) as out,
         closing(points.blocks()) as blocks,
-        closing(in_order(out.ready, predicted(blocks))) as texts,  # numbers become text in threads, too
+        closing(in_order(out.ready, predicted(blocks), torch.get_num_threads())) as texts,
     ):
         for text in texts:
             out.write(text)

@@ -23,9 +23,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import csv
 
+from linreg.ahead import in_order
 from linreg.errors import DataError, UsageError
 from linreg.problems import show
-from linreg.tables.ahead import in_order
 from linreg.tables.slices import Recoded, slices
 
 BLOCK_BYTES = 2**21
@@ -243,7 +243,7 @@ def _csv_stream(
 
     with _open_utf8(file, format.encoding) as stream:
         texts = enumerate(slices(stream, BLOCK_BYTES, format.delimiter))
-        with closing(in_order(parse, texts)) as parsed:
+        with closing(in_order(parse, texts, pa.cpu_count())) as parsed:
             for made in parsed:
                 yield from made
     pa.default_memory_pool().release_unused()  # arrow would keep some slices' worth for the next file

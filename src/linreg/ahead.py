@@ -5,18 +5,18 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-import pyarrow as pa
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MOST_THREADS = 8  # each holds a slice or two, and memory is promised to be bounded
 
 
-def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
-    """Apply a function to each item, and give the results in the order of the items. As many threads as arrow would
-    take are kept busy; whoever takes the results holds back the items. Raises what the function raises."""
-    n_threads = max(1, min(pa.cpu_count(), MOST_THREADS))
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], n_threads: int
+) -> Generator[Result, None, None]:
+    """Apply a function to each item in threads, at most MOST_THREADS, and give the results in the order of the items.
+    Whoever takes the results holds back the items. Raises what the function raises."""
+    n_threads = max(1, min(n_threads, MOST_THREADS))
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(n_threads) as pool:
         try:
