@@ -19,7 +19,6 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import csv
 
@@ -200,8 +199,7 @@ def _csv_batch(format: Format, columns: Columns, batch: Any) -> Batch:
     for name in columns.numbers:
         column = batch[name]
         if pa.types.is_string(column.type):  # it is to be handed on as well
-            text = _with_gaps(_stripped(column), format)
-            column = pc.cast(pc.replace_substring(text, format.decimal, "."), pa.float64())
+            column = _as_strict_numbers(column, format)
         numbers[name] = values = column.to_numpy(zero_copy_only=False)
         if np.count_nonzero(np.isfinite(values)) != len(values) - column.null_count:
             raise pa.ArrowInvalid("a value that is not finite")
@@ -211,6 +209,19 @@ def _csv_batch(format: Format, columns: Columns, batch: Any) -> Batch:
         {name: _with_gaps(batch[name], format) for name in columns.texts},
         {name: batch[name] for name in columns.others},
     )
+
+
+def _as_strict_numbers(column: Any, format: Format) -> Any:
+    """Give cells of text as numbers, null for a gap. Raises arrow's ArrowInvalid."""
+    from linreg.tables.cells import to_numbers, without_blanks
+
+    return to_numbers(_with_gaps(without_blanks(column), format), format.decimal)
+
+
+def _with_gaps(cells: Any, format: Format) -> Any:
+    from linreg.tables.cells import with_gaps  # imports much, and a table of numbers alone has no use for it
+
+    return with_gaps(cells, format.missing_values)
 
 
 def _csv_stream(
@@ -251,6 +262,8 @@ def _csv_stream(
 
 def _refuse_bad_rows(file: Path, format: Format, columns: Columns) -> None:
     """Look for what is wrong in a file, and raise a DataError for it."""
+    from linreg.tables.cells import are_wrong, without_blanks
+
     names = [name for name in columns.numbers if name not in columns.texts]
     bad: list[tuple[int, str, str]] = []
     sound: set[str] = set()
@@ -260,8 +273,8 @@ def _refuse_bad_rows(file: Path, format: Format, columns: Columns) -> None:
         with closing(_csv_stream(file, format, types, lambda batch: batch)) as stream:
             for batch in stream:
                 for name in names:
-                    cells = _with_gaps(_stripped(batch[name]), format)
-                    wrong = _are_wrong(cells, format.decimal)
+                    cells = _with_gaps(without_blanks(batch[name]), format)
+                    wrong = are_wrong(cells, format.decimal)
                     rows = np.nonzero(wrong)[0][: MOST_CELLS + 1]
                     bad += [(first + int(row), name, cells[int(row)].as_py()) for row in rows]
                     if not wrong.all():
@@ -304,56 +317,16 @@ def _columns(number: int) -> str:
 
 
 def _bad_cell(file: File, row: int, name: str, cell: str) -> str:
+    from linreg.tables.cells import is_float
+
     digits = re.fullmatch(
         r"\s*[-+]?[0-9.,]+(?:[eE][-+]?[0-9]+)?\s*|\s*[-+]?(?:inf(?:inity)?|nan)\s*", cell, re.IGNORECASE
     )
-    what = "is not finite" if digits and _is_float(cell) else "is not a number"
+    what = "is not finite" if digits and is_float(cell) else "is not a number"
     hint = "mend it, or add it to missing_values if it stands for a gap"
     if "," in cell and cell.count(",") == 1:
         hint = "set decimal: ',' if that is the decimal sign, or mend it"
     return f"{file}: row {row + 1}, column {name!r}: {show(cell)} {what}; {hint}"
-
-
-def _is_float(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _are_wrong(cells: Any, decimal: str = ".") -> NDArray[np.bool_]:
-    """Say of each cell whether it is neither a gap nor a number."""
-    return np.asarray(pc.fill_null(pc.invert(_are_numbers(cells, decimal)), False).to_numpy(zero_copy_only=False))
-
-
-def _are_numbers(cells: Any, decimal: str = ".") -> Any:
-    """Say of each cell whether it is a finite number in plain decimal notation; null where it is null."""
-    point = "\\" + decimal if decimal in ".+*?^$|" else decimal
-    pattern = rf"^[-+]?([0-9]+{point}?[0-9]*|{point}[0-9]+)([eE][-+]?[0-9]{{1,3}})?$"
-    plain = pc.match_substring_regex(cells, pattern)
-    big = pc.match_substring_regex(cells, r"[eE]\+?[0-9]{3}$")  # may be more than a float64 holds
-    if not pc.any(big).as_py():
-        return plain
-    finite = [cell is None or not _is_float(cell) or math.isfinite(float(cell)) for cell in cells.to_pylist()]
-    return pc.and_(plain, pa.array(finite))
-
-
-def parse_numbers(cells: Any, decimal: str) -> NDArray[np.float64]:
-    """Give cells of text as numbers (n,), NaN where there is none that a table may hold."""
-    stripped = _stripped(cells)
-    plain = pc.if_else(_are_numbers(stripped, decimal), pc.replace_substring(stripped, decimal, "."), None)
-    return np.asarray(pc.cast(plain, pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
-
-
-def _stripped(cells: Any) -> Any:
-    return pc.utf8_trim(cells, characters=" \t")
-
-
-def _with_gaps(cells: Any, format: Format) -> Any:
-    """Turn the values that stand for a gap into null."""
-    gap = pc.is_in(cells, value_set=pa.array(["", *format.missing_values], cells.type))
-    return pc.if_else(gap, pa.scalar(None, cells.type), cells)
 
 
 # Arrow's types, of Parquet
@@ -392,13 +365,15 @@ def _as_numbers(
     file: File, format: Format, name: str, column: Any, first: int, problems: list[str]
 ) -> NDArray[np.float64]:
     """Give a typed column as numbers, NaN for a gap; adds what cannot be one to the problems."""
+    from linreg.tables.cells import are_wrong, is_float, parse_numbers, without_blanks
+
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_null(column.type):
         return np.full(len(column), np.nan)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        cells = _with_gaps(_stripped(column), format)
-        wrong = _are_wrong(cells)
+        cells = _with_gaps(without_blanks(column), format)
+        wrong = are_wrong(cells)
         if wrong.any() and wrong.sum() == len(cells) - cells.null_count:
             problems.append(
                 f"{file}: column {name!r} is text, such as {show(cells.drop_null()[0].as_py())}; put it in "
@@ -406,8 +381,7 @@ def _as_numbers(
             )
             return np.full(len(column), np.nan)
         problems += [_bad_cell(file, first + int(row), name, cells[int(row)].as_py()) for row in np.nonzero(wrong)[0]]
-        parsed = pc.cast(pc.if_else(pa.array(wrong), None, cells), pa.float64())
-        return np.asarray(parsed.to_numpy(zero_copy_only=False))
+        return parse_numbers(cells, ".")
     kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
     if not any(is_kind(column.type) for is_kind in kinds):
         raise DataError(f"{file}: column {name!r} holds {column.type}, not numbers; put it in exclude")
@@ -415,7 +389,7 @@ def _as_numbers(
         column = column.cast(pa.uint8())
     values: NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     for text in format.missing_values:
-        if _is_float(text):
+        if is_float(text):
             values = np.where(values == float(text), np.nan, values)
     problems += [_bad_cell(file, first + int(row), name, str(values[row])) for row in np.nonzero(np.isinf(values))[0]]
     return values
