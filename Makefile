@@ -1,9 +1,11 @@
 # make demo: set up, train the textbook's experiment, predict.    make test: set up, run the whole test suite.
+# make bench: set up a second environment with comparable tools, measure, write docs/performance.md.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH := .venv-bench
 
-.PHONY: demo test lint docs accuracy clean
+.PHONY: demo test lint docs accuracy bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/linreg train configs/simple_linear_regression.yaml
@@ -23,10 +25,19 @@ docs: $(VENV)/installed
 accuracy: $(VENV)/installed
 	$(BIN)/python docs/make_accuracy.py
 
+bench: $(BENCH)/installed
+	$(BENCH)/bin/python -m benchmarks --page
+
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(BENCH)/installed: pyproject.toml constraints.txt benchmarks/constraints.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -c benchmarks/constraints.txt -e '.[bench]'
 	touch $@

@@ -41,11 +41,15 @@ TO_FIRST_STEP = """
 import resource, sys
 from pathlib import Path
 from time import perf_counter
-import torch
+from linreg.startup import importing_torch
+with importing_torch():  # as the command does
+    import torch
 start = perf_counter()
 import linreg
+from linreg.loaders import make_tensor_loaders
 experiment = linreg.build(linreg.load_spec("gradient.yaml"))
-experiment.train_step_fn(*next(iter(experiment.loaders.train)))
+loader, _ = make_tensor_loaders(experiment.loaders, experiment.device)
+experiment.train_step_fn(*next(loader.batches()))
 print(perf_counter() - start)
 status = Path("/proc/self/status")
 if status.exists():  # getrusage would count what the parent used before it started this process

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from linreg import loops
 from linreg.checkpoint import Checkpoint
 from linreg.cli import main
 from linreg.plugins import PREFIX
@@ -21,8 +22,9 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run every test in an empty folder, on a machine that is not CI's."""
+    """Run every test in an empty folder, on a machine that is not CI's, with a cache of its own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CI", raising=False)
     return tmp_path
 
@@ -101,3 +103,9 @@ TRAINED = (
 def differences(a: Checkpoint, b: Checkpoint) -> list[str]:
     """The parts in which the states of two checkpoints differ."""
     return [part for part in TRAINED if not same(getattr(a, part), getattr(b, part))]
+
+
+@pytest.fixture
+def pause_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every engine pause before each step, whatever the clock says."""
+    monkeypatch.setattr(loops, "SECONDS_A_CHUNK", 0.0)

@@ -12,17 +12,25 @@ SOURCE = ROOT / "src" / "linreg"
 
 # Each module may import those of lower layers, and those of its own that stand before it in `WITHIN`.
 LAYERS = [
-    {"errors", "version", "ahead"},
+    {"errors", "version", "startup", "ahead"},
     {"documents", "storage", "registry"},
     {"problems", "plugins", "datasets", "models", "losses", "optimizers", "schedulers", "steps", "loops", "plots",
-     "writer", "runs", "checkpoint", "least_squares", "equation"},
+     "lean", "kernels", "compiled", "writer", "runs", "checkpoint", "cache", "least_squares", "equation"},
     {"tables", "loaders", "preprocessing"},
+    {"engines", "mapped"},
     {"spec"},
     {"experiment", "starter"},
     {"cli", "__init__"},
     {"__main__"},
 ]  # fmt: skip
-WITHIN = {("checkpoint", "equation"), ("registry", "documents"), ("loops", "steps"), ("cli", "__init__")}
+WITHIN = {
+    ("checkpoint", "equation"),
+    ("registry", "documents"),
+    ("loops", "steps"),
+    ("lean", "steps"),
+    ("compiled", "kernels"),
+    ("cli", "__init__"),
+}
 
 
 def imports():

@@ -15,7 +15,7 @@ from linreg.experiment.data import prepare
 from linreg.least_squares import Factor, solve
 from linreg.loaders import split, split_mask
 from linreg.loops import mini_batch
-from linreg.preprocessing import Feature, Ranges, Statistics, by_column
+from linreg.preprocessing import Feature, Ranges, Statistics
 from linreg.spec import load_spec
 from tests.conftest import write_spec
 
@@ -372,7 +372,8 @@ def test_ranges_are_the_least_and_the_largest_of_each_column(n, width):
     for part in (x[: n // 2], x[n // 2 :]):
         seen.add(part, np.zeros((len(part), 1)), [])
         if len(part):
-            ranges.add_ranges(len(part), by_column(np.minimum, part), by_column(np.maximum, part))
+            ranges.add_ranges(part)
+    seen.merge([])
     for statistics in (seen, ranges):
         assert statistics.count[:width].tolist() == [n] * width
         assert statistics.minimum[:width].tolist() == x.min(axis=0).tolist()

@@ -23,6 +23,8 @@ from linreg.runs import create, hold
 from linreg.spec import spec_from_dict
 from tests.conftest import differences, same, small_spec, write_spec
 
+pytestmark = pytest.mark.usefixtures("pause_at_each_step")
+
 
 def stop_after(calls):
     """Ask to stop at the n-th time of being asked, which is between two steps."""
@@ -75,6 +77,16 @@ def test_every_model_resumes_exactly(model):
 ], ids=lambda o: o["name"])  # fmt: skip
 def test_every_optimizer_resumes_exactly(optimizer):
     assert_as_if_never_interrupted({"model": MLP, "optimizer": optimizer, "clip_grad_norm": 0.5}, 7, 6)
+
+
+@pytest.mark.parametrize("optimizer", [
+    {"name": "sgd", "lr": 0.05, "momentum": 0.9},
+    {"name": "adam", "lr": 0.01},
+], ids=lambda o: o["name"])  # fmt: skip
+@pytest.mark.parametrize("engine", ["textbook", "compiled"])
+def test_every_engine_resumes_exactly(engine, optimizer):
+    scheduler = {"name": "one_cycle", "max_lr": 0.1, "cycle_momentum": True}
+    assert_as_if_never_interrupted({"engine": engine, "optimizer": optimizer, "scheduler": scheduler}, 7, 6)
 
 
 @pytest.mark.parametrize("scheduler", [

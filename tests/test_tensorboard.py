@@ -8,11 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 
 from linreg.checkpoint import load
+from linreg.writer import open_writer
 from tests.browser import CHROMIUM, TEXT, open_page
 from tests.conftest import write_spec
 
@@ -42,6 +46,21 @@ def test_the_graph_the_spec_the_learning_rate_the_histograms_and_the_figure_are_
     assert [event.step for event in events.Histograms("parameters/0.bias")] == [1, 3, 5, 7]
     assert tags["images"] == ["summary/losses"]
     assert b"name: small" in events.Tensors("spec/text_summary")[0].tensor_proto.string_val[0]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")  # add_graph's own
+def test_the_graph_is_the_one_that_add_graph_makes(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Dropout(0.5), nn.Linear(4, 1))
+    x = torch.randn(5, 3)
+    with open_writer(tmp_path / "ours") as writer:
+        writer.write_graph(model, x)
+    assert model.training
+    with SummaryWriter(tmp_path / "torch's") as board:
+        board.add_graph(model.eval(), x)
+    graphs = [EventAccumulator(str(tmp_path / name)).Reload().Graph() for name in ("ours", "torch's")]
+    assert graphs[0] == graphs[1]
+    assert len(graphs[0].node) > 10
 
 
 def test_hyperparameters_make_no_run_of_their_own(run):

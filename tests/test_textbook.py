@@ -1,5 +1,6 @@
 """The textbook's program, written out plainly, against the tool: `==`, never nearly."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,12 @@ from tests.conftest import ROOT, small_spec
 
 
 def textbook(*, n=100, w=2.0, b=1.0, noise=0.1, data_seed=42, split_seed=13, ratio=0.8, batch_size=16, seed=42, lr=0.1,
-             n_epochs=200):  # fmt: skip
+             n_epochs=200, make_model=lambda n_features: nn.Sequential(nn.Linear(n_features, 1)),
+             make_optimizer=optim.SGD):  # fmt: skip
     """The program of the text (random split, mini-batches, validation), with nothing of linreg in it."""
     np.random.seed(data_seed)
-    x = np.random.rand(n, 1)
-    y = b + w * x + noise * np.random.randn(n, 1)
+    x = np.random.rand(n, np.size(w))
+    y = b + (w * x).sum(axis=1, keepdims=True) + noise * np.random.randn(n, 1)
 
     torch.manual_seed(split_seed)
     x_tensor = torch.from_numpy(x).float()
@@ -35,8 +37,8 @@ def textbook(*, n=100, w=2.0, b=1.0, noise=0.1, data_seed=42, split_seed=13, rat
     val_loader = DataLoader(dataset=val_data, batch_size=batch_size)
 
     torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(1, 1))
-    optimizer = optim.SGD(model.parameters(), lr=lr)
+    model = make_model(np.size(w))
+    optimizer = make_optimizer(model.parameters(), lr=lr)
     loss_fn = nn.MSELoss(reduction="mean")
 
     losses, val_losses = [], []
@@ -111,6 +113,29 @@ def test_the_shipped_config_gives_the_textbooks_numbers(linreg):
 )
 def test_losses_and_parameters_are_the_textbooks_to_the_last_bit(settings_):
     assert_same(tool(**settings_), textbook(**settings_))
+
+
+TEN = np.linspace(-2, 3, 10).tolist()
+
+
+@pytest.mark.parametrize(
+    ("their", "ours"),
+    [
+        ({"make_optimizer": partial(optim.SGD, momentum=0.9, nesterov=True, weight_decay=0.01)},
+         {"optimizer": {"name": "sgd", "lr": 0.02, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}}),
+        ({"make_optimizer": partial(optim.SGD, momentum=0.8, dampening=0.2)},
+         {"optimizer": {"name": "sgd", "lr": 0.02, "momentum": 0.8, "dampening": 0.2}}),
+        ({"make_optimizer": partial(optim.AdamW, weight_decay=0.1)},
+         {"optimizer": {"name": "adamw", "lr": 0.02, "weight_decay": 0.1}}),
+        ({"make_model": lambda n: nn.Sequential(nn.Linear(n, 32), nn.ReLU(), nn.Linear(32, 1)), "make_optimizer": optim.Adam},
+         {"model": {"name": "mlp", "hidden": [32]}, "optimizer": {"name": "adam", "lr": 0.02}}),
+    ],
+    ids=["nesterov", "dampening", "adamw", "mlp"],
+)  # fmt: skip
+@pytest.mark.parametrize("batch_size", [32, 7])
+def test_other_models_and_optimizers_are_the_textbooks_to_the_last_bit(their, ours, batch_size):
+    settings_ = {"w": TEN, "n": 300, "lr": 0.02, "n_epochs": 12, "batch_size": batch_size}
+    assert_same(tool(**settings_, **ours), textbook(**settings_, **their))
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -2,6 +2,8 @@
 
 import sys
 
+from linreg.startup import end_uncollected
+
 
 def main() -> int:
     """Run the command line; an interruption while it is still being imported is no traceback."""
@@ -11,6 +13,8 @@ def main() -> int:
         return run()
     except KeyboardInterrupt:
         return 130
+    finally:
+        end_uncollected()
 
 
 if __name__ == "__main__":

@@ -51,6 +51,11 @@ class Points:
         """Read the rows."""
         raise NotImplementedError
 
+    def stamp(self) -> list[list[str | int]] | None:
+        """Give the path, size in bytes and time of change in nanoseconds of each file that the rows come from; None
+        where they come from none."""
+        return None
+
 
 @dataclass(frozen=True)
 class Samples(Points):

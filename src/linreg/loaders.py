@@ -1,7 +1,8 @@
 """From arrays to mini-batches: dataset, split, loaders."""
 
 import hashlib
-from collections.abc import Iterator, Sequence, Sized
+import math
+from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from linreg.datasets import Block, Points, Samples
 from linreg.errors import DataError
+
+ROWS_AT_ONCE = 2**14
+ALIGNMENT = 64  # bytes, of what torch's CPU allocator gives
 
 Point = tuple[torch.Tensor, ...]
 
@@ -33,6 +37,24 @@ class CustomDataset(Dataset[Point]):
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def rows(self, indices: torch.Tensor) -> Point:
+        """Give many points at once: x (n, n_features), y (n, n_targets) and, with weights, weight (n, 1)."""
+        indices = indices.to(self.x.device)
+        return tuple(part.index_select(0, indices) for part in self._parts)
+
+    def to(self, device: torch.device) -> "CustomDataset":
+        """Give the points on a device."""
+        return CustomDataset(*(part.to(device) for part in self._parts))
+
+    @property
+    def n_bytes(self) -> int:
+        """The memory that the points take."""
+        return sum(part.nbytes for part in self._parts)
+
+    @property
+    def _parts(self) -> list[torch.Tensor]:
+        return [self.x, self.y] if self.weight is None else [self.x, self.y, self.weight]
 
 
 def refuse_shapes(samples: Samples, *, where: str = "data.source") -> None:
@@ -57,7 +79,7 @@ def _refuse_shape(name: str, array: object, names: Sequence[str], where: str) ->
         )
 
 
-def refuse_infinite(name: str, converted: NDArray[Any], given: NDArray[Any], *, where: str, first: int = 0) -> None:
+def refuse_unfit(name: str, converted: NDArray[Any], given: NDArray[Any], *, where: str, first: int = 0) -> None:
     """Refuse rows that are not finite, at least not in the type that they are converted to. first: the number of the
     first of them."""
     if np.isfinite(converted).all():
@@ -76,18 +98,26 @@ def split(
     `torch.manual_seed(seed)`, with indices in arrays of int64. With a train_ratio of 1 there is no validation part; too
     few points for the ratio are a DataError."""
     assert isinstance(dataset, Sized)
-    n_train, n_val = _lengths(len(dataset), train_ratio, where)
-    order: Any = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).numpy()
-    return Subset(dataset, order[:n_train]), Subset(dataset, order[n_train:]) if n_val else None
+    train, val = split_rows(len(dataset), train_ratio=train_ratio, seed=seed, where=where)
+    parts: list[Any] = [train, val]  # what can be indexed
+    return Subset(dataset, parts[0]), None if val is None else Subset(dataset, parts[1])
 
 
 def split_mask(n_total: int, *, train_ratio: float, seed: int, where: str = "data.split") -> NDArray[np.bool_]:
     """Say of each row whether `split` puts it into the training part, with memory for little more than the answer."""
-    n_train, _ = _lengths(n_total, train_ratio, where)
-    order = torch.randperm(n_total, generator=torch.Generator().manual_seed(seed))
+    train, _ = split_rows(n_total, train_ratio=train_ratio, seed=seed, where=where)
     mask = np.zeros(n_total, dtype=bool)
-    mask[order[:n_train].numpy()] = True
+    mask[train] = True
     return mask
+
+
+def split_rows(
+    n_total: int, *, train_ratio: float, seed: int, where: str = "data.split"
+) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """Give the rows that `split` puts into each part, in its order, with 8 bytes for each."""
+    n_train, n_val = _lengths(n_total, train_ratio, where)
+    order: NDArray[np.int64] = torch.randperm(n_total, generator=torch.Generator().manual_seed(seed)).numpy()
+    return order[:n_train], order[n_train:] if n_val else None
 
 
 def _lengths(n_total: int, train_ratio: float, where: str) -> tuple[int, int]:
@@ -101,20 +131,77 @@ def _lengths(n_total: int, train_ratio: float, where: str) -> tuple[int, int]:
     return n_train, n_val
 
 
+def shuffled(n: int, generator: torch.Generator) -> torch.Tensor:
+    """Give the numbers below n in a random order, drawing what `torch.utils.data.RandomSampler` draws from the global
+    generator: a seed for a generator of its own."""
+    seed = int(torch.empty((), dtype=torch.int64).random_(generator=generator).item())
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+
+
 class ShuffleSampler(Sampler[int]):
-    """Gives all indices in a new random order each time, drawing from a generator of the loaders' what
-    `torch.utils.data.RandomSampler` draws from the global one: a seed for a generator of its own."""
+    """Gives all indices in a new random order each time."""
 
     def __init__(self, data_source: Sized, generator: torch.Generator) -> None:
         self.data_source = data_source
         self.generator = generator
 
     def __iter__(self) -> Iterator[int]:
-        seed = int(torch.empty((), dtype=torch.int64).random_(generator=self.generator).item())
-        yield from torch.randperm(len(self.data_source), generator=torch.Generator().manual_seed(seed)).tolist()
+        yield from shuffled(len(self.data_source), self.generator).tolist()
 
     def __len__(self) -> int:
         return len(self.data_source)
+
+
+class TensorLoader:
+    """Gives the mini-batches that a loader of `make_loaders` gives, and draws what it draws, but takes them from the
+    dataset, and to the device, many rows at once.
+
+    indices: the rows (n,) of the dataset that are a part, in its order; generator: the loaders' own.
+    """
+
+    def __init__(
+        self,
+        dataset: CustomDataset,
+        indices: torch.Tensor,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        generator: torch.Generator,
+        device: torch.device,
+    ) -> None:
+        self.dataset, self.indices, self.batch_size = dataset, indices, batch_size
+        self.shuffle, self.generator, self.device = shuffle, generator, device
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.indices) / self.batch_size)
+
+    def begin(self) -> Callable[[int, int], torch.Tensor]:
+        """Begin a pass: draw what DataLoader draws for one, and give the function that tells which rows of the dataset
+        stand from one place to another in the order of the pass."""
+        torch.empty((), dtype=torch.int64).random_(generator=self.generator)  # DataLoader's seed for workers
+        if not self.shuffle:
+            return lambda first, end: self.indices[first:end]
+        order = shuffled(len(self.indices), self.generator)
+        return lambda first, end: self.indices[order[first:end]]
+
+    def batches(self, *, after: int = 0) -> Iterator[Point]:
+        """Begin a pass, and give its mini-batches but the first `after`."""
+        return self._batches(self.begin(), after)
+
+    def _batches(self, rows: Callable[[int, int], torch.Tensor], after: int) -> Iterator[Point]:
+        size = self.batch_size
+        n_rows = max(1, ROWS_AT_ONCE // size) * size
+        for first in range(after * size, len(self.indices), n_rows):
+            parts = (part.to(self.device) for part in self.dataset.rows(rows(first, first + n_rows)))
+            yield from zip(*(_cut(part, size) for part in parts), strict=True)
+
+
+def _cut(rows: torch.Tensor, size: int) -> Sequence[torch.Tensor]:
+    """Cut rows into batches that begin in memory as tensors of their own do: elsewhere a matrix product may round
+    otherwise."""
+    parts = torch.split(rows, size)
+    aligned = size * rows.shape[1] * rows.element_size() % ALIGNMENT == 0
+    return parts if aligned else [part.clone() for part in parts]
 
 
 class Loaders(NamedTuple):
@@ -143,6 +230,34 @@ def make_loaders(
     train_loader = loader(train_data, ShuffleSampler(train_data, generator) if shuffle else None)
     val_loader = None if val_data is None else loader(val_data, None)
     return Loaders(train_loader, val_loader, generator)
+
+
+def make_tensor_loaders(loaders: Loaders, device: torch.device) -> tuple[TensorLoader, TensorLoader | None]:
+    """Make the loaders that give, straight from tensors, what those of `make_loaders` give for two parts, `Subset`s of
+    one dataset. The dataset is moved to the device once, where it fits."""
+    part: Any = loaders.train.dataset
+    dataset = _on_device(part.dataset, device)
+
+    def tensor_loader(loader: DataLoader[Point]) -> TensorLoader:
+        part: Any = loader.dataset
+        assert loader.batch_size is not None
+        return TensorLoader(
+            dataset,
+            torch.as_tensor(part.indices, dtype=torch.int64),
+            batch_size=loader.batch_size,
+            shuffle=isinstance(loader.sampler, ShuffleSampler),
+            generator=loaders.generator,
+            device=device,
+        )
+
+    return tensor_loader(loaders.train), None if loaders.val is None else tensor_loader(loaders.val)
+
+
+def _on_device(dataset: CustomDataset, device: torch.device) -> CustomDataset:
+    if device.type != "cuda":
+        return dataset.to(device)
+    free, _ = torch.cuda.mem_get_info(device)
+    return dataset.to(device) if 2 * dataset.n_bytes < free else dataset
 
 
 class Fingerprint:

@@ -1,5 +1,6 @@
 """The loops: `mini_batch` runs one epoch over a loader, `fit` runs epochs."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -9,8 +10,10 @@ import torch
 
 from linreg.steps import StepFn
 
+SECONDS_A_CHUNK = 0.05  # between two pauses, where nobody asks for one at each step
+
 Batches = Iterable[tuple[torch.Tensor, ...]]
-Engine = Callable[..., float]
+EpochFn = Callable[..., float]  # of mini_batch_losses and pause, as `mini_batch` takes them
 
 
 @dataclass(frozen=True)
@@ -28,15 +31,18 @@ def mini_batch(
     step_fn: StepFn,
     *,
     mini_batch_losses: list[float] | None = None,
+    pause: Callable[[], None] = lambda: None,
 ) -> float:
     """Run one epoch: every mini-batch through step_fn. Returns the mean of the mini-batches' losses.
 
     mini_batch_losses: the losses of the batches that are done already, where an epoch is gone on with midway; so
-    many batches are passed over. It grows as the epoch goes on, and thus is the position in it at any moment.
+    many batches are passed over. It grows as the epoch goes on, and thus is the position in it at any moment. pause:
+    called before each mini-batch.
     """
     if mini_batch_losses is None:
         mini_batch_losses = []
     for x_batch, y_batch, *weight_batch in islice(data_loader, len(mini_batch_losses), None):
+        pause()
         x_batch = x_batch.to(device)  # noqa: PLW2901  # as the textbook has it
         y_batch = y_batch.to(device)  # noqa: PLW2901
         weight_batch = [weight.to(device) for weight in weight_batch]  # noqa: PLW2901  # where points are weighted
@@ -47,8 +53,28 @@ def mini_batch(
     return float(np.mean(mini_batch_losses))
 
 
-# How an epoch is run, by the name that a spec gives it.
-ENGINES: dict[str, Engine] = {"textbook": mini_batch}
+def make_epoch_fn(n_batches: int, begin: Callable[[int], Callable[[int], list[float]]]) -> EpochFn:
+    """Make the function that runs an epoch of n_batches, as `mini_batch` does, in chunks of them, pausing before each.
+
+    begin: begins a pass over the data, without the batches that are done, as many as it is told, and gives the function
+    that runs the next few and returns their losses. How many a chunk has follows the clock, and moves no number.
+    """
+    n_steps = 1
+
+    def run_epoch(*, mini_batch_losses: list[float] | None = None, pause: Callable[[], None] = lambda: None) -> float:
+        nonlocal n_steps
+        if mini_batch_losses is None:
+            mini_batch_losses = []
+        run = begin(len(mini_batch_losses))
+        while (left := n_batches - len(mini_batch_losses)) > 0:
+            pause()
+            since, before = time.perf_counter(), len(mini_batch_losses)
+            mini_batch_losses += run(min(n_steps, left))
+            seconds_a_step = (time.perf_counter() - since) / (len(mini_batch_losses) - before)
+            n_steps = max(1, min(10 * n_steps, int(SECONDS_A_CHUNK / max(seconds_a_step, 1e-9))))
+        return float(np.mean(mini_batch_losses))
+
+    return run_epoch
 
 
 def fit(

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import PositiveFloat
@@ -39,18 +40,39 @@ def huber(*, delta: PositiveFloat = 1.0) -> "nn.Module":
     return nn.HuberLoss(reduction="mean", delta=delta)
 
 
-def weighted(loss_fn: Any) -> "Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]":
-    """Make the loss of yhat, y (N, n_targets) and weight (N, 1): the mean of each point's loss times its weight.
+@dataclass(frozen=True)
+class Weighted:
+    """The loss of yhat, y (N, n_targets) and weight (N, 1): the mean of each point's loss times its weight. by_point:
+    a loss that was not reduced to one number."""
 
-    Raises ValueError for a loss that cannot be told point by point, which takes a torch module with a `reduction`.
-    """
+    by_point: Any
+
+    def __call__(self, yhat: "torch.Tensor", y: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":
+        """Give the loss of a batch."""
+        loss: torch.Tensor = self.by_point(yhat, y)
+        return (weight * loss).mean()
+
+
+@dataclass(frozen=True)
+class InTargetUnits:
+    """A loss in the units of the targets, of yhat and y on the scale that the network is trained on, which become
+    theirs by scale and mean (n_targets,)."""
+
+    loss_fn: Callable[..., "torch.Tensor"]
+    scale: "torch.Tensor"
+    mean: "torch.Tensor"
+
+    def __call__(self, yhat: "torch.Tensor", y: "torch.Tensor", *weight: "torch.Tensor") -> "torch.Tensor":
+        """Give the loss of a batch."""
+        restored = (values.to(self.scale.dtype) * self.scale + self.mean for values in (yhat, y))
+        return self.loss_fn(*restored, *weight)
+
+
+def weighted(loss_fn: Any) -> Weighted:
+    """Make a loss one that weights points. Raises ValueError for a loss that cannot be told point by point, which takes
+    a torch module with a `reduction`."""
     if not hasattr(loss_fn, "reduction"):
         raise ValueError("cannot weight points: a loss for them is a module with a reduction; leave out sample_weight")
     by_point = copy.copy(loss_fn)
     by_point.reduction = "none"
-
-    def weighted_loss(yhat: "torch.Tensor", y: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":
-        loss: torch.Tensor = by_point(yhat, y)
-        return (weight * loss).mean()
-
-    return weighted_loss
+    return Weighted(by_point)

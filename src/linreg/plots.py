@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# left, bottom, width and height of the axes of the losses, in shares of the figure: room for any label. A
+# layout that is found by measuring takes a third of the time of the whole picture.
+MARGINS = (0.13, 0.12, 0.85, 0.85)
+
 
 def plot_losses(
     losses: Sequence[float], val_losses: Sequence[float | None] = (), *, resumed_at: Sequence[int] = ()
@@ -16,10 +20,10 @@ def plot_losses(
     resumed_at: epochs at which the run was resumed, each marked by a line.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(8, 4.5), dpi=120)
+    axes = figure.add_axes(MARGINS)
     marker = "o" if len(losses) == 1 else None
     axes.plot(range(len(losses)), losses, label="training loss", color="tab:blue", marker=marker)
     if any(loss is not None for loss in val_losses):
@@ -36,6 +40,10 @@ def plot_losses(
         axes.axvline(epoch - 0.5, color="0.6", linewidth=1, linestyle=":", label="" if position else "resumed")
     if any(loss > 0 for loss in losses):
         axes.set_yscale("log")
+        # 0.01 rather than a power of ten, whose typesetting takes as long as the rest of the picture
+        plain, (low, high) = StrMethodFormatter("{x:g}"), axes.get_ylim()
+        axes.yaxis.set_major_formatter(plain)
+        axes.yaxis.set_minor_formatter(plain if high < 10 * low else NullFormatter())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss")

@@ -17,6 +17,7 @@ from linreg.datasets import Block, Points
 from linreg.errors import DataError
 
 FILLING = ("mean", "median")  # what `missing` may be for gaps to be filled in
+VALUES_AT_ONCE = 2**20  # merged into the statistics
 
 Standardize = bool | Literal["features", "target"]
 RecodeFn = Callable[[Block], NDArray[np.floating]]
@@ -111,7 +112,11 @@ class Preprocessed(nn.Module):
 @dataclass
 class Statistics:
     """What is learnt of the training part, block by block: the count, mean and sum of squared deviations of every
-    column without its gaps, its range, and how often each category comes."""
+    column without its gaps, its range, and how often each category comes.
+
+    Rows are merged so many at a time, however they were cut into blocks: the same rows in the same order give the same
+    bits, whether they come from memory, from a file, or from a map of one.
+    """
 
     n_features: int
     n_targets: int
@@ -124,25 +129,44 @@ class Statistics:
     maximum: NDArray[np.float64] = field(init=False)
     values: list[NDArray[np.float64]] = field(default_factory=list)
     often: list[dict[int, int]] = field(init=False)
+    waiting: NDArray[np.float64] = field(init=False)
+    n_waiting: int = 0
 
     def __post_init__(self) -> None:
         width = self.n_features + self.n_targets
         self.count, self.mean, self.squares = (np.zeros(width) for _ in range(3))
         self.minimum, self.maximum = np.full(width, np.inf), np.full(width, -np.inf)
         self.often = [{} for _ in range(self.n_features)]
+        self.waiting = np.empty((max(VALUES_AT_ONCE // width, 1), width))
 
     def add(self, x: NDArray[np.floating], y: NDArray[np.floating], categorical: Sequence[int]) -> None:
-        """Add rows. Two parts are merged as T. F. Chan, G. H. Golub and R. J. LeVeque, Updating formulae and a pairwise
-        algorithm for computing sample variances (1979), eq. 2.1, have it."""
-        if not len(x):
-            return
-        values = np.hstack([x, y]).astype(np.float64, copy=False)
-        with np.errstate(over="ignore", invalid="ignore"):  # `learn` refuses what comes of it
-            self._add(values, categorical)
+        """Add rows."""
+        first = 0
+        while first < len(x):
+            n = min(len(x) - first, len(self.waiting) - self.n_waiting)
+            rows = self.waiting[self.n_waiting : self.n_waiting + n]
+            rows[:, : self.n_features] = x[first : first + n]
+            rows[:, self.n_features :] = y[first : first + n]
+            first += n
+            self.n_waiting += n
+            if self.n_waiting == len(self.waiting):
+                self.merge(categorical)
         if self.medians:
             self.values.append(np.array(x, dtype=np.float64))
 
-    def add_ranges(self, n_rows: int, low: NDArray[np.floating], high: NDArray[np.floating]) -> None:
+    def merge(self, categorical: Sequence[int]) -> None:
+        """Take in the rows that wait for more. Two parts are merged as T. F. Chan, G. H. Golub and R. J. LeVeque,
+        Updating formulae and a pairwise algorithm for computing sample variances (1979), eq. 2.1, have it."""
+        if self.n_waiting:
+            with np.errstate(over="ignore", invalid="ignore"):  # `learn` refuses what comes of it
+                self._merge(self.waiting[: self.n_waiting], categorical)
+        self.n_waiting = 0
+
+    def add_ranges(self, x: NDArray[np.floating]) -> None:
+        """Add rows without gaps of which nothing else is to be learnt."""
+        self.add_found_ranges(len(x), by_column(np.minimum, x), by_column(np.maximum, x))
+
+    def add_found_ranges(self, n_rows: int, low: NDArray[np.floating], high: NDArray[np.floating]) -> None:
         """Add rows without gaps of which only the least and the largest values (n_features,) are known."""
         self.n_rows += n_rows
         self.count += n_rows
@@ -150,7 +174,7 @@ class Statistics:
         self.minimum[here] = np.minimum(self.minimum[here], _as_decimals(low))
         self.maximum[here] = np.maximum(self.maximum[here], _as_decimals(high))
 
-    def _add(self, values: NDArray[np.float64], categorical: Sequence[int]) -> None:
+    def _merge(self, values: NDArray[np.float64], categorical: Sequence[int]) -> None:
         self.n_rows += len(values)
         there = ~np.isnan(values)
         count = there.sum(axis=0).astype(np.float64)
@@ -172,12 +196,27 @@ class Statistics:
             for code, number in zip(codes.tolist(), counts.tolist(), strict=True):
                 often[code] = often.get(code, 0) + number
 
+    def median(self, positions: Sequence[int]) -> NDArray[np.float64]:
+        """The medians of some features without their gaps."""
+        x = np.concatenate(self.values)
+        return np.array([np.nanmedian(x[:, position]) for position in positions])
 
-def learn(statistics: Statistics, points: Points, *, standardize: Standardize, where: str) -> Preprocessing:
+
+def learn(
+    statistics: Statistics,
+    points: Points,
+    *,
+    standardize: Standardize,
+    where: str,
+    medians: Callable[[Sequence[int]], NDArray[np.float64]] | None = None,
+) -> Preprocessing:
     """Make the preprocessing from the statistics of the training part. Raises DataError for a column of gaps alone.
 
     Scales are standard deviations over n, as scikit-learn's StandardScaler has them; a constant column keeps its scale.
+    medians: gives those of the features at some positions, where `missing` asks for them and the statistics did not
+    keep every value.
     """
+    statistics.merge([position for position, name in enumerate(points.feature_names) if name in points.categories])
     n_features = statistics.n_features
     if standardize or points.missing == "mean":
         names = [*points.feature_names, *points.target_names]
@@ -201,8 +240,7 @@ def learn(statistics: Statistics, points: Points, *, standardize: Standardize, w
                 fills[position] = statistics.mean[position]
     if points.missing == "median":
         numeric = [position for position, feature in enumerate(features) if feature.categories is None]
-        x = np.concatenate(statistics.values)
-        fills[numeric] = [np.nanmedian(x[:, position]) for position in numeric]
+        fills[numeric] = statistics.median(numeric) if medians is None else medians(numeric)
 
     made = Preprocessing(features, statistics.n_targets, fills=points.missing in FILLING)
     if made.fills:
@@ -261,6 +299,18 @@ def make_recode_fn(features: Sequence[Feature], points: Points) -> RecodeFn:
         return x
 
     return recode
+
+
+def refuse_infinite(block: Block, points: Points, where: str) -> None:
+    """Refuse the rows of a block where a value is not finite, other than a gap that is going to be filled in."""
+    wrong_x = np.isinf(block.x) if points.missing in FILLING else ~np.isfinite(block.x)
+    for names, wrong, values in (
+        (points.feature_names, wrong_x, block.x),
+        (points.target_names, ~np.isfinite(block.y), block.y),
+    ):
+        for row, column in zip(*np.nonzero(wrong), strict=True):
+            met = values[row, column]
+            raise DataError(f"{where}: {block.where(int(row))}, column {names[column]!r}: {met} is not finite; mend it")
 
 
 def in_order(categories: Sequence[str]) -> list[str]:

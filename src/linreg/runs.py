@@ -20,15 +20,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING, Any
 
 from linreg.documents import flatten, read_yaml
 from linreg.errors import StorageError, UsageError
 from linreg.storage import remove_leftovers, replace_file, translated_errors
 from linreg.version import __version__
+
+if TYPE_CHECKING:
+    import torch
 
 FINISHED = ("finished", "early_stopped")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*_[0-9]{3,}")
@@ -198,8 +198,11 @@ def last_run(name: str, runs: Path) -> str | None:
     return f"{name}_{max(numbers):03}" if numbers else None
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: "torch.device") -> dict[str, Any]:
     """Say what the exactness of a resumed run hangs on."""
+    import numpy as np
+    import torch  # here: those who list runs need not wait for it
+
     return {
         "linreg": __version__,
         "torch": str(torch.__version__),

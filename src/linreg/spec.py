@@ -74,6 +74,12 @@ class DataSpec(_Part):
     standardize: bool | Literal["features", "target"] = Field(
         False, description="whether to bring features and target to mean 0 and deviation 1, by the training part"
     )
+    memory: Literal["resident", "mapped"] = Field(
+        "resident", description="where the points are: all in memory, or converted once into a file that is mapped"
+    )
+    memory_limit: Annotated[int, Field(ge=16)] = Field(
+        1024, description="with `memory: mapped`, how many MiB of the map may be resident at once"
+    )
 
 
 class EarlyStoppingSpec(_Part):
@@ -120,8 +126,10 @@ class ExperimentSpec(_Part):
         "auto", description="auto, cpu, cuda, cuda:1 or mps"
     )
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of data and parameters")
-    engine: Literal["auto", "textbook"] = Field(
-        "auto", description="how an epoch is run; `auto` is the fastest that gives the textbook's bits"
+    engine: Literal["auto", "textbook", "compiled"] = Field(
+        "auto",
+        description="how an epoch is run; `auto` has the textbook's bits; `compiled`, for model linear, "
+        "is faster, near those bits, and needs numba",
     )
     solver: Literal["gradient", "exact"] = Field(
         "gradient", description="`exact` solves for the optimum of mse at once, without epochs and optimizer"

@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -33,7 +33,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def remove_leftovers(*folders: Path) -> None:
@@ -43,7 +43,7 @@ def remove_leftovers(*folders: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename in the folder last."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -52,18 +52,22 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+_ELSEWHERE = "choose another place with --runs and --checkpoints"
+REMEDIES: Mapping[int, str] = {
+    errno.ENOSPC: "free some space, then go on with linreg resume",
+    errno.EDQUOT: "free some of your quota, then go on with linreg resume",
+    errno.EACCES: _ELSEWHERE,
+    errno.EROFS: _ELSEWHERE,
+    errno.ENOTDIR: _ELSEWHERE,
+    errno.EEXIST: "a file is in the way; remove it, or choose another place",
+}  # for what a run writes
+
+
 @contextlib.contextmanager
-def translated_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's errors about `path` into a StorageError."""
+def translated_errors(path: Path, remedies: Mapping[int, str] = REMEDIES) -> Iterator[None]:
+    """Turn the operating system's errors about `path` into a StorageError that says what would do."""
     try:
         yield
     except OSError as error:
-        remedy = {
-            errno.ENOSPC: "free some space, then go on with linreg resume",
-            errno.EDQUOT: "free some of your quota, then go on with linreg resume",
-            errno.EACCES: "choose another place with --runs and --checkpoints",
-            errno.EROFS: "choose another place with --runs and --checkpoints",
-            errno.ENOTDIR: "choose another place with --runs and --checkpoints",
-            errno.EEXIST: "a file is in the way; remove it, or choose another place",
-        }.get(error.errno or 0, "check the disk")
+        remedy = remedies.get(error.errno or 0, "check the disk")
         raise StorageError(f"{path}: {error.strerror or error}; {remedy}") from error

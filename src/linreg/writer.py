@@ -83,7 +83,8 @@ class RunWriter:
                 contextlib.redirect_stdout(io.StringIO()),
             ):
                 warnings.simplefilter("ignore")
-                self.board.add_graph(model, x)
+                # traced here, and not by add_graph: that would trace thrice to compare, and import sympy for it
+                self.board.add_graph(torch.jit.trace(model, x, check_trace=False), x)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         except Exception as error:  # whatever a model raises when it is traced
             reason = str(error).strip().partition("\n")[0]
             log.warning("the model's graph is not shown: %s; writer.graph=false leaves it out", reason)

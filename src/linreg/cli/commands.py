@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from linreg.cli import options as o
+from linreg.cli.cache import cache_app
 from linreg.cli.expectations import OF_TRAINING, parse_expectations, require
 from linreg.cli.inputs import InputsCommand, parse_rows
 from linreg.cli.progress import StopFlag, open_progress, open_row_count, stop_on_signals
 from linreg.cli.runs import runs_app
 from linreg.cli.text import coefficients_table, duration, fit_line, number, put, put_json, say, show_log, table
 from linreg.errors import CheckpointError, UsageError
+from linreg.startup import importing_torch
 from linreg.version import __version__
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def _print_version(wanted: bool) -> None:
 
 
 app.add_typer(runs_app, name="runs", invoke_without_command=True)
+app.add_typer(cache_app, name="cache", invoke_without_command=True)
 
 
 @app.callback()
@@ -77,7 +80,8 @@ def train(
     expectations = parse_expectations(expect or [], OF_TRAINING)
     loaded = _load_spec(spec, overrides, plugin, epochs=epochs, device=device, name=name)
 
-    from linreg import experiment
+    with importing_torch():
+        from linreg import experiment
 
     show_log(quiet=quiet)
     call = experiment.train_or_resume if resume else experiment.train
@@ -107,7 +111,8 @@ def resume(
     _load_plugins(plugin)
     settings = _settings(overrides, device=device, name=name, epochs=epochs)
 
-    from linreg import experiment
+    with importing_torch():
+        from linreg import experiment
 
     show_log(quiet=quiet)
     with stop_on_signals() as stop, open_progress(quiet=quiet) as report:
@@ -184,7 +189,8 @@ def predict(
     _load_plugins(plugin)
     path = _checkpoint_or_latest(checkpoint, checkpoints)
 
-    from linreg import experiment
+    with importing_torch():
+        from linreg import experiment
 
     show_log(quiet=quiet)
     predicted = experiment.predict(path, rows, device=device or "cpu", interval=interval)
@@ -243,7 +249,8 @@ def evaluate(
     _load_plugins(plugin)
     path = _checkpoint_or_latest(checkpoint, checkpoints)
 
-    from linreg import experiment
+    with importing_torch():
+        from linreg import experiment
 
     show_log(quiet=False)
     evaluation = experiment.evaluate(path, data=data, device=device or "cpu", plot=plot)
@@ -301,7 +308,8 @@ def check(
     """Build a spec and run one batch, writing nothing; print the resolved spec."""
     loaded = _load_spec(spec, overrides, plugin, device=device, name=name)
 
-    from linreg import experiment
+    with importing_torch():
+        from linreg import experiment
 
     show_log(quiet=quiet)
     found = experiment.check(loaded)
@@ -329,7 +337,8 @@ def inspect(
     """Show what is in a checkpoint, without running it."""
     path = _checkpoint_or_latest(checkpoint, checkpoints)
 
-    from linreg.checkpoint import load, summary
+    with importing_torch():
+        from linreg.checkpoint import load, summary
     from linreg.documents import write_yaml
 
     saved = load(path)
@@ -396,7 +405,8 @@ def _predict_table(
     _load_plugins(plugin)
     path = _checkpoint_or_latest(checkpoint, checkpoints)
 
-    from linreg.experiment.predicting import predict_table
+    with importing_torch():
+        from linreg.experiment.predicting import predict_table
 
     show_log(quiet=quiet)
     source = None if str(table_) == "-" else table_
@@ -422,7 +432,8 @@ def _load_plugins(plugin: list[Path] | None) -> None:
         import linreg.spec  # noqa: F401  # the built-in components first, so that a plugin cannot take their names
         from linreg.plugins import load_plugins
 
-        load_plugins(plugin)
+        with importing_torch():
+            load_plugins(plugin)
 
 
 def _load_spec(spec: Path, overrides: list[str] | None, plugin: list[Path] | None, **named: object) -> Any:

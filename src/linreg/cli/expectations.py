@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from linreg.errors import ExpectationError, UsageError
-from linreg.problems import suggest
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
@@ -50,6 +49,8 @@ def parse_expectations(texts: Sequence[str], names: Collection[str]) -> list[Exp
         if match is None:
             problems.append(f"--expect {text!r}: not NAME<NUMBER; write for instance 'val_loss<0.02'")
         elif match[1] not in names:
+            from linreg.problems import suggest  # pydantic is behind it, which --help need not wait for
+
             problems.append(f"--expect {text!r}: unknown result {match[1]!r}; {suggest(match[1], names)}")
         else:
             found.append(Expectation(text.strip(), match[1], match[2], float(match[3])))

@@ -9,18 +9,19 @@ from dataclasses import dataclass
 import torch
 from torch import nn, optim
 
-from linreg.errors import DivergedError, SpecError
+from linreg.engines import ENGINES, Engine, Training
+from linreg.errors import DivergedError, SpecError, UsageError
 from linreg.experiment.data import Data, prepare
 from linreg.experiment.exact import Exact, baseline, largest_stable_lr
 from linreg.loaders import CustomDataset, Loaders, make_loaders
-from linreg.loops import ENGINES, Engine
-from linreg.losses import LOSSES, weighted
+from linreg.losses import LOSSES, InTargetUnits, weighted
+from linreg.mapped import MappedDataset
 from linreg.models import MODELS
 from linreg.optimizers import OPTIMIZERS
 from linreg.preprocessing import Preprocessed, Preprocessing
 from linreg.schedulers import SCHEDULERS, Schedule
 from linreg.spec import ExperimentSpec
-from linreg.steps import LossFn, StepFn, make_train_step_fn, make_val_step_fn
+from linreg.steps import LossFn, StepFn
 
 log = logging.getLogger("linreg")
 
@@ -41,12 +42,11 @@ class Experiment:
     loaders: Loaders
     train_step_fn: StepFn
     val_step_fn: StepFn
-    engine_name: str
     engine: Engine
     baseline: Exact | None
 
     @property
-    def dataset(self) -> CustomDataset:
+    def dataset(self) -> CustomDataset | MappedDataset:
         """The points, as the network takes them."""
         return self.data.dataset
 
@@ -63,7 +63,8 @@ class Experiment:
     @property
     def x_sample(self) -> torch.Tensor:
         """The first inputs of the data, as many as a batch has; taking them draws no random number."""
-        return self.dataset.x[: self.loaders.train.batch_size].to(self.device)
+        size = min(self.loaders.train.batch_size or 1, len(self.dataset))
+        return self.dataset.rows(torch.arange(size))[0].to(self.device)
 
 
 def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experiment:
@@ -83,7 +84,7 @@ def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experim
 
     loss_fn = LOSSES.build(spec.loss, where=spec.where("loss"))
     _probe(spec, network, loss_fn, data.dataset, device)
-    if data.samples.weight is not None:
+    if data.is_weighted:
         loss_fn = _weighted(spec, loss_fn)
     reported_loss_fn = loss_fn
     if data.preprocessing is not None and spec.data.standardize in (True, "target"):
@@ -94,7 +95,16 @@ def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experim
         total_steps = (planned_epochs or spec.epochs) * len(parts.train)
         schedule = SCHEDULERS.build(spec.scheduler, optimizer, total_steps, where=spec.where("scheduler"))
 
-    engine_name = "textbook" if spec.engine == "auto" else spec.engine
+    training = Training(
+        device,
+        parts,
+        network,
+        loss_fn,
+        optimizer,
+        clip_grad_norm=spec.clip_grad_norm,
+        after_step=schedule.after_step if schedule else None,
+        reported_loss_fn=None if reported_loss_fn is loss_fn else reported_loss_fn,
+    )
     return Experiment(
         spec=spec,
         device=device,
@@ -104,19 +114,20 @@ def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experim
         optimizer=optimizer,
         schedule=schedule,
         loaders=parts,
-        train_step_fn=make_train_step_fn(
-            network,
-            loss_fn,
-            optimizer,
-            clip_grad_norm=spec.clip_grad_norm,
-            after_step=schedule.after_step if schedule else None,
-            reported_loss_fn=None if reported_loss_fn is loss_fn else reported_loss_fn,
-        ),
-        val_step_fn=make_val_step_fn(network, reported_loss_fn),
-        engine_name=engine_name,
-        engine=ENGINES[engine_name],
+        train_step_fn=training.train_step_fn,
+        val_step_fn=training.val_step_fn,
+        engine=_engine(spec, training),
         baseline=baseline(spec, data, network) if spec.baseline else None,
     )
+
+
+def _engine(spec: ExperimentSpec, training: Training) -> Engine:
+    try:
+        return ENGINES[spec.engine](training)
+    except UsageError as error:
+        raise UsageError(f"{spec.where('engine')}: {error}") from None
+    except ValueError as error:
+        raise SpecError([f"{spec.where('engine')}: {spec.engine} {error}"]) from None
 
 
 def build_network(spec: ExperimentSpec, n_columns: int, n_targets: int, device: torch.device) -> nn.Module:
@@ -133,14 +144,8 @@ def _weighted(spec: ExperimentSpec, loss_fn: LossFn) -> LossFn:
 
 
 def _in_target_units(loss_fn: LossFn, preprocessing: Preprocessing, device: torch.device) -> LossFn:
-    """Make the loss in the units of the targets, of yhat and y on the scale that the network is trained on."""
     precise = torch.float32 if device.type == "mps" else torch.float64
-    mean, scale = (values.to(device, precise) for values in (preprocessing.y_mean, preprocessing.y_scale))
-
-    def loss_in_target_units(yhat: torch.Tensor, y: torch.Tensor, *weight: torch.Tensor) -> torch.Tensor:
-        return loss_fn(yhat.to(precise) * scale + mean, y.to(precise) * scale + mean, *weight)
-
-    return loss_in_target_units
+    return InTargetUnits(loss_fn, *(v.to(device, precise) for v in (preprocessing.y_scale, preprocessing.y_mean)))
 
 
 def choose_device(spec: ExperimentSpec) -> torch.device:
@@ -195,10 +200,14 @@ def overflow_is_divergence(experiment: Experiment) -> Iterator[None]:
 
 
 def _probe(
-    spec: ExperimentSpec, model: nn.Module, loss_fn: LossFn, dataset: CustomDataset, device: torch.device
+    spec: ExperimentSpec,
+    model: nn.Module,
+    loss_fn: LossFn,
+    dataset: CustomDataset | MappedDataset,
+    device: torch.device,
 ) -> None:
     """Refuse a model or loss that does not fit the data, which broadcasting would pass over."""
-    x, y = dataset.x[:2].to(device), dataset.y[:2].to(device)
+    x, y = (part.to(device) for part in dataset.rows(torch.arange(min(2, len(dataset))))[:2])
     model.eval()
     devices = [device] if device.type == "cuda" else []
     with warnings.catch_warnings(), torch.random.fork_rng(devices):  # a look, not a step

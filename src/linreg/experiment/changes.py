@@ -17,6 +17,8 @@ _RULES: dict[str, Literal["free", "warned"]] = {
     "checkpoint": "free",
     "writer": "free",
     "baseline": "free",
+    "data.memory": "free",
+    "data.memory_limit": "free",
     "clip_grad_norm": "warned",
     "data.batch_size": "warned",
     "data.shuffle": "warned",
@@ -86,7 +88,7 @@ def _verdict(
         return "refused", "the model began and the data was shuffled by it; train anew"
     if key.startswith("loss."):
         return "refused", "the losses before and after would not compare; train anew"
-    if key.startswith("data.") and within_an_epoch:
+    if key.startswith("data.") and _RULES.get(key) != "free" and within_an_epoch:
         return "refused", "the checkpoint stands within an epoch; let that epoch finish first"
     if key == "optimizer.name":
         return "refused", "its state is of another optimizer; train anew"

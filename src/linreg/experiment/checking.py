@@ -33,7 +33,7 @@ def check(spec: ExperimentSpec) -> dict[str, Any]:
         raise DivergedError(f"{spec.where('optimizer')}: not finite after one step; {remedy(experiment)}")
     return {
         "device": str(experiment.device),
-        "engine": experiment.engine_name,
+        "engine": experiment.engine.name,
         "n_samples": len(experiment.dataset),
         "n_train": len(parts.train.dataset),  # type: ignore[arg-type]  # a Subset has a length
         "features": experiment.feature_names,

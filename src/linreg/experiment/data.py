@@ -1,10 +1,10 @@
 """The data of a spec: read, divided, preprocessed."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from torch.utils.data import Subset
 from linreg.ahead import in_order
 from linreg.datasets import DATASETS, Block, Points, Samples
 from linreg.errors import DataError
-from linreg.loaders import CustomDataset, Fingerprint, refuse_infinite, refuse_shapes, split, split_mask
+from linreg.loaders import CustomDataset, Fingerprint, refuse_shapes, refuse_unfit, split_mask, split_rows
+from linreg.mapped import MappedDataset, MappedPoints, open_mapped
 from linreg.preprocessing import (
     Feature,
     Preprocessing,
@@ -27,18 +28,16 @@ from linreg.preprocessing import (
 )
 from linreg.spec import ExperimentSpec
 
-Made = TypeVar("Made")
-
 BLOCK_ROWS = 2**13  # gathered, learnt from and preprocessed at once
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What there is to know of the columns: their names; weight: that of the points, as the dataset has it, or None."""
+    """The names of columns, and whether the points have weights."""
 
     feature_names: Sequence[str]
     target_names: Sequence[str]
-    weight: torch.Tensor | None
+    weighted: bool
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,8 @@ class Data:
     preprocessing: what stands between the source and those, or None; described: what a checkpoint keeps of it beside
     its numbers."""
 
-    samples: Columns
-    dataset: CustomDataset
+    samples: Columns | MappedPoints
+    dataset: CustomDataset | MappedDataset
     train_data: Subset[Any]
     val_data: Subset[Any] | None
     features: list[Feature]
@@ -59,26 +58,34 @@ class Data:
     @property
     def n_columns(self) -> int:
         """How many columns the network takes."""
-        return self.dataset.x.shape[1]
+        return sum(len(feature.columns) for feature in self.features)
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether the points have weights."""
+        return self.samples.weighted
 
 
 def prepare(spec: ExperimentSpec) -> Data:
-    """Read the data of a spec into memory, divide it, and learn the preprocessing of its training part. Raises
-    SpecError, DataError.
+    """Read the data of a spec into memory, divide it, and learn the preprocessing of its training part; with
+    `data.memory: mapped` from its map. Raises SpecError, DataError.
 
     Without preprocessing the rows are read straight into the dataset; else in float64, which is dropped at the end.
     """
     where = spec.where("data", "source")
     points = open_points(spec)
+    if isinstance(points, MappedPoints):
+        from linreg.experiment.mapped import prepare_mapped  # built on what stands here
+
+        return prepare_mapped(spec, points)
     if isinstance(points, Samples):
         refuse_shapes(points, where=where)
     needed = is_needed(points, spec.data.standardize)
     raw = _gathered(points, "float64" if needed else spec.dtype, where=where, gaps=needed)
-    train_rows, val_rows = split(range(len(raw.x)), **split_of(spec))  # type: ignore[arg-type]  # it has a length
-    parts: list[Any] = [part.indices for part in (train_rows, val_rows) if part is not None]
-    weight = None if raw.weight is None else _scaled_weight(raw.weight, parts, where)
+    train, val = split_rows(len(raw.x), **split_of(spec))
+    weight = None if raw.weight is None else _scaled_weight(raw.weight, train, val, where)
 
-    statistics = _learnt_from(raw, mask_of(parts[0], len(raw.x)), points, ranges_only=not needed)
+    statistics = _learnt_from(raw, mask_of(train, len(raw.x)), points, ranges_only=not needed)
     preprocessing = learn(statistics, points, standardize=spec.data.standardize, where=where)
     arrays = _preprocessed(raw, points, preprocessing, spec.dtype, where) if needed else (raw.x, raw.y)
     tensors = [torch.from_numpy(array) for array in arrays]
@@ -86,10 +93,10 @@ def prepare(spec: ExperimentSpec) -> Data:
         tensors.append(torch.from_numpy(weight[:, None].astype(spec.dtype)))
     dataset = CustomDataset(*tensors)
     return Data(
-        samples=Columns(points.feature_names, points.target_names, dataset.weight),
+        samples=Columns(points.feature_names, points.target_names, weight is not None),
         dataset=dataset,
-        train_data=Subset(dataset, train_rows.indices),
-        val_data=None if val_rows is None else Subset(dataset, val_rows.indices),
+        train_data=Subset(dataset, train),  # type: ignore[arg-type]  # anything that can be indexed
+        val_data=None if val is None else Subset(dataset, val),  # type: ignore[arg-type]
         features=preprocessing.features,
         preprocessing=preprocessing if needed else None,
         described=to_dict(preprocessing.features, points),
@@ -98,9 +105,14 @@ def prepare(spec: ExperimentSpec) -> Data:
 
 
 def open_points(spec: ExperimentSpec) -> Points:
-    """Open the source of a spec."""
-    points: Points = DATASETS.build(spec.data.source, where=spec.where("data", "source"))
-    return points
+    """Open the source of a spec; with `data.memory: mapped`, the map of what was converted from it."""
+    where = spec.where("data", "source")
+    points: Points = DATASETS.build(spec.data.source, where=where)
+    if spec.data.memory == "resident":
+        return points
+    return open_mapped(
+        points, source=spec.data.source.to_dict(), memory_limit=spec.data.memory_limit * 2**20, where=where
+    )
 
 
 def split_of(spec: ExperimentSpec) -> dict[str, Any]:
@@ -114,15 +126,22 @@ def categorical_of(points: Points) -> list[int]:
     return [position for position, name in enumerate(points.feature_names) if name in points.categories]
 
 
-def _scaled_weight(weight: NDArray[Any], parts: Sequence[NDArray[Any]], where: str) -> NDArray[np.float64]:
+def _scaled_weight(
+    weight: NDArray[Any], train: NDArray[np.int64], val: NDArray[np.int64] | None, where: str
+) -> NDArray[np.float64]:
     """Scale weights (n,), float64, where they lie so that their mean over each part is 1."""
-    scaled = weight
-    for part in parts:
-        mean = float(scaled[part].mean())
-        if not mean > 0:
-            raise DataError(f"{where}: sample_weight: every weight of a part is 0; give some of its points weight")
-        scaled[part] /= mean
-    return scaled
+    for part in (train, val):
+        if part is not None:
+            weight[part] /= weight_mean(weight[part], where)
+    return weight
+
+
+def weight_mean(weight: NDArray[np.float64], where: str) -> float:
+    """The mean of the weights of a part, by which they are divided."""
+    mean = float(weight.mean())
+    if not mean > 0:
+        raise DataError(f"{where}: sample_weight: every weight of a part is 0; give some of its points weight")
+    return mean
 
 
 @dataclass(frozen=True)
@@ -134,7 +153,9 @@ class Survey:
 
 
 def survey(points: Points, spec: ExperimentSpec) -> Survey:
-    """Read all points once."""
+    """Read all points once; of mapped ones it is known already."""
+    if isinstance(points, MappedPoints):
+        return Survey(split_mask(points.n_rows, **split_of(spec)), points.fingerprint)
     found = Fingerprint(points)
     for block in points.blocks():
         found.add(block)
@@ -161,29 +182,29 @@ def mask_of(indices: NDArray[Any], n_total: int) -> NDArray[np.bool_]:
     return mask
 
 
-def of_masked(
-    make: Callable[..., Made], mask: NDArray[np.bool_], *arrays: NDArray[Any] | None
-) -> Generator[Made, None, None]:
-    """Give what `make` makes, in threads, of the rows of a mask in each of some arrays, block by block. In the order in
-    which they lie in memory: to fetch them in another takes several times as long."""
-
-    def made(rows: range) -> Made:
-        here = slice(rows.start, rows.stop)
-        return make(*(None if array is None else array[here][mask[here]] for array in arrays))
-
-    blocks = (rows for rows in chunks(range(len(mask))) if mask[rows.start : rows.stop].any())
-    return in_order(made, blocks, torch.get_num_threads())
+def ascending(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.int64]]:
+    """Give the rows of a mask, block by block, in the order in which they lie in memory: to fetch them in another takes
+    several times as long."""
+    for rows in chunks(range(len(mask))):
+        here = np.flatnonzero(mask[rows.start : rows.stop])
+        if len(here):
+            yield here + rows.start
 
 
 def _learnt_from(raw: "_Gathered", mask: NDArray[np.bool_], points: Points, *, ranges_only: bool) -> Statistics:
     """Learn from the rows of a mask."""
     statistics = Statistics(raw.x.shape[1], raw.y.shape[1], medians=points.missing == "median")
+
+    def ranges(rows: NDArray[np.int64]) -> tuple[int, NDArray[Any], NDArray[Any]]:
+        x = raw.x.take(rows, axis=0)
+        return len(x), by_column(np.minimum, x), by_column(np.maximum, x)
+
     if ranges_only:
-        for found in of_masked(lambda x: (len(x), by_column(np.minimum, x), by_column(np.maximum, x)), mask, raw.x):
-            statistics.add_ranges(*found)
+        for found in in_order(ranges, ascending(mask), torch.get_num_threads()):
+            statistics.add_found_ranges(*found)
     else:
-        for x, y in of_masked(lambda x, y: (x, y), mask, raw.x, raw.y):
-            statistics.add(x, y, categorical_of(points))
+        for rows in ascending(mask):
+            statistics.add(raw.x.take(rows, axis=0), raw.y.take(rows, axis=0), categorical_of(points))
     return statistics
 
 
@@ -241,7 +262,7 @@ def _gathered(points: Points, dtype: str, *, where: str, gaps: bool) -> _Gathere
         for name, rows, more in parts:
             first, here = rows.n_rows, rows.add(more)
             if name == "weight" or not gaps:
-                refuse_infinite(name, here, more, where=where, first=first)
+                refuse_unfit(name, here, more, where=where, first=first)
 
     def place(row: int) -> str:
         block = bisect_right(starts, row) - 1
@@ -266,7 +287,7 @@ def _preprocessed(
             )
             for name, array, values in zip("xy", (x, y), ready, strict=True):
                 array[here] = values
-                refuse_infinite(name, array[here], values, where=where, first=rows.start)
+                refuse_unfit(name, array[here], values, where=where, first=rows.start)
     return x, y
 
 

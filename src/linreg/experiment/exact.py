@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from linreg.ahead import in_order
-from linreg.experiment.data import Data, chunks, mask_of, of_masked
+from linreg.experiment.data import Data, ascending, chunks, mask_of
 from linreg.least_squares import DEPENDENT, Factor, LeftOut, mean_squared_errors, solve
+from linreg.loaders import CustomDataset
+from linreg.mapped import MappedDataset
 from linreg.preprocessing import Feature, Preprocessing
 from linreg.spec import ExperimentSpec
 
@@ -218,14 +220,15 @@ def baseline(spec: ExperimentSpec, data: Data, network: nn.Module) -> Exact | No
     if part is None:
         return None
     dataset = data.dataset
-    equations = Equations(part, data.features, data.preprocessing, dataset.y.shape[1])
-    arrays = [None if tensor is None else tensor.numpy() for tensor in (dataset.x, dataset.y, dataset.weight)]
+    equations = Equations(part, data.features, data.preprocessing, len(data.samples.target_names))
+    # of a map one block at a time, or more of it than its limit would be resident
+    n_threads = 1 if isinstance(dataset, MappedDataset) else torch.get_num_threads()
     mask = mask_of(np.asarray(data.train_data.indices), len(dataset))
-    for rows in of_masked(partial(_in_float64, part), mask, *arrays):
+    for rows in in_order(partial(_in_float64, part, dataset), ascending(mask), n_threads):
         equations.train.add(*rows)
     try:
         # a column that others explain does so up to the rounding of the dataset's type
-        rounding = 4 * torch.finfo(dataset.x.dtype).eps
+        rounding = 4 * torch.finfo(getattr(torch, spec.dtype)).eps
         found = equations.solve(ridge=0.0, is_result=False, dependent=max(DEPENDENT, rounding))
     except OverflowError:
         return None
@@ -236,12 +239,11 @@ def baseline(spec: ExperimentSpec, data: Data, network: nn.Module) -> Exact | No
     coefficients, scale = found.fit["coefficients"].numpy(), found.fit["y_scale"].numpy()
 
     def squared(rows: NDArray[Any]) -> NDArray[np.float64]:
-        taken = (None if array is None else array.take(rows, axis=0) for array in arrays)
-        design, y, weight = _in_float64(part, *taken)
+        design, y, weight = _in_float64(part, dataset, rows)
         squares: NDArray[np.float64] = (((y - design @ coefficients) * scale) ** 2).mean(axis=1)
         return squares if weight is None else weight * squares
 
-    blocks = in_order(squared, chunks(indices), torch.get_num_threads())
+    blocks = in_order(squared, chunks(indices), n_threads)
     return Exact(found.fit, found.loss, _mean_by_batch(blocks, batch_size), found.curvature, found.left_out)
 
 
@@ -277,11 +279,16 @@ def largest_stable_lr(spec: ExperimentSpec, found: Exact) -> float | None:
 
 
 def _in_float64(
-    part: LinearPart, x: Any, y: Any, weight: Any
+    part: LinearPart, dataset: CustomDataset | MappedDataset, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]:
-    """Make of rows of a dataset the design matrix, the targets and the weights (n,)."""
+    """Make of rows (n,) of a dataset the design matrix, the targets and the weights (n,)."""
+    if isinstance(dataset, MappedDataset):
+        x, y, *weight = (tensor.numpy() for tensor in dataset.rows(torch.from_numpy(rows)))
+    else:  # by NumPy, for torch would divide the rows among threads of its own
+        tensors = (dataset.x, dataset.y, dataset.weight)
+        x, y, *weight = (tensor.numpy().take(rows, axis=0) for tensor in tensors if tensor is not None)
     design = part.design(torch.from_numpy(x.astype(np.float64)))
-    return design, y.astype(np.float64), None if weight is None else weight[:, 0].astype(np.float64)
+    return design, y.astype(np.float64), weight[0][:, 0].astype(np.float64) if weight else None
 
 
 def _tensor(values: NDArray[np.float64] | None) -> torch.Tensor | None:

@@ -21,13 +21,13 @@ from linreg.experiment.exact import MOST_COLUMNS, Equations, Exact, linear_part
 from linreg.experiment.result import Result, new_session
 from linreg.loaders import refuse_shapes
 from linreg.preprocessing import (
-    FILLING,
     Preprocessed,
     Preprocessing,
     Statistics,
     is_needed,
     learn,
     make_recode_fn,
+    refuse_infinite,
     to_dict,
 )
 from linreg.runs import create, environment
@@ -104,7 +104,7 @@ def solve_exactly(spec: ExperimentSpec) -> Solved:
     surveyed = survey(points, spec)
     statistics = Statistics(len(points.feature_names), len(points.target_names), medians=points.missing == "median")
     for block, mask in with_mask(points, surveyed.mask):
-        _refuse_infinite(block, points, where)
+        refuse_infinite(block, points, where)
         statistics.add(block.x[mask], block.y[mask], categorical_of(points))
     preprocessing = learn(statistics, points, standardize=spec.data.standardize, where=where)
     needed = is_needed(points, spec.data.standardize)
@@ -151,18 +151,6 @@ def _recoded(
     recode = make_recode_fn(preprocessing.features, points)
     for block, mask in with_mask(points, surveyed.mask):
         yield recode(block), block, mask
-
-
-def _refuse_infinite(block: Block, points: Points, where: str) -> None:
-    gaps_allowed = points.missing in FILLING
-    wrong_x = np.isinf(block.x) if gaps_allowed else ~np.isfinite(block.x)
-    for names, wrong, values in (
-        (points.feature_names, wrong_x, block.x),
-        (points.target_names, ~np.isfinite(block.y), block.y),
-    ):
-        for row, column in zip(*np.nonzero(wrong), strict=True):
-            met = values[row, column]
-            raise DataError(f"{where}: {block.where(int(row))}, column {names[column]!r}: {met} is not finite; mend it")
 
 
 def _checkpoint(spec: ExperimentSpec, solved: Solved, record: EpochRecord, run: dict[str, str]) -> Checkpoint:

@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -66,7 +66,7 @@ def run_session(
     spec = experiment.spec
     progress.records = [replace(record, exact=_optimum(experiment)) for record in progress.records]
     begin = time.monotonic()
-    session = new_session(experiment.device, experiment.engine_name, len(progress.records), origin)
+    session = new_session(experiment.device, experiment.engine.name, len(progress.records), origin)
     run.write_info(
         name=run.name,
         outcome="running",
@@ -110,7 +110,7 @@ def _epochs(
 ) -> None:
     """The loop: train and validate, then write, report, save, stop, epoch by epoch."""
     spec, parts = experiment.spec, experiment.loaders
-    run_epoch = partial(experiment.engine, experiment.device)
+    engine = experiment.engine
 
     def pause() -> None:
         """Between two steps: save if it is time to, and leave the loops if a stop is asked for."""
@@ -122,13 +122,10 @@ def _epochs(
 
     def train_epoch() -> float:
         progress.loader_state = parts.generator.get_state()
-        batches = _pausing(pause, parts.train)
         with overflow_is_divergence(experiment):
-            return run_epoch(batches, experiment.train_step_fn, mini_batch_losses=progress.position)
+            return engine.train_epoch(mini_batch_losses=progress.position, pause=pause)
 
-    def val_epoch() -> float:
-        return run_epoch(_pausing(pause, parts.val or ()), experiment.val_step_fn)
-
+    val_epoch = partial(engine.val_epoch, pause=pause) if engine.val_epoch else None
     improved = make_improved_fn()
     early = spec.early_stopping
     out_of_patience = make_out_of_patience_fn(early.patience, early.min_delta) if early else None
@@ -138,7 +135,7 @@ def _epochs(
             out_of_patience(_monitored(record))
 
     try:
-        for losses in fit(train_epoch, val_epoch if parts.val else None, range(len(progress.records), spec.epochs)):
+        for losses in fit(train_epoch, val_epoch, range(len(progress.records), spec.epochs)):
             lr = experiment.optimizer.param_groups[0]["lr"]
             record = EpochRecord(losses.epoch, losses.loss, losses.val_loss, float(lr), _optimum(experiment))
             _refuse_divergence(experiment, record, saver)
@@ -165,13 +162,6 @@ def _epochs(
         progress.outcome = "finished" if done else "interrupted"
     else:
         progress.outcome = "finished"
-
-
-def _pausing(pause: Callable[[], None], batches: Iterable[Any]) -> Iterator[Any]:
-    """Hand on batches, with a pause before each."""
-    for batch in batches:
-        pause()
-        yield batch
 
 
 def _monitored(record: EpochRecord) -> float:
@@ -212,8 +202,8 @@ def _write_end(writer: RunWriter, experiment: Experiment, progress: Progress) ->
 
 def _hyperparameters(spec: ExperimentSpec) -> dict[str, Any]:
     """What in a spec decides the outcome; where and what is written does not."""
-    rest = {"name", "device", "engine", "checkpoint", "writer"}
-    return flatten({key: value for key, value in spec.to_dict().items() if key not in rest})
+    rest = {"name", "device", "engine", "checkpoint", "writer", "data.memory", "data.memory_limit"}
+    return {key: value for key, value in flatten(spec.to_dict()).items() if not {key, key.partition(".")[0]} & rest}
 
 
 def _losses_of(experiment: Experiment) -> list[str]:
@@ -247,7 +237,7 @@ def _result(experiment: Experiment, progress: Progress, run: Run, seconds: float
         best_loss=lowest.loss if lowest else None,
         best_val_loss=lowest.val_loss if lowest else None,
         device=str(experiment.device),
-        engine=experiment.engine_name,
+        engine=experiment.engine.name,
         seconds=round(seconds, 3),
         exact_loss=experiment.baseline.loss if experiment.baseline else None,
         exact_val_loss=experiment.baseline.val_loss if experiment.baseline else None,

@@ -412,7 +412,10 @@ def _as_texts(format: Format, column: Any) -> Any:
 def _arrays(file: File) -> dict[str, NDArray[Any]]:
     """Open the arrays of a `.npy` or `.npz`, each under the names of its columns."""
     with _open(file) as stream:
-        found = np.load(io.BytesIO(stream.read()) if not isinstance(file, Path) else file, allow_pickle=False)
+        if isinstance(file, Path):  # a .npy is mapped: to look at its columns is not to read it
+            found = np.load(file, allow_pickle=False, mmap_mode="r")
+        else:
+            found = np.load(io.BytesIO(stream.read()), allow_pickle=False)
         if isinstance(found, np.ndarray):
             if found.dtype.names and found.ndim == 1:
                 return {name: found[name] for name in found.dtype.names}

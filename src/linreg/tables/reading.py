@@ -86,6 +86,11 @@ class Table(Points):
             what = f"each of its {n_rows} rows has a gap" if n_rows else "no rows, only the names of columns"
             raise DataError(f"{files}: {what}; a table needs at least one row to use")
 
+    def stamp(self) -> list[list[str | int]] | None:
+        """Tell one state of the files from another."""
+        files = [Path(file).absolute() for file in self.files if not isinstance(file, StandardInput)]
+        return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
     def _rows(self, batch: Batch) -> "_Rows":
         """Put columns side by side; those that are categories stay empty. Called in any thread, in any order."""
         weight = [self.sample_weight] if self.sample_weight else []

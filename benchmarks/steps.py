@@ -1,0 +1,173 @@
+"""Time a training step of linreg's engines and of comparable tools, each in a process of its own, on one thread."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from benchmarks.peers import (
+    AUTO,
+    COMPILED,
+    IGNITE,
+    JAX_SCAN,
+    KERAS_JAX,
+    KERAS_TORCH,
+    LIGHTNING,
+    MLP_REGRESSOR,
+    PEERS,
+    SGD_REGRESSOR,
+    SKORCH,
+    TEXTBOOK,
+    WORKLOADS,
+)
+from benchmarks.rows import ROOT, Row, compare, in_turn, table
+
+ONE_THREAD = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"),
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "JAX_PLATFORMS": "cpu",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+
+# Seconds a step, or why there are none, of each tool: by workload, then by tool.
+Times = dict[str, dict[str, float | str]]
+
+_FRAMEWORKS = {LIGHTNING: 1.0, SKORCH: 1.0, IGNITE: 1.0, KERAS_TORCH: 1.0, KERAS_JAX: 1.0}
+_COMPILED_ALIKE = {JAX_SCAN: 1.0, SGD_REGRESSOR: 1.0}
+
+# What is compared, and how many times as fast it should be at least; 1: ahead of it; None: only told.
+COMPARED: dict[str, dict[str, dict[str, float | None]]] = {
+    "linear_1x16": {
+        AUTO: {TEXTBOOK: 8.0, **_FRAMEWORKS, JAX_SCAN: None},
+        COMPILED: {TEXTBOOK: None, **_COMPILED_ALIKE},
+    },
+    "linear_10x32": {
+        AUTO: {TEXTBOOK: 8.0, **_FRAMEWORKS, JAX_SCAN: None},
+        COMPILED: {TEXTBOOK: None, **_COMPILED_ALIKE},
+    },
+    "mlp_10x32": {AUTO: {TEXTBOOK: 2.0, **_FRAMEWORKS, MLP_REGRESSOR: None, JAX_SCAN: None}},
+    "million_20x32": {
+        AUTO: {TEXTBOOK: 8.0},
+        COMPILED: {TEXTBOOK: 100.0, SGD_REGRESSOR: 2.0, JAX_SCAN: 1.0},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Running:
+    """A tool's process, and the file that its stderr goes to."""
+
+    process: subprocess.Popen[str]
+    complaints: IO[str]
+
+
+class PeerError(Exception):
+    """A tool's process ended: not installed, or broken. Says which."""
+
+
+@contextmanager
+def open_peer(name: str, folder: Path) -> Iterator[Running]:
+    """Start a tool's process, and end it in the end. folder: where tools may keep settings and caches."""
+    env = {**os.environ, **ONE_THREAD, **PEERS[name].env, "KERAS_HOME": str(folder)}
+    with tempfile.TemporaryFile("w+") as complaints:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.peers", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            cwd=ROOT,
+            env=env,
+            text=True,
+        )
+        try:
+            yield Running(process, complaints)
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def ask(peer: Running, workload: str) -> float:
+    """Have a tool train a workload; seconds a step. A tool that ends instead of answering is a PeerError."""
+    assert peer.process.stdin is not None
+    assert peer.process.stdout is not None
+    try:
+        peer.process.stdin.write(f"{workload}\n")
+        peer.process.stdin.flush()
+        answer = peer.process.stdout.readline()
+    except BrokenPipeError:
+        answer = ""
+    if answer:
+        return float(answer)
+    peer.process.wait()
+    peer.complaints.seek(0)
+    raise PeerError(reason(peer.complaints.read()))
+
+
+def reason(complaints: str) -> str:
+    """Say why a tool ended, of what it wrote to stderr: the last line, which names the exception."""
+    last = (complaints.strip().splitlines() or ["no word"])[-1].replace(f"{ROOT}/", "")
+    kind, _, text = last.partition(": ")
+    return f"not installed: {text}" if kind == "ModuleNotFoundError" else f"failed: {last}"
+
+
+def time_steps(runs: int) -> Times:
+    """Time every tool on every workload that it takes, in turn, after a warm-up; medians of `runs` rounds."""
+    times: Times = {workload: {} for workload in WORKLOADS}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        peers = {name: stack.enter_context(open_peer(name, folder)) for name in PEERS}
+        for workload, told in times.items():
+            functions = {}
+            for name, peer in peers.items():
+                if workload in PEERS[name].workloads:
+                    print(f"steps: {workload}: {name}", file=sys.stderr)
+                    try:
+                        ask(peer, workload)
+                        functions[name] = partial(ask, peer, workload)
+                    except PeerError as error:
+                        told[name] = str(error)
+            print(f"steps: {workload}: {runs} rounds", file=sys.stderr)
+            told.update(in_turn(functions, runs, warm_up=0))
+    return times
+
+
+def compare_steps(times: Times) -> list[Row]:
+    """Make the rows of COMPARED: what could not be timed says why."""
+    rows = []
+    for workload, engines in COMPARED.items():
+        for ours, references in engines.items():
+            for reference, target in references.items():
+                told = [times[workload].get(name, "not timed") for name in (ours, reference)]
+                seconds = [value if isinstance(value, float) else None for value in told]
+                note = "; ".join(value for value in told if isinstance(value, str))
+                engine = ours.removeprefix("linreg, ")
+                title = f"{WORKLOADS[workload].title}; {engine}"
+                rows.append(compare(title, reference, *seconds, target=target, better="higher", note=note))
+    return rows
+
+
+def microseconds(times: Times) -> Mapping[str, Mapping[str, float | None]]:
+    """Give the timed steps in microseconds: by tool, then by workload; a tool that cannot take one has None."""
+    return {
+        name: {
+            workload: value * 1e6 if isinstance(value := told.get(name), float) else None
+            for workload, told in times.items()
+        }
+        for name in PEERS
+        if any(name in told for told in times.values())
+    }
+
+
+def measure(runs: int) -> list[Row]:
+    """Measure the steps."""
+    return compare_steps(time_steps(runs))
+
+
+if __name__ == "__main__":
+    print(table({"steps": measure(int(sys.argv[1]) if len(sys.argv) > 1 else 5)}))

@@ -1,0 +1,262 @@
+"""Engines: how an epoch is run.
+
+`textbook` is the text's loop; `auto` gives the same bits in a fraction of the time; `compiled` trains a linear model in
+compiled code, near those bits.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn, optim
+
+from linreg.compiled import (
+    Adam,
+    Loss,
+    LossKind,
+    Rows,
+    Sgd,
+    fresh,
+    load_kernels,
+    make_train_chunk_fn,
+    make_val_chunk_fn,
+    moment_names,
+)
+from linreg.lean import RunFn, linear_layer, make_direct_train_fn, make_lean_train_fn, make_lean_val_fn
+from linreg.loaders import ROWS_AT_ONCE, CustomDataset, Loaders, TensorLoader, make_tensor_loaders
+from linreg.loops import EpochFn, make_epoch_fn, mini_batch
+from linreg.losses import InTargetUnits, Weighted
+from linreg.steps import LossFn, StepFn, make_train_step_fn, make_val_step_fn
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained, on what, and how; as the arguments of `make_train_step_fn` have it. reported_loss_fn: gives the
+    loss that is told, in training and validation."""
+
+    device: torch.device
+    loaders: Loaders
+    model: nn.Module
+    loss_fn: LossFn
+    optimizer: optim.Optimizer
+    clip_grad_norm: float | None = None
+    after_step: Callable[[], None] | None = None
+    reported_loss_fn: LossFn | None = None
+
+    @property
+    def val_loss_fn(self) -> LossFn:
+        """The loss of the validation part."""
+        return self.loss_fn if self.reported_loss_fn is None else self.reported_loss_fn
+
+    @cached_property
+    def train_step_fn(self) -> StepFn:
+        """The textbook's training step."""
+        return make_train_step_fn(
+            self.model,
+            self.loss_fn,
+            self.optimizer,
+            clip_grad_norm=self.clip_grad_norm,
+            after_step=self.after_step,
+            reported_loss_fn=self.reported_loss_fn,
+        )
+
+    @cached_property
+    def val_step_fn(self) -> StepFn:
+        """The textbook's validation step."""
+        return make_val_step_fn(self.model, self.val_loss_fn)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine, ready to run: its name, and what runs an epoch over the training and the validation part."""
+
+    name: str
+    train_epoch: EpochFn
+    val_epoch: EpochFn | None
+
+
+def make_textbook_engine(training: Training) -> Engine:
+    """The textbook's loop: DataLoader, autograd, the optimizer's step, and a look at the loss after each."""
+    device, loaders = training.device, training.loaders
+    val_epoch = None if loaders.val is None else partial(mini_batch, device, loaders.val, training.val_step_fn)
+    return Engine("textbook", partial(mini_batch, device, loaders.train, training.train_step_fn), val_epoch)
+
+
+def make_auto_engine(training: Training) -> Engine:
+    """The textbook's bits at the least cost: `direct` for one linear layer trained by mse, else `lean`."""
+    train_loader, val_loader = make_tensor_loaders(training.loaders, training.device)
+    found = linear_layer(training.model, training.loss_fn) if training.clip_grad_norm is None else None
+    if found is not None:
+        name = "direct"
+        train = make_direct_train_fn(
+            *found,
+            training.optimizer,
+            after_step=training.after_step,
+            reported_loss_fn=training.reported_loss_fn,
+        )
+    else:
+        name = "lean"
+        train = make_lean_train_fn(
+            training.model,
+            training.loss_fn,
+            training.optimizer,
+            clip_grad_norm=training.clip_grad_norm,
+            after_step=training.after_step,
+            reported_loss_fn=training.reported_loss_fn,
+        )
+    validate = make_lean_val_fn(training.model, training.val_loss_fn)
+    return Engine(name, _epoch_fn(train_loader, train), None if val_loader is None else _epoch_fn(val_loader, validate))
+
+
+def _epoch_fn(loader: TensorLoader, run: RunFn) -> EpochFn:
+    def begin(after: int) -> Callable[[int], list[float]]:
+        batches = loader.batches(after=after)
+        return lambda n_batches: run(islice(batches, n_batches))
+
+    return make_epoch_fn(len(loader), begin)
+
+
+def make_compiled_engine(training: Training) -> Engine:
+    """A linear model's steps in compiled code, a chunk in one call. Raises UsageError without numba, and ValueError for
+    what has no compiled code."""
+    layer, loss = _compiled_model(training)
+    _compiled_optimizer(training.optimizer)
+    load_kernels()
+    train_loader, val_loader = make_tensor_loaders(training.loaders, training.device)
+    size = train_loader.batch_size
+    training.optimizer._opt_called = True  # type: ignore[attr-defined]  # or a scheduler warns that it was never stepped
+
+    def begin_training(after: int) -> Callable[[int], list[float]]:
+        optimizer = _compiled_optimizer(training.optimizer)  # now: loading a checkpoint changes its settings
+        group = training.optimizer.param_groups[0]
+        parameters = [_Shared(parameter, training.optimizer, optimizer) for parameter in layer.parameters()]
+        weight, bias = parameters[0].arrays, parameters[1].arrays if len(parameters) > 1 else None
+
+        def train(points: Rows, places: NDArray[np.int64]) -> NDArray[np.float64]:
+            n_steps = math.ceil(len(places) / size)
+            lr, momentum = _plan(group, training.after_step, n_steps)
+            chunk = make_train_chunk_fn(points, weight, bias, loss=loss, optimizer=optimizer, batch_size=size)
+            losses = chunk(places, lr=lr, momentum=momentum, steps_done=parameters[0].steps)
+            for parameter in parameters:
+                parameter.step(n_steps)
+            return losses
+
+        return _in_order(train_loader, after, train)
+
+    def begin_validation(loader: TensorLoader, after: int) -> Callable[[int], list[float]]:
+        weight, bias = (None if p is None else p.detach().numpy() for p in (layer.weight, layer.bias))
+
+        def validate(points: Rows, places: NDArray[np.int64]) -> NDArray[np.float64]:
+            return make_val_chunk_fn(points, weight, bias, loss=loss, batch_size=loader.batch_size)(places)
+
+        return _in_order(loader, after, validate)
+
+    train_epoch = make_epoch_fn(len(train_loader), begin_training)
+    val_epoch = None
+    if val_loader is not None:
+        val_epoch = make_epoch_fn(len(val_loader), partial(begin_validation, val_loader))
+    return Engine("compiled", train_epoch, val_epoch)
+
+
+def _compiled_model(training: Training) -> tuple[nn.Linear, Loss]:
+    """Say in the kernels' words what is trained. Raises ValueError where they have none."""
+    model, loss_fn, reported = training.model, training.loss_fn, training.reported_loss_fn
+    layer = model[0] if type(model) is nn.Sequential and len(model) == 1 else None
+    if type(layer) is not nn.Linear or training.device.type != "cpu":
+        raise ValueError("trains model linear alone, on the CPU; use engine: auto")
+    if training.clip_grad_norm is not None:
+        raise ValueError("does not clip gradients; leave out clip_grad_norm, or use engine: auto")
+    scale = reported.scale.numpy() if isinstance(reported, InTargetUnits) else None
+    by_point = loss_fn.by_point if isinstance(loss_fn, Weighted) else loss_fn
+    kinds: dict[type, LossKind] = {nn.MSELoss: "mse", nn.L1Loss: "mae", nn.HuberLoss: "huber"}
+    if type(by_point) not in kinds:
+        raise ValueError("trains by the losses mse, mae and huber; use engine: auto")
+    return layer, Loss(kinds[type(by_point)], getattr(by_point, "delta", 1.0), scale)
+
+
+def _compiled_optimizer(optimizer: optim.Optimizer) -> Sgd | Adam:
+    """Say in the kernels' words how it is trained. Raises ValueError where they have none."""
+    group = optimizer.param_groups[0]
+    switched = any(map(group.get, ("maximize", "foreach", "fused", "capturable", "differentiable")))
+    if type(optimizer) is optim.SGD and not switched:
+        return Sgd(group["dampening"], group["weight_decay"], group["nesterov"])
+    if type(optimizer) in (optim.Adam, optim.AdamW) and not switched:
+        decoupled = group["decoupled_weight_decay"]
+        return Adam(group["betas"][1], group["eps"], group["weight_decay"], group["amsgrad"], decoupled)
+    raise ValueError("trains by the optimizers sgd, adam and adamw; use engine: auto")
+
+
+class _Shared:
+    """A parameter whose moments the kernels and the optimizer's state have in common: `arrays` are the kernels'."""
+
+    def __init__(self, parameter: nn.Parameter, optimizer: optim.Optimizer, kind: Sgd | Adam) -> None:
+        self.names, self.arrays = moment_names(kind), fresh(parameter.detach().numpy(), kind)
+        kept = isinstance(kind, Adam) or optimizer.param_groups[0]["momentum"] > 0
+        self.state = optimizer.state[parameter] if kept else {}
+        for moments, name in zip(self.arrays.moments, self.names, strict=True):
+            if self.state.get(name) is not None:
+                moments[...] = self.state[name].numpy()
+        self.steps = int(self.state["step"].item()) if "step" in self.state else len(self.state)
+
+    def step(self, n_steps: int) -> None:
+        """Say in the optimizer's state that so many steps were taken."""
+        self.steps += n_steps
+        if "exp_avg" in self.names:
+            self.state["step"] = torch.tensor(float(self.steps))
+        self.state.update(zip(self.names, map(torch.from_numpy, self.arrays.moments), strict=True))
+
+
+def _plan(group: dict[str, Any], after_step: Callable[[], None] | None, n_steps: int) -> tuple[Any, Any]:
+    """Give the learning rate and the momentum (of Adam: the first beta), of each step where a scheduler moves them."""
+
+    def now() -> tuple[float, float]:
+        return group["lr"], group["betas"][0] if "betas" in group else group["momentum"]
+
+    if after_step is None:
+        return now()
+    planned = []
+    for _ in range(n_steps):
+        planned.append(now())
+        after_step()
+    return tuple(np.array(planned).T)
+
+
+def _in_order(
+    loader: TensorLoader, after: int, run: Callable[[Rows, NDArray[np.int64]], NDArray[np.float64]]
+) -> Callable[[int], list[float]]:
+    """Begin a pass; give the function that runs its next batches. run: takes points, and the places in them of the rows
+    of some batches, and gives the losses of these."""
+    rows, done = loader.begin(), after * loader.batch_size
+
+    def run_batches(n_batches: int) -> list[float]:
+        nonlocal done
+        first, done = done, min(done + n_batches * loader.batch_size, len(loader.indices))
+        chunk = _points(loader, rows(first, done))
+        return [loss for points, places in chunk for loss in run(points, places).tolist()]
+
+    return run_batches
+
+
+def _points(loader: TensorLoader, rows: torch.Tensor) -> Iterator[tuple[Rows, NDArray[np.int64]]]:
+    """Give the points that have the rows of some batches, all at once where they are at hand, and the places there."""
+    dataset = loader.dataset
+    if isinstance(dataset, CustomDataset):
+        weight = None if dataset.weight is None else dataset.weight.numpy()
+        yield Rows(dataset.x.numpy(), dataset.y.numpy(), weight), rows.numpy()
+        return
+    for some in torch.split(rows, max(1, ROWS_AT_ONCE // loader.batch_size) * loader.batch_size):
+        yield Rows(*(part.numpy() for part in dataset.rows(some))), np.arange(len(some))
+
+
+# By the name that a spec gives it.
+ENGINES: dict[str, Callable[[Training], Engine]] = {
+    "auto": make_auto_engine,
+    "textbook": make_textbook_engine,
+    "compiled": make_compiled_engine,
+}

@@ -1,0 +1,226 @@
+"""The textbook's steps with nothing around them: the same operations on the same numbers, so the same bits.
+
+Each function here makes one that runs a few mini-batches, one step after the other, and returns their losses, which
+nothing has waited for in between. `make_lean_train_fn` leaves out what surrounds a step: modes are set once, gradients
+are let go instead of zeroed, the optimizer's update is called without the hooks, profiling and switches around it.
+`make_direct_train_fn` leaves out autograd, too: for one linear layer and mse it calls what autograd would.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn, optim
+from torch.optim import optimizer as torch_optimizer
+
+from linreg.steps import LossFn
+
+RunFn = Callable[[Iterable[tuple[torch.Tensor, ...]]], list[float]]  # of mini-batches, gives their losses
+
+SPLIT_AT = 2**15  # elements; a sum of so many is divided among torch's threads
+
+
+def make_lean_train_fn(
+    model: nn.Module,
+    loss_fn: LossFn,
+    optimizer: optim.Optimizer,
+    *,
+    clip_grad_norm: float | None = None,
+    after_step: Callable[[], None] | None = None,
+    reported_loss_fn: LossFn | None = None,
+) -> RunFn:
+    """Make the function that does to each mini-batch what the one of `make_train_step_fn` does."""
+    parameters = list(model.parameters())
+    update = make_update_fn(optimizer)
+
+    def train(batches: Iterable[tuple[torch.Tensor, ...]]) -> list[float]:
+        model.train()
+        losses = []
+        for x, y, *weight in batches:
+            yhat = model(x)
+            loss = loss_fn(yhat, y, *weight)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            if clip_grad_norm is not None:
+                nn.utils.clip_grad_norm_(parameters, clip_grad_norm)
+            with torch.no_grad():
+                update()
+            for parameter in parameters:
+                parameter.grad = None
+            if after_step is not None:
+                after_step()
+            losses.append(loss.detach() if reported_loss_fn is None else reported_loss_fn(yhat.detach(), y, *weight))
+        return _read(losses)
+
+    return train
+
+
+def make_lean_val_fn(model: nn.Module, loss_fn: LossFn) -> RunFn:
+    """Make the function that does to each mini-batch what the one of `make_val_step_fn` does."""
+
+    def validate(batches: Iterable[tuple[torch.Tensor, ...]]) -> list[float]:
+        model.eval()
+        with torch.no_grad():
+            return _read([loss_fn(model(x), y, *weight) for x, y, *weight in batches])
+
+    return validate
+
+
+def make_direct_train_fn(
+    basis: Sequence[nn.Module],
+    layer: nn.Linear,
+    optimizer: optim.Optimizer,
+    *,
+    after_step: Callable[[], None] | None = None,
+    reported_loss_fn: LossFn | None = None,
+) -> RunFn:
+    """Make the function that trains layer(basis(x)) by the mean squared error, a step for each mini-batch.
+
+    For yhat = x W' + b (N, n_targets) the gradients are g = 2 (yhat - y) / (N n_targets) of yhat, g' x of W, and of b
+    the sum of g over the batch: the operations that torch's derivatives.yaml has for mse_loss, addmm and a broadcast.
+    """
+    weight, bias = layer.weight, layer.bias
+    columns = weight.detach().t()
+    update = make_update_fn(optimizer)
+
+    def train(batches: Iterable[tuple[torch.Tensor, ...]]) -> list[float]:
+        for module in basis:
+            module.train()
+        errors, reported = [], []
+        with torch.no_grad():
+            for x, y in batches:
+                for module in basis:
+                    x = module(x)  # noqa: PLW2901
+                # Step 1: predictions - forward pass
+                yhat = x.mm(columns) if bias is None else torch.addmm(bias, x, columns)
+                # Step 2: what the loss is the mean square of; that is taken for many batches at once
+                error = yhat - y
+                # Step 3: gradients of the loss with respect to every parameter
+                grad = error * (2 / error.numel())
+                weight.grad = grad.t().mm(x)
+                if bias is not None:
+                    bias.grad = grad.sum(0)
+                # Step 4: new parameters, from the gradients and the learning rate
+                update()
+                if after_step is not None:
+                    after_step()
+                if reported_loss_fn is None:
+                    errors.append(error)
+                else:
+                    reported.append(reported_loss_fn(yhat, y))
+            layer.zero_grad()
+            return mean_squares(errors) if reported_loss_fn is None else _read(reported)
+
+    return train
+
+
+def linear_layer(model: nn.Module, loss_fn: Any) -> tuple[list[nn.Module], nn.Linear] | None:
+    """Take apart a model that `make_direct_train_fn` can train by a loss: modules without parameters, and one linear
+    layer after them. None for any other, and for one with hooks, which a direct call would pass over."""
+    if type(model) is not nn.Sequential or not len(model) or type(model[-1]) is not nn.Linear:
+        return None
+    if type(loss_fn) is not nn.MSELoss or loss_fn.reduction != "mean":
+        return None
+    *basis, layer = model
+    assert isinstance(layer, nn.Linear)
+    parameters = list(model.parameters())
+    if len(parameters) != len(list(layer.parameters())) or not all(parameter.requires_grad for parameter in parameters):
+        return None
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    hooked = any(getattr(module, kind) for module in (model, layer) for kind in kinds)
+    return None if hooked or any(parameter._backward_hooks for parameter in parameters) else (basis, layer)
+
+
+def mean_squares(errors: Sequence[torch.Tensor]) -> list[float]:
+    """Give the mean square of each batch's errors (N, n_targets), as mse_loss has it; all but the last are of one N."""
+    if not errors or errors[0].numel() >= SPLIT_AT:  # here many at once would be summed in another order
+        return _read([error.square().mean() for error in errors])
+    alike = [error for error in errors if len(error) == len(errors[0])]
+    found: list[float] = torch.stack(alike).square_().flatten(1).mean(1).tolist()
+    return found + [error.square().mean().item() for error in errors[len(alike) :]]
+
+
+def make_update_fn(optimizer: optim.Optimizer) -> Callable[[], None]:
+    """Make the function that does what `optimizer.step()` does; call it under `torch.no_grad()`."""
+    step: Any = type(optimizer).step
+    hooks = (
+        optimizer._optimizer_step_pre_hooks,
+        optimizer._optimizer_step_post_hooks,
+        torch_optimizer._global_optimizer_pre_hooks,
+        torch_optimizer._global_optimizer_post_hooks,
+    )
+    ours = type(optimizer).__module__.startswith("torch.optim.") and not isinstance(optimizer, optim.LBFGS)
+    if not ours or any(hooks) or optimizer.defaults.get("differentiable"):
+        return optimizer.step
+    while hasattr(step, "__wrapped__"):  # around it are hooks, a profiler, and an import of the compiler
+        step = step.__wrapped__
+    optimizer._opt_called = True  # type: ignore[attr-defined]  # or a scheduler warns that it was never stepped
+    own = _UPDATES.get(type(optimizer))
+    switches = ("maximize", "foreach", "fused", "capturable", "amsgrad")
+    if own is None or len(optimizer.param_groups) > 1 or any(map(optimizer.param_groups[0].get, switches)):
+        return lambda: step(optimizer)
+
+    def update() -> None:
+        group = optimizer.param_groups[0]
+        if not own(group, [parameter for parameter in group["params"] if parameter.grad is not None], optimizer.state):
+            step(optimizer)
+
+    return update
+
+
+def _sgd(group: dict[str, Any], parameters: list[Any], state: dict[Any, Any]) -> bool:
+    """Take a step of SGD, operation by operation as `torch.optim.sgd` does."""
+    lr, momentum, weight_decay = group["lr"], group["momentum"], group["weight_decay"]
+    for parameter in parameters:
+        grad = parameter.grad
+        if weight_decay:
+            grad = grad.add(parameter, alpha=weight_decay)
+        if momentum:
+            buffer = state[parameter].get("momentum_buffer")
+            if buffer is None:
+                buffer = state[parameter]["momentum_buffer"] = grad.clone()
+            else:
+                buffer.mul_(momentum).add_(grad, alpha=1 - group["dampening"])
+            grad = grad.add(buffer, alpha=momentum) if group["nesterov"] else buffer
+        parameter.add_(grad, alpha=-lr)
+    return True
+
+
+def _adam(group: dict[str, Any], parameters: list[Any], state: dict[Any, Any]) -> bool:
+    """Take a step of Adam or AdamW, each operation on all parameters at once; False, and nothing done, before there is
+    a state, and where parameters are not at the same step."""
+    states = [state[parameter] for parameter in parameters]
+    if not all(states):
+        return False
+    steps, means, squares = ([state[key] for state in states] for key in ("step", "exp_avg", "exp_avg_sq"))
+    counts = {step.item() for step in steps}
+    if len(counts) > 1:
+        return False
+    count = counts.pop() + 1
+    lr, (beta1, beta2), weight_decay = group["lr"], group["betas"], group["weight_decay"]
+    grads: Any = [parameter.grad for parameter in parameters]
+    torch._foreach_add_(steps, 1)
+    if weight_decay and group["decoupled_weight_decay"]:
+        torch._foreach_mul_(parameters, 1 - lr * weight_decay)
+    elif weight_decay:
+        grads = torch._foreach_add(grads, parameters, alpha=weight_decay)
+    torch._foreach_lerp_(means, grads, 1 - beta1)
+    torch._foreach_mul_(squares, beta2)
+    torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
+    denominators = torch._foreach_sqrt(squares)
+    torch._foreach_div_(denominators, (1 - beta2**count) ** 0.5)
+    torch._foreach_add_(denominators, group["eps"])
+    torch._foreach_addcdiv_(parameters, means, denominators, -(lr / (1 - beta1**count)))
+    return True
+
+
+_UPDATES: dict[type[optim.Optimizer], Callable[..., bool]] = {
+    optim.SGD: _sgd,
+    optim.Adam: _adam,
+    optim.AdamW: _adam,
+}
+
+
+def _read(losses: Sequence[torch.Tensor]) -> list[float]:
+    """Read losses, one number each, at once."""
+    found: list[float] = torch.stack(list(losses)).tolist() if losses else []
+    return found

@@ -1,0 +1,145 @@
+"""The benchmarks say what was measured, and what was not."""
+
+import pytest
+
+from benchmarks import page, peers, steps
+from benchmarks.rows import Row, compare, in_turn, quantity, table, time_process, timed, verdict
+
+
+@pytest.mark.parametrize(
+    ("better", "ours", "theirs", "target", "ratio", "said"),
+    [
+        ("lower", 1.0, 4.0, 0.25, 0.25, "met"),
+        ("lower", 1.0, 2.0, 0.25, 0.5, "missed"),
+        ("higher", 1.0, 8.0, 8.0, 8.0, "met"),
+        ("higher", 4.0, 8.0, 8.0, 2.0, "missed"),
+        ("higher", 4.0, 8.0, None, 2.0, ""),
+        ("lower", 1.0, None, 0.25, None, "not measured"),
+        ("higher", None, 1.0, None, None, "not measured"),
+    ],
+)
+def test_a_ratio_is_held_against_its_target(better, ours, theirs, target, ratio, said):
+    row = compare("a", "b", ours, theirs, target=target, better=better)
+    assert (row.ratio, verdict(row)) == (ratio, said)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "written"),
+    [
+        (12.345, "s", "12.3 s"),
+        (0.9996, "s", "1000 ms"),
+        (0.0123, "s", "12.3 ms"),
+        (4.5678e-5, "s", "45.7 µs"),
+        (1.2e-6, "s", "1.20 µs"),
+        (2e-10, "s", "0.200 ns"),
+        (1234.5, "MiB", "1230 MiB"),
+        (0.0, "MiB", "0.0 MiB"),
+        (None, "s", ""),
+    ],
+)
+def test_a_measurement_is_written_to_three_digits(value, unit, written):
+    assert quantity(value, unit) == written
+
+
+def test_the_table_has_a_line_a_row_and_tells_what_was_not_measured():
+    rows = [
+        compare("help", "import torch", 0.2, 1.0, target=0.25),
+        compare("epoch", "skorch", None, 2e-4, target=1.0, better="higher", note="not installed: no skorch"),
+    ]
+    lines = table({"start": rows[:1], "steps": rows[1:]}).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert [[cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], *lines[2:])] == [
+        ["part", "linreg", "against", "ratio", "target", "", "linreg's", "the other's", "note"],
+        ["start", "help", "import torch", "0.200", "≤ 0.25", "met", "200 ms", "1.00 s", ""],
+        ["steps", "epoch", "skorch", "", "≥ 1x", "not measured", "", "200 µs", "not installed: no skorch"],
+    ]
+
+
+def test_measurements_are_taken_in_turn_and_the_median_counts():
+    calls = []
+
+    def measurement(name, values):
+        values = iter(values)
+
+        def call():
+            calls.append(name)
+            return next(values)
+
+        return call
+
+    medians = in_turn({"a": measurement("a", [9.0, 1.0, 5.0, 2.0]), "b": measurement("b", [0.0, 7.0, 8.0, 6.0])}, 3)
+    assert medians == {"a": 2.0, "b": 7.0}
+    assert calls == ["a", "b"] * 4
+
+
+def test_a_function_that_is_timed_is_called():
+    calls = []
+    assert timed(lambda: calls.append(1))() >= 0
+    assert calls == [1]
+
+
+def test_a_process_that_ends_otherwise_than_it_should_is_not_timed():
+    assert time_process(["sh", "-c", "exit 2"], code=2) > 0
+    with pytest.raises(RuntimeError, match=r"sh -c echo no >&2; exit 3: exit code 3, not 0\nno"):
+        time_process(["sh", "-c", "echo no >&2; exit 3"])
+
+
+@pytest.mark.parametrize(
+    ("complaints", "said"),
+    [
+        ("Traceback:\nModuleNotFoundError: No module named 'skorch'\n", "not installed: No module named 'skorch'"),
+        ("Traceback:\n  ...\nValueError: no: such\n", "failed: ValueError: no: such"),
+        ("", "failed: no word"),
+    ],
+)
+def test_a_tool_that_is_missing_or_broken_is_told(complaints, said):
+    assert steps.reason(complaints) == said
+
+
+def test_a_tool_that_cannot_be_timed_leaves_the_rows_of_the_others():
+    times = {workload: dict.fromkeys(peers.PEERS, 4e-4) for workload in peers.WORKLOADS}
+    times["mlp_10x32"] |= {peers.AUTO: 1e-4, peers.SKORCH: "not installed: no skorch"}
+    rows = [row for row in steps.compare_steps(times) if row.name.startswith("MLP")]
+    by_reference = {row.reference: row for row in rows}
+    assert by_reference[peers.TEXTBOOK] == Row(
+        "MLP 10-32-1, batch 32, Adam; engine: auto", 4.0, 2.0, "higher", peers.TEXTBOOK, 1e-4, 4e-4
+    )
+    assert by_reference[peers.SKORCH].note == "not installed: no skorch"
+    assert verdict(by_reference[peers.SKORCH]) == "not measured"
+    assert steps.microseconds(times)[peers.SKORCH] == {
+        "linear_1x16": 400.0, "linear_10x32": 400.0, "mlp_10x32": None, "million_20x32": 400.0
+    }  # fmt: skip
+
+
+def test_every_comparison_is_of_a_tool_that_takes_the_workload():
+    for workload, engines in steps.COMPARED.items():
+        for ours, references in engines.items():
+            for tool in (ours, *references):
+                assert workload in peers.PEERS[tool].workloads, (workload, tool)
+
+
+def test_the_page_keeps_what_is_written_by_hand():
+    by_hand = f"# Title\n\n{page.BEGIN}old\n{page.END}\n## Why\n"
+    assert page.with_measured(by_hand, "new\n") == f"# Title\n\n{page.BEGIN}new\n{page.END}\n## Why\n"
+    with pytest.raises(ValueError, match="the page has no"):
+        page.with_measured("# Title\n", "new\n")
+
+
+def test_the_page_in_docs_can_be_written_again(pytestconfig):
+    text = (pytestconfig.rootpath / "docs" / "performance.md").read_text()
+    assert page.with_measured(text, "new\n").count("new\n") == 1
+
+
+def test_a_linear_model_of_a_workload_has_something_to_learn():
+    workload = peers.WORKLOADS["linear_10x32"]
+    x, y = peers.make_data(workload)
+    assert (x.shape, y.shape) == ((6400, 10), (6400, 1))
+    assert x.dtype == y.dtype == "float32"
+
+
+def test_a_tool_answers_workloads_until_it_breaks_and_then_says_why(tmp_path):
+    with steps.open_peer(peers.AUTO, tmp_path) as peer:
+        assert steps.ask(peer, "linear_1x16") > 0
+        assert steps.ask(peer, "linear_10x32") > 0
+        with pytest.raises(steps.PeerError, match="failed: KeyError: 'nonsense'"):
+            steps.ask(peer, "nonsense")

@@ -1,0 +1,343 @@
+"""The engines against the textbook's: the same losses, parameters and states, to the last bit, whatever is trained."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn, optim
+
+from linreg import engines, loops
+from linreg.checkpoint import load
+from linreg.datasets import DATASETS, Samples
+from linreg.errors import SpecError
+from linreg.experiment import build, resume, train
+from linreg.lean import SPLIT_AT, linear_layer, make_update_fn, mean_squares
+from linreg.loaders import CustomDataset, make_loaders
+from linreg.loops import fit, make_epoch_fn
+from linreg.losses import LOSSES
+from linreg.spec import spec_from_dict
+from tests.conftest import same, small_spec, write_spec
+
+
+@pytest.fixture(autouse=True)
+def drawn_source():
+    """A source of any shape, with weights if asked for."""
+
+    @DATASETS.register("drawn")
+    def drawn(*, n: int, features: int, targets: int, seed: int, weighted: bool) -> Samples:
+        random = np.random.RandomState(seed)
+        x = random.randn(n, features)
+        y = x @ random.randn(features, targets) + 0.3 * random.randn(n, targets)
+        return Samples(x, y, weight=random.rand(n) + 0.1 if weighted else None)
+
+
+def optimizers():
+    decay = st.sampled_from([0.0, 0.01])
+    sgd = st.fixed_dictionaries(
+        {"name": st.just("sgd"), "lr": st.floats(1e-4, 0.1), "momentum": st.sampled_from([0.0, 0.9]),
+         "dampening": st.sampled_from([0.0, 0.3]), "weight_decay": decay, "nesterov": st.booleans()}
+    ).map(lambda p: {**p, "nesterov": p["nesterov"] and p["momentum"] > 0 and p["dampening"] == 0})  # fmt: skip
+    adam = st.fixed_dictionaries(
+        {"name": st.sampled_from(["adam", "adamw"]), "lr": st.floats(1e-4, 0.1), "weight_decay": decay,
+         "amsgrad": st.booleans(), "betas": st.sampled_from([[0.9, 0.999], [0.5, 0.9]])}
+    )  # fmt: skip
+    rmsprop = st.fixed_dictionaries(
+        {"name": st.just("rmsprop"), "lr": st.floats(1e-4, 0.05), "momentum": st.sampled_from([0.0, 0.5]),
+         "centered": st.booleans(), "weight_decay": decay}
+    )  # fmt: skip
+    adagrad = st.fixed_dictionaries({"name": st.just("adagrad"), "lr": st.floats(1e-4, 0.1), "weight_decay": decay})
+    return st.one_of(sgd, sgd, adam, rmsprop, adagrad)
+
+
+MODELS = st.one_of(
+    st.fixed_dictionaries({"name": st.just("linear"), "bias": st.booleans()}),
+    st.fixed_dictionaries({"name": st.just("polynomial"), "degree": st.integers(1, 3), "bias": st.booleans()}),
+    st.fixed_dictionaries(
+        {"name": st.just("mlp"), "hidden": st.lists(st.integers(1, 9), min_size=1, max_size=2),
+         "dropout": st.sampled_from([0.0, 0.25]),
+         "activation": st.sampled_from(["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "leaky_relu"])}
+    ),
+)  # fmt: skip
+SCHEDULERS = st.sampled_from(
+    [None, None, {"name": "step", "step_size": 1, "gamma": 0.5}, {"name": "exponential", "gamma": 0.9},
+     {"name": "cosine", "t_max": 3}, {"name": "plateau", "patience": 0}, {"name": "one_cycle", "max_lr": 0.05}]
+)  # fmt: skip
+SPECS = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["float32", "float64"]),
+        "seed": st.integers(0, 1000),
+        "model": MODELS,
+        "loss": st.sampled_from([{"name": "mse"}, {"name": "mse"}, {"name": "mae"}, {"name": "huber", "delta": 0.7}]),
+        "optimizer": optimizers(),
+        "scheduler": SCHEDULERS,
+        "clip_grad_norm": st.sampled_from([None, None, 0.5]),
+        "data": st.fixed_dictionaries(
+            {
+                "source": st.fixed_dictionaries(
+                    {"name": st.just("drawn"), "n": st.integers(2, 90), "features": st.integers(1, 12),
+                     "targets": st.integers(1, 3), "seed": st.integers(0, 1000), "weighted": st.booleans()}
+                ),
+                "batch_size": st.one_of(st.integers(1, 40), st.sampled_from([16, 32, "full"])),
+                "shuffle": st.booleans(),
+                "standardize": st.sampled_from([False, False, True, "target"]),
+            }
+        ),
+    }
+)  # fmt: skip
+
+
+def trained(spec, engine, epochs=3):
+    """Train for some epochs: the losses, and every state that training moves."""
+    experiment = build(spec_from_dict({**spec, "engine": engine, "epochs": epochs}, "test"))
+    losses = []
+    for epoch in fit(experiment.engine.train_epoch, experiment.engine.val_epoch, range(epochs)):
+        if experiment.schedule and experiment.schedule.after_epoch:
+            experiment.schedule.after_epoch(epoch.loss)
+        losses.append((epoch.loss, epoch.val_loss))
+    return experiment, {
+        "losses": losses,
+        "parameters": dict(experiment.network.state_dict()),
+        "optimizer": experiment.optimizer.state_dict(),
+        "scheduler": experiment.schedule.scheduler.state_dict() if experiment.schedule else None,
+        "loaders": experiment.loaders.generator.get_state(),
+        "global": torch.get_rng_state(),
+        "gradients": [parameter.grad for parameter in experiment.network.parameters()],
+    }
+
+
+def without_nothing(spec):
+    return {key: value for key, value in spec.items() if value is not None}
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(SPECS)
+def test_auto_gives_the_textbooks_bits(drawn):
+    spec = small_spec(**without_nothing(drawn))
+    _, by_auto = trained(spec, "auto")
+    _, by_textbook = trained(spec, "textbook")
+    assert {key for key in by_auto if not same(by_auto[key], by_textbook[key])} == set()
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "direct"),
+        ({"model": {"name": "polynomial", "degree": 2}, "optimizer": {"name": "adam", "lr": 0.01}}, "direct"),
+        ({"data__standardize": True}, "direct"),
+        ({"loss": {"name": "mae"}}, "lean"),
+        ({"clip_grad_norm": 1.0}, "lean"),
+        ({"model": {"name": "mlp", "hidden": [3]}}, "lean"),
+        ({"engine": "textbook"}, "textbook"),
+    ],
+    ids=str,
+)
+def test_auto_calls_directly_what_it_can(changes, name):
+    assert build(spec_from_dict(small_spec(**changes), "test")).engine.name == name
+
+
+def test_a_model_or_a_loss_that_a_direct_call_would_pass_over_is_left_to_autograd():
+    linear, loss = nn.Sequential(nn.Linear(2, 1)), nn.MSELoss()
+    assert linear_layer(linear, loss) == ([], linear[0])
+    frozen, hooked, watched = (nn.Sequential(nn.Linear(2, 1)) for _ in range(3))
+    frozen[0].bias.requires_grad_(False)
+    hooked[0].register_forward_hook(lambda module, x, yhat: 2 * yhat)
+    watched[0].weight.register_hook(lambda grad: 2 * grad)
+    for model in (frozen, hooked, watched, nn.Linear(2, 1), nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))):
+        assert linear_layer(model, loss) is None
+    for other in (nn.MSELoss(reduction="sum"), nn.L1Loss(), lambda yhat, y: ((yhat - y) ** 2).mean()):
+        assert linear_layer(linear, other) is None
+
+
+def parameters_after_steps(make_step_fn, optimizer_type=optim.SGD, **params):
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1)
+    optimizer = optimizer_type(model.parameters(), **params)
+    step = make_step_fn(optimizer)
+    for _ in range(3):
+        model(torch.ones(4, 2)).sum().backward()
+        with torch.no_grad():
+            step()
+        optimizer.zero_grad()
+    return model.weight.detach()
+
+
+class Halving(optim.SGD):
+    """One of a user's own: torch's parts, and a step of its own."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["lr"] /= 2
+        return super().step(closure)
+
+
+@pytest.mark.parametrize(
+    ("kind", "params"),
+    [
+        (Halving, {"lr": 0.1}),
+        (optim.Adamax, {"lr": 0.1}),
+        (optim.Adam, {"lr": 0.1, "maximize": True}),
+        (optim.SGD, {"lr": 0.1, "maximize": True}),
+        (optim.Adam, {"lr": 0.1, "foreach": True}),
+    ],
+    ids=str,
+)
+def test_any_optimizers_update_is_its_step(kind, params):
+    ours = parameters_after_steps(make_update_fn, kind, **params)
+    assert torch.equal(ours, parameters_after_steps(lambda optimizer: optimizer.step, kind, **params))
+
+
+def test_parameters_that_had_no_gradient_for_a_while_are_at_a_step_of_their_own():
+    def last(make_step_fn):
+        torch.manual_seed(0)
+        parameters = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+        optimizer = optim.Adam(parameters, lr=0.1)
+        step = make_step_fn(optimizer)
+        for used in ([0], [0], [0, 1], [0, 1], [1]):
+            for i in used:
+                parameters[i].grad = torch.randn(2)
+            with torch.no_grad():
+                step()
+            optimizer.zero_grad()
+        return parameters
+
+    assert same(last(make_update_fn), last(lambda optimizer: optimizer.step))
+
+
+def test_the_hooks_of_an_optimizer_are_called():
+    calls = []
+
+    def make_hooked_update_fn(optimizer):
+        optimizer.register_step_post_hook(lambda *_: calls.append(1))
+        return make_update_fn(optimizer)
+
+    parameters_after_steps(make_hooked_update_fn, lr=0.1)
+    assert calls == [1, 1, 1]
+
+
+@pytest.mark.parametrize("n", [1, 3, 16, 1000, SPLIT_AT - 1, SPLIT_AT, SPLIT_AT + 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_losses_of_many_batches_are_those_of_each(n, dtype):
+    torch.manual_seed(n)
+    errors = [torch.randn(length, 1, dtype=dtype) for length in (n, n, n, max(1, n // 2))]
+    assert mean_squares(errors) == [nn.functional.mse_loss(e, torch.zeros_like(e)).item() for e in errors]
+
+
+@pytest.mark.parametrize(("n", "batch_size", "shuffle"), [(70, 16, True), (50, 3, True), (40, 40, False), (9, 1, True)])
+def test_batches_from_tensors_are_those_of_dataloader(monkeypatch, n, batch_size, shuffle):
+    monkeypatch.setattr("linreg.loaders.ROWS_AT_ONCE", 32)  # so that a pass takes several
+    torch.manual_seed(3)
+    dataset = CustomDataset(torch.randn(n, 3), torch.randn(n, 1), torch.rand(n, 1))
+    part = torch.utils.data.Subset(dataset, torch.randperm(n).tolist())
+    loaders = make_loaders(part, None, batch_size=batch_size, shuffle=shuffle)
+    state = loaders.generator.get_state()
+    by_dataloader = [list(loaders.train) for _ in range(2)]
+    loaders.generator.set_state(state)
+    ours, _ = engines.make_tensor_loaders(loaders, torch.device("cpu"))
+    passes = [list(ours.batches()) for _ in range(2)]
+    assert same(passes, [[tuple(batch) for batch in batches] for batches in by_dataloader])
+    assert all(part.data_ptr() % 64 == 0 for batches in passes for batch in batches for part in batch)
+    assert len(ours) == len(passes[0])
+    loaders.generator.set_state(state)
+    assert same(list(ours.batches(after=2)), passes[0][2:])
+
+
+def test_a_chunk_is_as_long_as_the_clock_allows_and_ends_with_the_epoch(monkeypatch):
+    clock = iter(range(10**6))
+    monkeypatch.setattr(loops.time, "perf_counter", lambda: next(clock) / 100)  # a chunk takes 10 ms, however long
+    begun, chunks, pauses = [], [], []
+
+    def begin(after):
+        begun.append(after)
+
+        def run(n):
+            chunks.append(n)
+            return [float(n)] * n
+
+        return run
+
+    run_epoch = make_epoch_fn(60, begin)
+    position = [1.0, 2.0]
+    mean = run_epoch(mini_batch_losses=position, pause=lambda: pauses.append(len(position)))
+    assert (begun, chunks, pauses) == ([2], [1, 5, 25, 27], [2, 3, 8, 33])
+    assert len(position) == 60
+    assert mean == np.mean(position)
+
+
+LINEAR = {"name": "linear"}
+COMPILED = SPECS.filter(
+    lambda spec: spec["optimizer"]["name"] in ("sgd", "adam", "adamw") and spec["clip_grad_norm"] is None
+).map(lambda spec: {**spec, "model": LINEAR, "dtype": "float64"})
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
+)
+@given(COMPILED)
+def test_compiled_is_near_the_textbook(drawn):
+    """In float64, where rounding is far below what a wrong formula would do; tests/test_compiled.py has the bounds."""
+    spec = small_spec(**without_nothing(drawn))
+    _, ours = trained(spec, "compiled", epochs=2)
+    _, theirs = trained(spec, "textbook", epochs=2)
+    assert same(ours["loaders"], theirs["loaders"])
+    np.testing.assert_allclose(ours["losses"], theirs["losses"], rtol=1e-7)
+    for name in theirs["parameters"]:
+        torch.testing.assert_close(ours["parameters"][name], theirs["parameters"][name], rtol=1e-6, atol=1e-7)
+    assert list(ours["optimizer"]["state"]) == list(theirs["optimizer"]["state"])
+    for mine, its in zip(ours["optimizer"]["state"].values(), theirs["optimizer"]["state"].values(), strict=True):
+        assert list(mine) == list(its)
+        assert all(mine[key].dtype == its[key].dtype and mine[key].shape == its[key].shape for key in its)
+        assert all(torch.allclose(mine[key], its[key], rtol=1e-5, atol=1e-7) for key in its)
+    assert same(ours["scheduler"], theirs["scheduler"]) or ours["scheduler"]["last_epoch"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"name": "mlp", "hidden": [3]}}, "compiled trains model linear alone, on the CPU; use engine: auto"),
+        ({"optimizer": {"name": "rmsprop", "lr": 0.1}}, "compiled trains by the optimizers sgd, adam and adamw; use engine: auto"),
+        ({"clip_grad_norm": 1.0}, "compiled does not clip gradients; leave out clip_grad_norm, or use engine: auto"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_has_no_compiled_code_is_refused_at_its_place(changes, message):
+    with pytest.raises(SpecError) as caught:
+        build(spec_from_dict(small_spec(engine="compiled", **changes), "x.yaml"))
+    assert str(caught.value) == f"x.yaml: engine: {message}"
+
+
+def test_a_loss_of_a_users_own_is_not_compiled():
+    @LOSSES.register("fourth")
+    def fourth():
+        return lambda yhat, y: ((yhat - y) ** 4).mean()
+
+    with pytest.raises(SpecError, match="engine: compiled trains by the losses mse, mae and huber; use engine: auto"):
+        build(spec_from_dict(small_spec(engine="compiled", loss={"name": "fourth"}), "x.yaml"))
+
+
+def test_without_numba_compiled_says_what_to_install(linreg, monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    answer = linreg("train", write_spec(engine="compiled"))
+    assert answer.code == 2
+    assert answer.err.startswith("error: small.yaml:")
+    assert "engine: the compiled engine needs numba" in answer.err
+    assert "pip install 'linreg[compiled]'" in answer.err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    "optimizer", [{"name": "sgd", "lr": 0.05, "momentum": 0.9}, {"name": "adam", "lr": 0.01}], ids=str
+)
+def test_a_run_may_go_on_with_another_engine(optimizer):
+    spec = small_spec(engine="compiled", optimizer=optimizer, dtype="float64")
+    first = train(spec_from_dict(spec, "test"))
+    result = resume(first.checkpoint, ["engine=auto"])
+    assert result.engine == "direct"
+    whole = train(spec_from_dict({**spec, "engine": "textbook", "epochs": 12, "name": "whole"}, "test"))
+    assert result.loss == pytest.approx(whole.loss, rel=1e-9)
+    assert load(result.checkpoint).optimizer_state_dict["state"].keys() == {0, 1}
