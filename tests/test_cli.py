@@ -55,7 +55,7 @@ def test_train_prints_the_path_of_the_checkpoint_and_nothing_else(linreg):
     assert re.fullmatch(
         r"name +estimate +std_error +t +exact\nintercept( +[\d.]+){4}\nx( +[\d.]+){4}\n"
         r"least squares on the training part: R2 0.97\d+, 38 degrees of freedom\n"
-        r"finished after 6 epochs, [\d.]+ s on cpu: loss [\d.]+, val_loss [\d.]+ \(exact 0.0094246, \+\d+.\d %\) "
+        r"finished after 6 epochs, [\d.]+ s on cpu: loss [\d.]+, val_loss [\d.]+ \(exact 0.00942461, \+\d+.\d %\) "
         r"\(best [\d.]+ in epoch 5\)\n",
         answer.err,
     )

@@ -15,9 +15,12 @@ from pyarrow import csv, parquet
 from scipy import stats
 
 from linreg.checkpoint import load
+from linreg.experiment.building import build
 from linreg.experiment.data import prepare
 from linreg.least_squares import ROWS, Factor, solve
 from linreg.loaders import split, split_mask
+from linreg.loops import mini_batch
+from linreg.preprocessing import Feature, Ranges, Statistics
 from linreg.spec import load_spec
 from linreg.tables.reading import Table
 from tests.conftest import write_spec
@@ -233,6 +236,14 @@ def test_columns_that_say_nothing_of_their_own_are_named_and_do_no_harm(linreg):
     assert found["r2"] == pytest.approx(ordinary(design, COLUMNS["y"])[2], rel=1e-10)
 
 
+@pytest.mark.parametrize("standardize", [False, True])
+def test_columns_that_others_explain_are_found_through_the_rounding_of_float32(linreg, standardize):
+    write_table(sum=COLUMNS["a"] + COLUMNS["z"])
+    source = {"name": "csv", "path": "t.csv", "target": "y", "features": ["a", "z", "sum"]}
+    told = linreg("check", write_spec(data__source=source, data__standardize=standardize), "-q").err
+    assert "warning: column 'sum' is a linear combination of 'a', 'z'; its coefficient is set to 0\n" in told
+
+
 def test_categories_are_told_against_their_first(linreg, table):
     found = inspected(linreg, exact_spec(source={"features": ["a", "k"], "categorical": "k"}))
     rows = {row["name"]: row["estimate"] for row in found["coefficients"]}
@@ -301,6 +312,21 @@ def test_the_optimum_stands_beside_the_trained_result_and_is_never_above_it(linr
     for change in ("baseline=false", "model={name: mlp, hidden: [2]}", "loss={name: mae}"):
         found = json.loads(linreg("train", spec, change, "--json", "-q").out)
         assert found["exact_loss"] is found["exact_val_loss"] is found["fit"] is None
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("batch_size", [7, 16, "full"])
+def test_the_optimum_is_measured_as_training_measures(table, batch_size, weighted):
+    source = {"name": "csv", "path": "t.csv", "target": "y", "features": ["a", "b"]}
+    source |= {"sample_weight": "w"} if weighted else {}
+    spec = write_spec(data__source=source, data__standardize=True, dtype="float64", data__batch_size=batch_size)
+    experiment = build(load_spec(spec))
+    coefficients = experiment.baseline.fit["coefficients"][:, 0]
+    with torch.no_grad():
+        experiment.network[0].bias.copy_(coefficients[0])
+        experiment.network[0].weight.copy_(coefficients[1:])
+    val_loss = mini_batch(experiment.device, experiment.loaders.val, experiment.val_step_fn)
+    assert experiment.baseline.val_loss == pytest.approx(val_loss, rel=1e-12)
 
 
 @pytest.mark.parametrize("extra", ["momentum=0.0", "momentum=0.5", "momentum=0.9", "nesterov"])
@@ -429,6 +455,35 @@ def test_a_weighted_preprocessed_run_resumes_to_the_bit(linreg, table, loss):
     whole, cut = load("checkpoints/whole_001/last.pth"), load("checkpoints/cut_001/last.pth")
     assert whole.loss == cut.loss
     assert all(torch.equal(whole.model_state_dict[key], cut.model_state_dict[key]) for key in whole.model_state_dict)
+
+
+def test_the_range_seen_in_training_is_told_as_the_table_has_it(table):
+    write_table(a=np.linspace(0.1, 0.7, N).round(3))
+    spec = exact_spec(solver="gradient", dtype="float32", source={"features": "a"})
+    assert [(f.minimum, f.maximum) for f in prepare(load_spec(spec)).features] == [(0.1, 0.7)]
+
+
+@pytest.mark.parametrize(("n", "width"), [(1, 3), (511, 1), (1500, 1), (700, 5), (3, 600)])
+def test_ranges_are_the_least_and_the_largest_of_each_column(n, width):
+    x = RANDOM.normal(0, 1, (n, width))
+    seen, ranges = Statistics(width, 1), Statistics(width, 1)
+    for part in (x[: n // 2], x[n // 2 :]):
+        seen.add(part, np.zeros((len(part), 1)), [])
+        if len(part):
+            ranges.add_ranges(part)
+    seen.merge([])
+    for statistics in (seen, ranges):
+        assert statistics.count[:width].tolist() == [n] * width
+        assert statistics.minimum[:width].tolist() == x.min(axis=0).tolist()
+        assert statistics.maximum[:width].tolist() == x.max(axis=0).tolist()
+
+
+def test_gaps_do_not_hide_what_lies_outside_the_range():
+    x = np.full((1000, 1), np.nan)
+    x[700:703, 0] = 0.5, 3.0, -1.0
+    ranges = Ranges([Feature("a", 0.0, 1.0)])
+    ranges.add(x)
+    assert ranges.told() == ["a: 2 of 1000 rows outside the range seen in training, 0 to 1; the first is row 702 (3)"]
 
 
 # Tables of predictions

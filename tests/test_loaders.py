@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
-from linreg.datasets import Samples
+from linreg.datasets import DATASETS, Samples
 from linreg.errors import DataError
-from linreg.loaders import CustomDataset, dataset_of, fingerprint, make_loaders, split
+from linreg.experiment.data import prepare
+from linreg.loaders import CustomDataset, fingerprint, make_loaders, split
+from linreg.spec import spec_from_dict
+from tests.conftest import small_spec
 
 
 def points(n):
@@ -58,7 +61,7 @@ def test_split_is_random_split_after_seeding(n, ratio, seed):
     train_data, val_data = split(data, train_ratio=ratio, seed=seed)
     torch.manual_seed(seed)
     theirs = random_split(data, [int(n * ratio), n - int(n * ratio)])
-    assert (train_data.indices, val_data.indices) == (theirs[0].indices, theirs[1].indices)
+    assert (train_data.indices.tolist(), val_data.indices.tolist()) == (theirs[0].indices, theirs[1].indices)
 
 
 def test_a_ratio_of_one_leaves_no_validation_part():
@@ -84,8 +87,9 @@ def test_too_few_points_for_the_ratio_are_an_error(n, ratio):
     ],
 )
 def test_what_cannot_be_trained_on_is_named(samples, message):
+    DATASETS.register("given")(lambda: samples)
     with pytest.raises(DataError, match=message):
-        dataset_of(samples, torch.float32)
+        prepare(spec_from_dict(small_spec(data__source={"name": "given"}), "test"))
 
 
 def test_names_of_columns_follow_their_number():

@@ -2,19 +2,25 @@
 
 import gzip
 import io
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from pyarrow import parquet
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import csv, parquet
 
 from linreg.datasets import DATASETS
 from linreg.errors import DataError, SpecError
 from linreg.loaders import fingerprint
-from linreg.tables import formats
+from linreg.tables import formats, slices
+from linreg.tables.slices import end_of_rows
+from tests.conftest import write_spec
 
+RANDOM = np.random.default_rng(0)
 X = np.array([[1.0, 2.5], [3.0, -4.0], [5.0, 6e3], [7.0, 0.125]])
 Y = np.array([[1.5], [2.5], [3.5], [4.5]])
 CSV = "a,b,y\n" + "".join(f"{a},{b},{y}\n" for (a, b), (y,) in zip(X, Y, strict=True))
@@ -114,6 +120,89 @@ def test_small_blocks_give_the_same_points_and_fingerprint(monkeypatch):
     assert np.array_equal(whole[0], cut[0])
     assert whole[3].categories == cut[3].categories == {"k": ["u", "v", "w"]}
     assert fingerprint(source(categorical="k")) == one
+
+
+PLAIN = st.sampled_from(["1", "2.5", "", "é", " x"])
+CELLS = PLAIN | st.sampled_from(['say "so"', "a\nb", "a\r\nb", "c,d", '"', '""'])
+ROWS = st.lists(st.tuples(PLAIN, PLAIN), min_size=2) | st.lists(st.tuples(CELLS, CELLS), min_size=1)
+
+
+@settings(max_examples=200, deadline=None)
+@given(rows=ROWS, end=st.sampled_from(["\n", "\r\n", "\r"]), data=st.data())
+def test_rows_are_cut_where_a_row_ends(rows, end, data):
+    cells = [['"' + c.replace('"', '""') + '"' if set(c) & set('",\r\n') else c for c in row] for row in rows]
+    lines = [(",".join(row) + end).encode() for row in cells]
+    cut = data.draw(st.integers(0, sum(map(len, lines))))
+    found = end_of_rows(b"".join(lines)[:cut], ",")
+    ends = [0, *np.cumsum([len(line) for line in lines]).tolist()]
+    last = max(place for place in ends if place <= cut)
+    half = cut == last and end == "\r"  # it may go on with \n
+    assert found == (ends[ends.index(last) - 1] if half and last else last)
+
+
+@pytest.mark.parametrize("text", ['5" pipe,1\n', 'a"b"c,""\n', '"a"b"c,1\n'])
+def test_a_quote_within_a_cell_is_a_character_like_any_other(text):
+    assert end_of_rows(3 * text.encode() + text.encode()[:4], ",") == 3 * len(text)
+
+
+def test_a_quote_that_never_ends_is_told(monkeypatch):
+    monkeypatch.setattr(slices, "MOST_ROW_BYTES", 1000)
+    monkeypatch.setattr(formats, "BLOCK_BYTES", 300)
+    written("a,y\n" + "1,2\n" * 100 + '"' + "3,4\n" * 1000)
+    assert "a row of more than 1,000 bytes, or a quote that never ends; mend the table" in refusal()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1", "cp1252"])
+@pytest.mark.parametrize("size", [64, 2**21])
+def test_every_encoding_is_read_slice_by_slice(monkeypatch, encoding, size):
+    monkeypatch.setattr(formats, "BLOCK_BYTES", size)
+    names = ["é" * (i % 5) + str(i) for i in range(200)]
+    written("ä,y\n" + "".join(f"{name},{i}\n" for i, name in enumerate(names)), encoding=encoding)
+    x, y, _, points = read(categorical="ä", encoding=encoding)
+    assert points.categories == {"ä": names}
+    assert y[:, 0].tolist() == x[:, 0].tolist() == list(range(200))
+
+
+@pytest.mark.parametrize("header", ['"a ""1""","y\nz"\n', "\ufeffa b,y\n", "a b;y\n"])
+def test_any_header_stands_over_its_columns(header):
+    delimiter = ";" if ";" in header else ","
+    written(header + f"1{delimiter}2\n3{delimiter}4\n")
+    target = "y\nz" if '"' in header else "y"
+    x, y, _, points = read(target=target, delimiter=delimiter)
+    assert points.feature_names == ('a "1"' if '"' in header else "a b",)
+    assert (x.tolist(), y.tolist()) == ([[1], [3]], [[2], [4]])
+
+
+PEAK = """
+import re
+from linreg import load_spec
+from linreg.experiment.data import prepare
+from linreg.tables import formats
+
+formats.BLOCK_BYTES = 2**18
+
+def peak():
+    return 1024 * int(re.search("VmHWM:[^0-9]*([0-9]+)", open("/proc/self/status").read())[1])
+
+prepare(load_spec("small.yaml"))
+before = peak()
+prepare(load_spec("big.yaml"))
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell a process's peak")
+def test_a_table_is_read_in_the_memory_of_its_matrix():
+    n_rows = 1_000_000
+    rows = RANDOM.random((n_rows, 11)).astype(np.float32)
+    for name, part in (("small", rows[:100]), ("big", rows)):
+        columns = {f"x{i}": part[:, i] for i in range(10)} | {"y": part[:, 10]}
+        csv.write_csv(pa.table(columns), f"{name}.csv")
+        write_spec(f"{name}.yaml", data__source={"name": "csv", "path": f"{name}.csv", "target": "y"})
+    run = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True, timeout=100)
+    n_slices = min(pa.cpu_count(), 8) + 2
+    each = 4 * 2**18  # as text, as a copy of it, as columns and as rows, which are about as large
+    assert int(run.stdout) < 17 / 16 * rows.nbytes + 8 * n_rows + n_slices * each + 2**23  # for what threads keep
 
 
 def test_columns_are_chosen_by_name_and_weights_stand_apart():

@@ -82,12 +82,20 @@ class Solution:
     left_out: list[LeftOut] = field(default_factory=list)
 
 
-def solve(factor: Factor, *, intercept: bool, penalty: Array | None = None, last: Sequence[int] = ()) -> Solution:
+def solve(
+    factor: Factor,
+    *,
+    intercept: bool,
+    penalty: Array | None = None,
+    last: Sequence[int] = (),
+    dependent: float = DEPENDENT,
+) -> Solution:
     """Solve for the coefficients that minimise the weighted sum of squares.
 
     intercept: whether the first column is constant, so that r2 compares with the mean; penalty (n_columns,): what is
     added to the diagonal of X'X, as ridge regression does; last: columns to leave out first where some depend on
-    others. Columns that depend on those before them are left out, with coefficient 0. Raises OverflowError.
+    others; dependent: what may be left of a column, relative to it, that others explain. Columns that depend on those
+    before them are left out, with coefficient 0. Raises OverflowError.
     """
     p = factor.n_columns
     triangle = factor.triangle()
@@ -101,7 +109,7 @@ def solve(factor: Factor, *, intercept: bool, penalty: Array | None = None, last
         rows[np.arange(p), np.arange(p)] = np.sqrt(np.asarray(penalty, dtype=upper.dtype)[order])
         upper = _householder(np.vstack([upper, rows]))
     kept, left_out = list(order), []
-    while (position := _dependent(upper, len(kept))) is not None:
+    while (position := _dependent(upper, len(kept), dependent)) is not None:
         combination = _back(upper[:position, :position], upper[:position, position : position + 1])[:, 0]
         sizes = np.abs(combination) * np.linalg.norm(upper[:position, :position].astype(float), axis=0)
         big = sizes > 1e-8 * float(np.linalg.norm(upper[:, position].astype(float)))
@@ -152,11 +160,11 @@ def _unexplained(original: Array, order: Sequence[int], penalised: Array | None,
     return squares
 
 
-def _dependent(upper: Array, n_columns: int) -> int | None:
-    """The first of the columns of which nothing is left beside those before it."""
+def _dependent(upper: Array, n_columns: int, least: float) -> int | None:
+    """The first of the columns of which no more than that is left beside those before it."""
     for position in range(n_columns):
         norm = float(np.linalg.norm(upper[: position + 1, position].astype(np.float64)))
-        if abs(float(upper[position, position])) <= DEPENDENT * norm:
+        if abs(float(upper[position, position])) <= least * norm:
             return position
     return None
 

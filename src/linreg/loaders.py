@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset, random_split
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from linreg.datasets import Block, Points, Samples
 from linreg.errors import DataError
@@ -57,15 +57,6 @@ class CustomDataset(Dataset[Point]):
         return [self.x, self.y] if self.weight is None else [self.x, self.y, self.weight]
 
 
-def dataset_of(samples: Samples, dtype: torch.dtype, *, where: str = "data.source") -> CustomDataset:
-    """Make the dataset, of its own copy, of what a source returned; what cannot be trained on is a DataError."""
-    refuse_shapes(samples, where=where)
-    x, y = (_tensor(name, array, dtype, where) for name, array in (("x", samples.x), ("y", samples.y)))
-    if samples.weight is None:
-        return CustomDataset(x, y)
-    return CustomDataset(x, y, _tensor("weight", samples.weight[:, None], dtype, where))
-
-
 def refuse_shapes(samples: Samples, *, where: str = "data.source") -> None:
     """Refuse samples that are not rows of numbers, as many of x as of y, with a name for each column."""
     _refuse_shape("x", samples.x, samples.feature_names, where)
@@ -88,29 +79,28 @@ def _refuse_shape(name: str, array: object, names: Sequence[str], where: str) ->
         )
 
 
-def _tensor(name: str, array: Any, dtype: torch.dtype, where: str) -> torch.Tensor:
-    with np.errstate(over="ignore"):
-        converted = np.array(array, dtype=str(dtype).removeprefix("torch."), order="C")
-    rows, columns = np.nonzero(~np.isfinite(converted))
-    if len(rows):
-        value = array[rows[0], columns[0]]
-        raise DataError(
-            f"{where}: {name}[{rows[0]}, {columns[0]}] is {value}; every value must be finite, and fit {dtype}"
-        )
-    return torch.from_numpy(converted)
+def refuse_unfit(name: str, converted: NDArray[Any], given: NDArray[Any], *, where: str, first: int = 0) -> None:
+    """Refuse rows that are not finite, at least not in the type that they are converted to. first: the number of the
+    first of them."""
+    if np.isfinite(converted).all():
+        return
+    row, column = (int(places[0]) for places in np.nonzero(~np.isfinite(converted)))
+    raise DataError(
+        f"{where}: {name}[{first + row}, {column}] is {given[row, column]}; every value must be finite, and fit "
+        f"torch.{converted.dtype}"
+    )
 
 
 def split(
     dataset: Dataset[Any], *, train_ratio: float, seed: int, where: str = "data.split"
 ) -> tuple[Subset[Any], Subset[Any] | None]:
     """Divide a dataset at random into a training and a validation part, as `random_split` does after
-    `torch.manual_seed(seed)`. With a train_ratio of 1 there is no validation part; too few points for the ratio
-    are a DataError."""
+    `torch.manual_seed(seed)`, with indices in arrays of int64. With a train_ratio of 1 there is no validation part; too
+    few points for the ratio are a DataError."""
     assert isinstance(dataset, Sized)
-    n_train, n_val = _lengths(len(dataset), train_ratio, where)
-    generator = torch.Generator().manual_seed(seed)
-    train_data, val_data = random_split(dataset, [n_train, n_val], generator=generator)
-    return train_data, val_data if n_val else None
+    train, val = split_rows(len(dataset), train_ratio=train_ratio, seed=seed, where=where)
+    parts: list[Any] = [train, val]  # what can be indexed
+    return Subset(dataset, parts[0]), None if val is None else Subset(dataset, parts[1])
 
 
 def split_mask(n_total: int, *, train_ratio: float, seed: int, where: str = "data.split") -> NDArray[np.bool_]:

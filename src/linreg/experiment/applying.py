@@ -26,7 +26,7 @@ from linreg.storage import replace_file
 
 log = logging.getLogger("linreg")
 
-BATCH_SIZE = 4096
+BATCH_CELLS = 2**15  # torch divides work on more of them among threads, and those are busy with reading the table
 MOST_POINTS = 20_000  # drawn in a picture
 
 Value = float | str
@@ -79,11 +79,14 @@ class Applied:
 
     def __call__(self, x: NDArray[np.floating]) -> NDArray[np.floating]:
         """Predict for inputs (N, n_features): (N, n_targets) in the model's precision."""
-        inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64))
+        dtype = self.spec.dtype if self.preprocessing is None else "float64"
+        with np.errstate(over="ignore"):  # what does not fit is told of the prediction
+            inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=dtype))
         if self.preprocessing is None:
-            inputs = inputs.to(self.device, self.dtype)
+            inputs = inputs.to(self.device)
+        batch_size = max(1, BATCH_CELLS // inputs.shape[1])
         with torch.no_grad():
-            outputs = [self.model(batch).cpu() for batch in torch.split(inputs, BATCH_SIZE)]
+            outputs = [self.model(batch).cpu() for batch in torch.split(inputs, batch_size)]
         return np.asarray(torch.cat(outputs).numpy())
 
     def margin(self, x: NDArray[np.floating], level: float) -> NDArray[np.float64]:

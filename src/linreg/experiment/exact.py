@@ -12,6 +12,7 @@ import copy
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from linreg.experiment.data import Data
-from linreg.least_squares import Factor, LeftOut, mean_squared_errors, solve
+from linreg.ahead import in_order
+from linreg.experiment.data import Data, ascending, chunks, mask_of
+from linreg.least_squares import DEPENDENT, Factor, LeftOut, mean_squared_errors, solve
+from linreg.loaders import CustomDataset
+from linreg.mapped import MappedDataset
 from linreg.preprocessing import Feature, Preprocessing
 from linreg.spec import ExperimentSpec
 
@@ -114,8 +118,8 @@ class Equations:
                 inputs, targets = self.preprocessing(inputs), self.preprocessing.scaled(targets)
         return self.part.design(inputs), targets.numpy()
 
-    def solve(self, *, ridge: float, is_result: bool) -> Exact:
-        """Solve for the optimum on the training part."""
+    def solve(self, *, ridge: float, is_result: bool, dependent: float = DEPENDENT) -> Exact:
+        """Solve for the optimum on the training part. dependent: what may be left of a column that others explain."""
         offset = int(self.part.intercept)
         names = self._column_names()
         identity = not len(self.part.basis)
@@ -124,7 +128,9 @@ class Equations:
         if ridge:
             penalty = np.full(self.train.n_columns, ridge)
             penalty[:offset] = 0
-        solution = solve(self.train, intercept=self.part.intercept, penalty=penalty, last=references)
+        solution = solve(
+            self.train, intercept=self.part.intercept, penalty=penalty, last=references, dependent=dependent
+        )
         left_out = [self._told(names, left) for left in solution.left_out if left.column not in references]
         scale, mean = self._y_scale()
         original_names, transform = self._transform(names, offset, identity)
@@ -222,28 +228,45 @@ def baseline(spec: ExperimentSpec, data: Data, network: nn.Module) -> Exact | No
     part = linear_part(spec, network)
     if part is None:
         return None
-    train = np.asarray(data.train_data.indices)  # type: ignore[attr-defined]  # a Subset
+    dataset = data.dataset
     equations = Equations(part, data.features, data.preprocessing, len(data.samples.target_names))
-    for rows in _chunks(train):
-        block = data.table_rows(rows)
-        equations.add(block.x, block.y, block.weight)
+    # of a map one block at a time, or more of it than its limit would be resident
+    n_threads = 1 if isinstance(dataset, MappedDataset) else torch.get_num_threads()
+    mask = mask_of(np.asarray(data.train_data.indices), len(dataset))
+    for rows in in_order(partial(_in_float64, part, dataset), ascending(mask), n_threads):
+        equations.train.add(*rows)
     try:
-        found = equations.solve(ridge=0.0, is_result=False)
+        # a column that others explain does so up to the rounding of the dataset's type
+        rounding = 4 * torch.finfo(getattr(torch, spec.dtype)).eps
+        found = equations.solve(ridge=0.0, is_result=False, dependent=max(DEPENDENT, rounding))
     except OverflowError:
         return None
     if data.val_data is None:
         return found
-    squares = []
-    for rows in _chunks(np.asarray(data.val_data.indices)):  # type: ignore[attr-defined]
-        block = data.table_rows(rows)
-        design, y = equations.rows(block.x, block.y)
-        errors = (y - design @ found.fit["coefficients"].numpy()) * found.fit["y_scale"].numpy()
-        weight = 1.0 if block.weight is None else block.weight[:, None]
-        squares.append((weight * errors**2).mean(axis=1))
-    size = spec.data.batch_size
-    points = np.concatenate(squares)
-    by_batch = [points] if size == "full" else [points[i : i + size] for i in range(0, len(points), size)]
-    return Exact(found.fit, found.loss, float(np.mean([b.mean() for b in by_batch])), found.curvature, found.left_out)
+    indices = np.asarray(data.val_data.indices)
+    batch_size = len(indices) if spec.data.batch_size == "full" else spec.data.batch_size
+    coefficients, scale = found.fit["coefficients"].numpy(), found.fit["y_scale"].numpy()
+
+    def squared(rows: NDArray[Any]) -> NDArray[np.float64]:
+        design, y, weight = _in_float64(part, dataset, rows)
+        squares: NDArray[np.float64] = (((y - design @ coefficients) * scale) ** 2).mean(axis=1)
+        return squares if weight is None else weight * squares
+
+    blocks = in_order(squared, chunks(indices), n_threads)
+    return Exact(found.fit, found.loss, _mean_by_batch(blocks, batch_size), found.curvature, found.left_out)
+
+
+def _mean_by_batch(blocks: Iterable[NDArray[np.float64]], batch_size: int) -> float:
+    """The mean of the means of batches, the last of which may be shorter, over values that come in blocks."""
+    sums, n_values = np.zeros(0), 0
+    for values in blocks:
+        batch = np.arange(n_values, n_values + len(values)) // batch_size
+        n_values += len(values)
+        sums = np.concatenate([sums, np.zeros(batch[-1] + 1 - len(sums))])
+        sums[batch[0] :] += np.bincount(batch - batch[0], values)
+    counts = np.full(len(sums), batch_size)
+    counts[-1] = n_values - batch_size * (len(sums) - 1)
+    return float((sums / counts).mean())
 
 
 def largest_stable_lr(spec: ExperimentSpec, found: Exact) -> float | None:
@@ -264,8 +287,17 @@ def largest_stable_lr(spec: ExperimentSpec, found: Exact) -> float | None:
     return float(2 * (1 + momentum) / widened / curvature)
 
 
-def _chunks(rows: NDArray[Any], size: int = 2**14) -> Iterable[NDArray[Any]]:
-    return (rows[first : first + size] for first in range(0, len(rows), size))
+def _in_float64(
+    part: LinearPart, dataset: CustomDataset | MappedDataset, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]:
+    """Make of rows (n,) of a dataset the design matrix, the targets and the weights (n,)."""
+    if isinstance(dataset, MappedDataset):
+        x, y, *weight = (tensor.numpy() for tensor in dataset.rows(torch.from_numpy(rows)))
+    else:  # by NumPy, for torch would divide the rows among threads of its own
+        tensors = (dataset.x, dataset.y, dataset.weight)
+        x, y, *weight = (tensor.numpy().take(rows, axis=0) for tensor in tensors if tensor is not None)
+    design = part.design(torch.from_numpy(x.astype(np.float64)))
+    return design, y.astype(np.float64), weight[0][:, 0].astype(np.float64) if weight else None
 
 
 def _tensor(values: NDArray[np.float64] | None) -> torch.Tensor | None:

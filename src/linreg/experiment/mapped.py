@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Subset
 
 from linreg.errors import DataError
-from linreg.experiment.data import Data, categorical_of, split_of, weight_mean, with_mask
+from linreg.experiment.data import Data, categorical_of, mask_of, split_of, weight_mean, with_mask
 from linreg.loaders import split_rows
 from linreg.mapped import MappedDataset, MappedPoints, WeightScale
 from linreg.preprocessing import Preprocessing, RecodeFn, Statistics, is_needed, learn, make_recode_fn, to_dict
@@ -24,17 +24,22 @@ def prepare_mapped(spec: ExperimentSpec, points: MappedPoints) -> Data:
     """
     where = spec.where("data", "source")
     train, val = split_rows(points.n_rows, **split_of(spec))
-    mask = np.zeros(points.n_rows, dtype=bool)
-    mask[train] = True
+    mask = mask_of(train, points.n_rows)
 
     def medians(positions: Sequence[int]) -> NDArray[np.float64]:
         return np.array([np.nanmedian(points.column(position, mask)) for position in positions])
 
+    needed = is_needed(points, spec.data.standardize)
     statistics = Statistics(len(points.feature_names), len(points.target_names))
     for block, here in with_mask(points, mask):
-        statistics.add(block.x[here], block.y[here], categorical_of(points))
+        if needed:
+            statistics.add(block.x[here], block.y[here], categorical_of(points))
+        elif here.any():
+            with np.errstate(over="ignore"):  # refused below
+                x = block.x[here].astype(spec.dtype)  # as in memory, of what the network takes
+            statistics.add_ranges(x)
     learnt = learn(statistics, points, standardize=spec.data.standardize, where=where, medians=medians)
-    preprocessing = learnt if is_needed(points, spec.data.standardize) else None
+    preprocessing = learnt if needed else None
     recode = make_recode_fn(learnt.features, points)
     _refuse_unseen(points, statistics, recode)
     _refuse_too_large(points, preprocessing, spec.dtype, where)

@@ -1,12 +1,16 @@
 """Predicting for a whole table, file to file, with memory for a few blocks of rows."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from linreg.ahead import in_order
+from linreg.datasets import Block
 from linreg.errors import DataError, UsageError
 from linreg.experiment.applying import Applied, open_like
 from linreg.preprocessing import Ranges, make_recode_fn
@@ -44,14 +48,15 @@ def predict_table(
     clash = [name for name in points.keep if name in made]
     if clash:
         raise UsageError(f"--keep {clash[0]}: is the name of a column that is made; rename it in the table")
-    recode, ranges, done = make_recode_fn(applied.features, points), Ranges(applied.features), 0
-    with open_output(output) as write:
-        for block in points.blocks():
+    recode, ranges = make_recode_fn(applied.features, points), Ranges(applied.features)
+
+    def predicted(blocks: Iterable[Block]) -> Iterator[dict[str, Any]]:
+        for block in blocks:
             x = recode(block)
             ranges.add(x)
             yhat = applied(x)
-            wrong = np.nonzero(~np.isfinite(yhat).all(axis=1))[0]
-            if len(wrong):
+            if not np.isfinite(yhat).all():
+                wrong = np.nonzero(~np.isfinite(yhat).all(axis=1))[0]
                 raise DataError(f"{block.where(int(wrong[0]))}: its prediction is not finite; give smaller values")
             columns: dict[str, Any] = dict(block.kept)
             margin = None if interval is None else applied.margin(x, interval)
@@ -60,10 +65,17 @@ def predict_table(
                 if margin is not None:
                     columns[f"{name}_lower"] = (yhat - margin).astype(yhat.dtype)[:, position]
                     columns[f"{name}_upper"] = (yhat + margin).astype(yhat.dtype)[:, position]
-            write(columns)
-            done += len(x)
+            yield columns
+
+    with (  # numbers become text in threads, too
+        open_output(output) as out,
+        closing(points.blocks()) as blocks,
+        closing(in_order(out.ready, predicted(blocks), torch.get_num_threads())) as texts,
+    ):
+        for text in texts:
+            out.write(text)
             if report:
-                report(done)
+                report(ranges.n_rows)
     for told in ranges.told():
         log.warning("%s", told)
-    return done
+    return ranges.n_rows

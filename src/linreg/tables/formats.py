@@ -1,5 +1,6 @@
 """The formats of tables, each read in batches of rows with memory for a few of them."""
 
+import codecs
 import csv as python_csv
 import gzip
 import io
@@ -14,16 +15,17 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import csv
 
+from linreg.ahead import in_order
 from linreg.errors import DataError, UsageError
 from linreg.problems import show
+from linreg.tables.slices import Recoded, slices
 
 BLOCK_BYTES = 2**21
 BLOCK_ROWS = 2**15
@@ -94,6 +96,7 @@ class _Rejoined(io.RawIOBase):
 
 File = Path | StandardInput
 Reader = Callable[[File, Format, Columns], Iterator[Batch]]
+Made = TypeVar("Made")
 
 
 def column_names(file: File, format: Format) -> list[str]:
@@ -114,8 +117,18 @@ def column_names(file: File, format: Format) -> list[str]:
 
 def batches(file: File, format: Format, columns: Columns) -> Generator[Batch, None, None]:
     """Read a file. Raises DataError, with at most ten of the cells that are wrong."""
+    return made_of_batches(file, format, columns, lambda batch: batch)
+
+
+def made_of_batches(
+    file: File, format: Format, columns: Columns, make: Callable[[Batch], Made]
+) -> Generator[Made, None, None]:
+    """Read a file, and give what `make` makes of each batch, maybe in the thread that reads it. Raises DataError."""
     try:
-        yield from _READERS[format.name](file, format, columns)
+        if format.name == "csv":
+            yield from _read_csv(file, format, columns, make)
+        else:
+            yield from map(make, _READERS[format.name](file, format, columns))
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
     except _UNREADABLE as error:
@@ -147,22 +160,26 @@ def _csv_names(file: File, format: Format) -> list[str]:
             raise DataError(f"{file}: its header cannot be read: {error}; name a table in CSV") from None
 
 
-def _read_csv(file: File, format: Format, columns: Columns) -> Iterator[Batch]:
+def _read_csv(file: File, format: Format, columns: Columns, make: Callable[[Batch], Made]) -> Iterator[Made]:
     """Read numbers straight from the text; what arrow refuses is looked at again, to say where it stands."""
     texts = dict.fromkeys([*columns.texts, *columns.others])
     types = {name: pa.string() for name in texts} | {
         name: pa.float64() for name in columns.numbers if name not in texts
     }
+
+    def counted(batch: Any) -> tuple[int, Made]:
+        return len(batch), make(_csv_batch(format, columns, batch))
+
     first = 0
     try:
-        with closing(_csv_stream(file, format, types)) as stream:  # or its threads outlive an error
-            for batch in stream:
-                yield _csv_batch(format, columns, batch)
-                first += len(batch)
+        with closing(_csv_stream(file, format, types, counted)) as stream:  # or its threads outlive an error
+            for n_rows, made in stream:
+                yield made
+                first += n_rows
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         if isinstance(file, Path):
             _refuse_bad_rows(file, format, columns)
-            yield from _read_csv_as_text(file, format, columns, skip=first)
+            yield from map(make, _read_csv_as_text(file, format, columns, skip=first))
         else:
             raise DataError(f"{file}: after row {first}: {_line(error)}; mend the table") from None
 
@@ -170,7 +187,7 @@ def _read_csv(file: File, format: Format, columns: Columns) -> Iterator[Batch]:
 def _read_csv_as_text(file: File, format: Format, columns: Columns, *, skip: int) -> Iterator[Batch]:
     """Read the rows after the first ones with every cell as text: gaps with blanks around them are found that way."""
     types = dict.fromkeys([*columns.numbers, *columns.texts, *columns.others], pa.string())
-    with closing(_csv_stream(file, format, types)) as stream:
+    with closing(_csv_stream(file, format, types, lambda batch: batch)) as stream:
         for batch in stream:
             if len(batch) > skip:
                 yield _csv_batch(format, columns, batch.slice(skip))
@@ -182,10 +199,9 @@ def _csv_batch(format: Format, columns: Columns, batch: Any) -> Batch:
     for name in columns.numbers:
         column = batch[name]
         if pa.types.is_string(column.type):  # it is to be handed on as well
-            text = _with_gaps(_stripped(column), format)
-            column = pc.cast(pc.replace_substring(text, format.decimal, "."), pa.float64())
+            column = _as_strict_numbers(column, format)
         numbers[name] = values = column.to_numpy(zero_copy_only=False)
-        if (~np.isfinite(values)).sum() != column.null_count:
+        if np.count_nonzero(np.isfinite(values)) != len(values) - column.null_count:
             raise pa.ArrowInvalid("a value that is not finite")
     return Batch(
         len(batch),
@@ -195,59 +211,70 @@ def _csv_batch(format: Format, columns: Columns, batch: Any) -> Batch:
     )
 
 
-def _csv_stream(file: File, format: Format, types: Mapping[str, Any]) -> Generator[Any, None, None]:
-    several = len(column_names(file, format)) > 1
-    options = {
-        "read_options": csv.ReadOptions(block_size=BLOCK_BYTES, encoding=format.encoding),
-        "parse_options": csv.ParseOptions(
-            delimiter=format.delimiter,
-            newlines_in_values=True,
-            ignore_empty_lines=several,  # in a single column such a line is a gap
-        ),
-        "convert_options": csv.ConvertOptions(
-            column_types=types,
-            include_columns=list(types),
-            null_values=["", *format.missing_values],
-            decimal_point=format.decimal,
-        ),
-    }
-    if isinstance(file, StandardInput):
-        for text in _whole_rows(file):
-            yield from csv.read_csv(pa.BufferReader(text), **options).to_batches()
-    else:
-        with _open_native(file) as stream, csv.open_csv(stream, **options) as reader:
-            yield from reader
+def _as_strict_numbers(column: Any, format: Format) -> Any:
+    """Give cells of text as numbers, null for a gap. Raises arrow's ArrowInvalid."""
+    from linreg.tables.cells import to_numbers, without_blanks
+
+    return to_numbers(_with_gaps(without_blanks(column), format), format.decimal)
 
 
-def _whole_rows(file: StandardInput) -> Iterator[bytes]:
-    """Cut what is piped in into parts of whole rows, each with the header before it."""
-    rest = b""
-    with file.open() as stream:
-        header = stream.readline()
-        while chunk := stream.read(BLOCK_BYTES):
-            rest += chunk
-            cut = rest.rfind(b"\n")
-            while cut >= 0 and rest.count(b'"', 0, cut) % 2:  # within quotes
-                cut = rest.rfind(b"\n", 0, cut)
-            if cut >= 0:
-                yield header + rest[: cut + 1]
-                rest = rest[cut + 1 :]
-    yield header + rest
+def _with_gaps(cells: Any, format: Format) -> Any:
+    from linreg.tables.cells import with_gaps  # imports much, and a table of numbers alone has no use for it
+
+    return with_gaps(cells, format.missing_values)
+
+
+def _csv_stream(
+    file: File, format: Format, types: Mapping[str, Any], make: Callable[[Any], Made]
+) -> Generator[Made, None, None]:
+    """Parse the columns of a file, slice by slice in threads; give what `make` makes of each of arrow's batches."""
+    names = column_names(file, format)
+    parse_options = csv.ParseOptions(
+        delimiter=format.delimiter,
+        newlines_in_values=True,
+        ignore_empty_lines=len(names) > 1,  # in a single column such a line is a gap
+    )
+    convert_options = csv.ConvertOptions(
+        column_types=types,
+        include_columns=list(types),
+        null_values=["", *format.missing_values],
+        decimal_point=format.decimal,
+    )
+
+    def parse(numbered: tuple[int, Any]) -> list[Made]:
+        number, text = numbered
+        options = csv.ReadOptions(
+            use_threads=False,
+            block_size=len(text),
+            column_names=names,
+            skip_rows_after_names=int(number == 0),  # the header
+        )
+        table = csv.read_csv(pa.BufferReader(text), options, parse_options, convert_options)
+        return [make(batch) for batch in table.to_batches()]
+
+    with _open_utf8(file, format.encoding) as stream:
+        texts = enumerate(slices(stream, BLOCK_BYTES, format.delimiter))
+        with closing(in_order(parse, texts, pa.cpu_count())) as parsed:
+            for made in parsed:
+                yield from made
+    pa.default_memory_pool().release_unused()  # arrow would keep some slices' worth for the next file
 
 
 def _refuse_bad_rows(file: Path, format: Format, columns: Columns) -> None:
     """Look for what is wrong in a file, and raise a DataError for it."""
+    from linreg.tables.cells import are_wrong, without_blanks
+
     names = [name for name in columns.numbers if name not in columns.texts]
     bad: list[tuple[int, str, str]] = []
     sound: set[str] = set()
     first = 0
     try:
         types = dict.fromkeys([*names, *columns.texts], pa.string())
-        with closing(_csv_stream(file, format, types)) as stream:
+        with closing(_csv_stream(file, format, types, lambda batch: batch)) as stream:
             for batch in stream:
                 for name in names:
-                    cells = _with_gaps(_stripped(batch[name]), format)
-                    wrong = _are_wrong(cells, format.decimal)
+                    cells = _with_gaps(without_blanks(batch[name]), format)
+                    wrong = are_wrong(cells, format.decimal)
                     rows = np.nonzero(wrong)[0][: MOST_CELLS + 1]
                     bad += [(first + int(row), name, cells[int(row)].as_py()) for row in rows]
                     if not wrong.all():
@@ -290,56 +317,16 @@ def _columns(number: int) -> str:
 
 
 def _bad_cell(file: File, row: int, name: str, cell: str) -> str:
+    from linreg.tables.cells import is_float
+
     digits = re.fullmatch(
         r"\s*[-+]?[0-9.,]+(?:[eE][-+]?[0-9]+)?\s*|\s*[-+]?(?:inf(?:inity)?|nan)\s*", cell, re.IGNORECASE
     )
-    what = "is not finite" if digits and _is_float(cell) else "is not a number"
+    what = "is not finite" if digits and is_float(cell) else "is not a number"
     hint = "mend it, or add it to missing_values if it stands for a gap"
     if "," in cell and cell.count(",") == 1:
         hint = "set decimal: ',' if that is the decimal sign, or mend it"
     return f"{file}: row {row + 1}, column {name!r}: {show(cell)} {what}; {hint}"
-
-
-def _is_float(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _are_wrong(cells: Any, decimal: str = ".") -> NDArray[np.bool_]:
-    """Say of each cell whether it is neither a gap nor a number."""
-    return np.asarray(pc.fill_null(pc.invert(_are_numbers(cells, decimal)), False).to_numpy(zero_copy_only=False))
-
-
-def _are_numbers(cells: Any, decimal: str = ".") -> Any:
-    """Say of each cell whether it is a finite number in plain decimal notation; null where it is null."""
-    point = "\\" + decimal if decimal in ".+*?^$|" else decimal
-    pattern = rf"^[-+]?([0-9]+{point}?[0-9]*|{point}[0-9]+)([eE][-+]?[0-9]{{1,3}})?$"
-    plain = pc.match_substring_regex(cells, pattern)
-    big = pc.match_substring_regex(cells, r"[eE]\+?[0-9]{3}$")  # may be more than a float64 holds
-    if not pc.any(big).as_py():
-        return plain
-    finite = [cell is None or not _is_float(cell) or math.isfinite(float(cell)) for cell in cells.to_pylist()]
-    return pc.and_(plain, pa.array(finite))
-
-
-def parse_numbers(cells: Any, decimal: str) -> NDArray[np.float64]:
-    """Give cells of text as numbers (n,), NaN where there is none that a table may hold."""
-    stripped = _stripped(cells)
-    plain = pc.if_else(_are_numbers(stripped, decimal), pc.replace_substring(stripped, decimal, "."), None)
-    return np.asarray(pc.cast(plain, pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
-
-
-def _stripped(cells: Any) -> Any:
-    return pc.utf8_trim(cells, characters=" \t")
-
-
-def _with_gaps(cells: Any, format: Format) -> Any:
-    """Turn the values that stand for a gap into null."""
-    gap = pc.is_in(cells, value_set=pa.array(["", *format.missing_values], cells.type))
-    return pc.if_else(gap, pa.scalar(None, cells.type), cells)
 
 
 # Arrow's types, of Parquet
@@ -378,13 +365,15 @@ def _as_numbers(
     file: File, format: Format, name: str, column: Any, first: int, problems: list[str]
 ) -> NDArray[np.float64]:
     """Give a typed column as numbers, NaN for a gap; adds what cannot be one to the problems."""
+    from linreg.tables.cells import are_wrong, is_float, parse_numbers, without_blanks
+
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_null(column.type):
         return np.full(len(column), np.nan)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        cells = _with_gaps(_stripped(column), format)
-        wrong = _are_wrong(cells)
+        cells = _with_gaps(without_blanks(column), format)
+        wrong = are_wrong(cells)
         if wrong.any() and wrong.sum() == len(cells) - cells.null_count:
             problems.append(
                 f"{file}: column {name!r} is text, such as {show(cells.drop_null()[0].as_py())}; put it in "
@@ -392,8 +381,7 @@ def _as_numbers(
             )
             return np.full(len(column), np.nan)
         problems += [_bad_cell(file, first + int(row), name, cells[int(row)].as_py()) for row in np.nonzero(wrong)[0]]
-        parsed = pc.cast(pc.if_else(pa.array(wrong), None, cells), pa.float64())
-        return np.asarray(parsed.to_numpy(zero_copy_only=False))
+        return parse_numbers(cells, ".")
     kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
     if not any(is_kind(column.type) for is_kind in kinds):
         raise DataError(f"{file}: column {name!r} holds {column.type}, not numbers; put it in exclude")
@@ -401,7 +389,7 @@ def _as_numbers(
         column = column.cast(pa.uint8())
     values: NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     for text in format.missing_values:
-        if _is_float(text):
+        if is_float(text):
             values = np.where(values == float(text), np.nan, values)
     problems += [_bad_cell(file, first + int(row), name, str(values[row])) for row in np.nonzero(np.isinf(values))[0]]
     return values
@@ -550,7 +538,6 @@ _NAMES: dict[str, Callable[[File, Format], list[str]]] = {
     "jsonl": _jsonl_names,
 }
 _READERS: dict[str, Reader] = {
-    "csv": _read_csv,
     "parquet": _read_parquet,
     "npz": _read_numpy,
     "npy": _read_numpy,
@@ -571,6 +558,13 @@ def _open(file: File) -> Any:
     if isinstance(file, StandardInput):
         return file.open()
     return gzip.open(file, "rb") if file.name.lower().endswith(".gz") else file.open("rb")
+
+
+def _open_utf8(file: File, encoding: str) -> Any:
+    """Open a text as bytes in UTF-8."""
+    if codecs.lookup(encoding).name == "utf-8":
+        return file.open() if isinstance(file, StandardInput) else _open_native(file)
+    return Recoded(io.TextIOWrapper(_open(file), encoding, newline=""))
 
 
 def _line(error: BaseException) -> str:

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from linreg.errors import DataError, UsageError
 from linreg.problems import suggest
-from linreg.tables.formats import Columns, Format, batches, head, parse_numbers
+from linreg.tables.cells import parse_numbers
+from linreg.tables.formats import Columns, Format, batches, head
 from linreg.tables.reading import SUFFIXES, common_columns, files_of, format_of
 
 MOST_ROWS = 100_000  # looked at

@@ -1,6 +1,6 @@
 """Reading tables in blocks of rows: columns by name, numbers strictly, every bad cell by file, row and column."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 from linreg.datasets import Block, Points
 from linreg.errors import DataError
 from linreg.problems import show, suggest
-from linreg.tables.formats import Batch, Columns, File, Format, StandardInput, batches, column_names, refuse_cells
+from linreg.tables.formats import (
+    Batch,
+    Columns,
+    File,
+    Format,
+    StandardInput,
+    column_names,
+    made_of_batches,
+    refuse_cells,
+)
 
 SUFFIXES = {
     "csv": (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt"),
@@ -59,16 +68,16 @@ class Table(Points):
         numbers = [name for name in self.feature_names if name not in self.categorical]
         return Columns([*numbers, *self.target_names, *weight], list(self.categorical), list(self.keep))
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Generator[Block, None, None]:
         """Read the files, one after the other. Raises DataError, with at most ten of the cells that are wrong."""
         empty, n_rows = True, 0
         for file in self.files:
             first = 0
-            with closing(batches(file, self.format, self.columns)) as found:
-                for batch in found:
-                    block = self._block(batch, partial(_place, file, first))
-                    first += batch.n_rows
-                    n_rows += batch.n_rows
+            with closing(made_of_batches(file, self.format, self.columns, self._rows)) as found:
+                for rows in found:
+                    block = self._block(rows, partial(_place, file, first))
+                    first += rows.n_rows
+                    n_rows += rows.n_rows
                     if len(block.x):
                         empty = False
                         yield block
@@ -82,45 +91,55 @@ class Table(Points):
         files = [Path(file).absolute() for file in self.files if not isinstance(file, StandardInput)]
         return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
-    def _block(self, batch: Batch, where: Callable[[int], str]) -> Block:
-        x, y, weight = (
-            _side_by_side([self._numbers(batch, name) for name in names], batch.n_rows)
-            for names in (self.feature_names, self.target_names, [self.sample_weight] if self.sample_weight else [])
-        )
-        self._refuse_gaps(x, y, weight, where)
-        if weight.size and (weight < 0).any():
-            row = int(np.nonzero((weight < 0).any(axis=1))[0][0])
-            raise DataError(
-                f"{where(row)}, column {self.sample_weight!r}: a negative weight, {weight[row, 0]:g}; use 0"
-            )
-        kept = dict(batch.others)
-        rows = np.arange(len(x))
-        if self.missing == "drop":
-            rows = np.nonzero(~np.isnan(np.hstack([x, y, weight])).any(axis=1))[0]
-            if len(rows) < len(x):
-                x, y, weight = x[rows], y[rows], weight[rows]
-                kept = {name: column.take(pa.array(rows)) for name, column in kept.items()}
-        return Block(x, y, weight[:, 0] if weight.size else None, lambda row: where(int(rows[row])), kept)
+    def _rows(self, batch: Batch) -> "_Rows":
+        """Put columns side by side; those that are categories stay empty. Called in any thread, in any order."""
+        weight = [self.sample_weight] if self.sample_weight else []
+        x, y, w = (self._matrix(batch, names) for names in (self.feature_names, self.target_names, weight))
+        return _Rows(batch.n_rows, x, y, w[:, 0] if weight else None, batch.texts, batch.others)
 
-    def _numbers(self, batch: Batch, name: str) -> NDArray[np.float64]:
-        """Give a column as numbers (n,), NaN for a gap; of a category its position among those met."""
-        if name not in self.names:
-            return batch.numbers[name]
-        met = self.names[name]
-        encoded = batch.texts[name].dictionary_encode()
+    def _matrix(self, batch: Batch, names: Sequence[str]) -> NDArray[np.float64]:
+        matrix = np.empty((batch.n_rows, len(names)))
+        for position, name in enumerate(names):
+            if name not in self.names:
+                matrix[:, position] = batch.numbers[name]
+        return matrix
+
+    def _block(self, rows: "_Rows", where: Callable[[int], str]) -> Block:
+        x, y, weight, kept = rows.x, rows.y, rows.weight, rows.others
+        for name in self.categorical:
+            x[:, self.feature_names.index(name)] = self._codes(rows.texts[name], self.names[name])
+        gaps = np.isnan(x).any() or np.isnan(y).any() or (weight is not None and np.isnan(weight).any())
+        if gaps and self.missing != "drop":
+            self._refuse_gaps(x, y, weight, where)
+        if weight is not None and (weight < 0).any():
+            row = int(np.nonzero(weight < 0)[0][0])
+            raise DataError(f"{where(row)}, column {self.sample_weight!r}: a negative weight, {weight[row]:g}; use 0")
+        if not gaps or self.missing != "drop":
+            return Block(x, y, weight, where, kept)
+        found = np.isnan(x).any(axis=1) | np.isnan(y).any(axis=1) | (False if weight is None else np.isnan(weight))
+        chosen = np.nonzero(~found)[0]
+        kept = {name: column.take(pa.array(chosen)) for name, column in kept.items()}
+        weight = None if weight is None else weight[chosen]
+        return Block(x[chosen], y[chosen], weight, lambda row: where(int(chosen[row])), kept)
+
+    def _codes(self, texts: Any, met: dict[str, int]) -> NDArray[np.float64]:
+        """Give a category's texts as their positions (n,) among those met so far, NaN for a gap."""
+        encoded = texts.dictionary_encode()
         places = [met.setdefault(value, len(met)) for value in encoded.dictionary.to_pylist()]
         indices = encoded.indices.to_numpy(zero_copy_only=False).astype(np.float64)  # NaN where null
         there = ~np.isnan(indices)
         indices[there] = np.array(places, dtype=np.float64)[indices[there].astype(np.int64)] if places else 0.0
         return np.asarray(indices)
 
-    def _refuse_gaps(self, x: NDArray[Any], y: NDArray[Any], weight: NDArray[Any], where: Callable[[int], str]) -> None:
-        if self.missing == "drop":
-            return
+    def _refuse_gaps(
+        self, x: NDArray[Any], y: NDArray[Any], weight: NDArray[Any] | None, where: Callable[[int], str]
+    ) -> None:
         parts: list[tuple[Sequence[str], NDArray[Any], str]] = [
             (self.target_names, y, "a target cannot be filled in; use missing: drop, or give it"),
-            ([self.sample_weight or ""], weight, "a weight cannot be filled in; use missing: drop, or give it"),
         ]
+        if weight is not None and self.sample_weight is not None:
+            remedy = "a weight cannot be filled in; use missing: drop, or give it"
+            parts.append(([self.sample_weight], weight[:, None], remedy))
         if self.missing == "error":
             parts.insert(0, (self.feature_names, x, "give it, or set missing: drop, mean or median"))
         found = []
@@ -130,8 +149,16 @@ class Table(Points):
         refuse_cells([text for _, text in sorted(found, key=lambda item: item[0])])
 
 
-def _side_by_side(columns: Sequence[NDArray[np.float64]], n_rows: int) -> NDArray[np.float64]:
-    return np.stack(columns, axis=1) if columns else np.empty((n_rows, 0))
+@dataclass(frozen=True)
+class _Rows:
+    """A batch, side by side: x (n, n_features), y (n, n_targets), weight (n,) or None."""
+
+    n_rows: int
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    weight: NDArray[np.float64] | None
+    texts: Mapping[str, Any]
+    others: Mapping[str, Any]
 
 
 def open_table(

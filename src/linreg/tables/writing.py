@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,16 +16,24 @@ from pyarrow import csv, parquet
 from linreg.errors import DataError, StorageError, UsageError
 from linreg.storage import new_file
 
-Write = Callable[[Mapping[str, Any]], None]
+
+class Output(Protocol):
+    """What writes blocks of columns, each by its name: in any thread made ready, then written in their order."""
+
+    def ready(self, columns: Mapping[str, Any]) -> Any:
+        """Make of columns what is to be written."""
+
+    def write(self, ready: Any) -> None:
+        """Write it."""
 
 
 @contextmanager
-def open_output(path: Path | None) -> Iterator[Write]:
-    """Open what writes blocks of columns, each by its name, to a file in the format of its name (.csv, .csv.gz,
-    .parquet, .jsonl), or as CSV to stdout. The file appears when all is written. Raises StorageError, UsageError."""
+def open_output(path: Path | None) -> Iterator[Output]:
+    """Open a file for blocks of columns in the format of its name (.csv, .csv.gz, .parquet, .jsonl), or stdout for CSV.
+    The file appears when all is written. Raises StorageError, UsageError."""
     if path is None:
         writer = _Csv(sys.stdout.buffer)
-        yield writer.write
+        yield writer
         writer.close()
         return
     make = next((make for ending, make in _WRITERS.items() if path.name.lower().endswith(ending)), None)
@@ -37,7 +45,7 @@ def open_output(path: Path | None) -> Iterator[Write]:
         stream = stack.enter_context(gzip.GzipFile("", "wb", 6, raw, 0)) if path.name.lower().endswith(".gz") else raw
         writer = make(stream)
         try:
-            yield writer.write
+            yield writer
         finally:
             writer.close()
 
@@ -49,17 +57,21 @@ class _Csv:
         self.stream = stream
         self.begun = False
 
-    def write(self, columns: Mapping[str, Any]) -> None:
+    def ready(self, columns: Mapping[str, Any]) -> tuple[list[str], Any]:
         table = _table({name: _flat(column) for name, column in columns.items()})
-        if not self.begun:
-            self.stream.write((",".join(map(_quoted, table.schema.names)) + "\n").encode())
-            self.begun = True
         texts = [column for column in table.columns if pa.types.is_string(column.type)]
         special = any(pc.any(pc.match_substring_regex(column, '[",\r\n]')).as_py() for column in texts)
         options = csv.WriteOptions(include_header=False, quoting_style="needed" if special else "none")
         buffer = pa.BufferOutputStream()
         csv.write_csv(table, buffer, options)
-        self.stream.write(buffer.getvalue())
+        return table.schema.names, buffer.getvalue()
+
+    def write(self, ready: tuple[list[str], Any]) -> None:
+        names, text = ready
+        if not self.begun:
+            self.stream.write((",".join(map(_quoted, names)) + "\n").encode())
+            self.begun = True
+        self.stream.write(text)
 
     def close(self) -> None:
         self.stream.flush()
@@ -82,8 +94,10 @@ class _Parquet:
         self.stream = stream
         self.writer: Any = None
 
-    def write(self, columns: Mapping[str, Any]) -> None:
-        table = _table(columns)
+    def ready(self, columns: Mapping[str, Any]) -> Any:
+        return _table(columns)
+
+    def write(self, table: Any) -> None:
         if self.writer is None:
             self.writer = parquet.ParquetWriter(pa.PythonFile(_Kept(self.stream), "w"), table.schema)
         try:
@@ -102,11 +116,14 @@ class _JsonLines:
     def __init__(self, stream: Any) -> None:
         self.stream = stream
 
-    def write(self, columns: Mapping[str, Any]) -> None:
+    def ready(self, columns: Mapping[str, Any]) -> bytes:
         lists = {name: _plain(column) for name, column in columns.items()}
         rows = zip(*lists.values(), strict=True)
         lines = [json.dumps(dict(zip(lists, row, strict=True)), ensure_ascii=False) for row in rows]
-        self.stream.write("".join(line + "\n" for line in lines).encode())
+        return "".join(line + "\n" for line in lines).encode()
+
+    def write(self, ready: bytes) -> None:
+        self.stream.write(ready)
 
     def close(self) -> None:
         self.stream.flush()

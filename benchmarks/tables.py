@@ -1,0 +1,163 @@
+"""Tables: from CSV to the first step, the memory that it takes, and predictions from file to file.
+
+    python -m benchmarks.tables [RUNS [ROWS]]
+
+Every time is of a process of its own, in turn with that of its reference. Of the way to the first step what is timed
+begins with torch imported, and of pyarrow's reading with pyarrow imported; of predictions whole processes are timed.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.rows import Row, compare, in_turn, table, time_process
+
+N_ROWS = 5_000_000  # of ten features and a target: about 0.5 GB
+N_FEATURES = 10
+
+SPEC = """\
+name: tables
+solver: {solver}
+epochs: 1
+data:
+  source: {{name: csv, path: {path}, target: y}}
+  batch_size: 32
+model: {{name: linear}}
+optimizer: {{name: sgd, lr: 0.01}}
+writer: {{graph: false, plots: false}}
+"""
+
+READ = """
+from time import perf_counter
+from pyarrow import csv
+start = perf_counter()
+csv.read_csv("table.csv")
+print(perf_counter() - start)
+"""
+
+TO_FIRST_STEP = """
+import resource, sys
+from pathlib import Path
+from time import perf_counter
+from linreg.startup import importing_torch
+with importing_torch():  # as the command does
+    import torch
+start = perf_counter()
+import linreg
+from linreg.loaders import make_tensor_loaders
+experiment = linreg.build(linreg.load_spec("gradient.yaml"))
+loader, _ = make_tensor_loaders(experiment.loaders, experiment.device)
+experiment.train_step_fn(*next(loader.batches()))
+print(perf_counter() - start)
+status = Path("/proc/self/status")
+if status.exists():  # getrusage would count what the parent used before it started this process
+    print(next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")))
+else:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+"""
+
+PANDAS = """
+import numpy as np, pandas as pd
+from sklearn.linear_model import LinearRegression
+model = LinearRegression()
+model.coef_, model.intercept_ = np.linspace(0.1, 1, 10), 0.5
+table = pd.read_csv("table.csv")
+yhat = model.predict(table[[f"x{i + 1}" for i in range(10)]].to_numpy())
+pd.DataFrame({"y_predicted": yhat}).to_csv("theirs.csv", index=False)
+"""
+
+
+def write_table(path: Path, n_rows: int) -> None:
+    """Write rows of ten features in [0, 1) and a target, each with six decimals, in CSV."""
+    import numpy as np
+    import pyarrow as pa
+    from pyarrow import csv
+
+    random = np.random.default_rng(0)
+    names = [*(f"x{i + 1}" for i in range(N_FEATURES)), "y"]
+    schema = pa.schema([(name, pa.float64()) for name in names])
+    with csv.CSVWriter(path, schema) as writer:
+        for first in range(0, n_rows, 500_000):
+            x = random.random((min(500_000, n_rows - first), N_FEATURES))
+            y = x @ np.linspace(0.1, 1, N_FEATURES) + random.normal(0, 0.1, len(x))
+            columns = [column.round(6) for column in (*x.T, y)]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+
+
+def measure(runs: int, n_rows: int = N_ROWS) -> list[Row]:
+    """Measure in a folder of its own; `runs` processes of each count."""
+    import pandas  # noqa: F401  # what is missing is told before anything is measured
+    import sklearn  # noqa: F401
+
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        write_table(folder / "table.csv", n_rows)
+        write_table(folder / "small.csv", 1000)
+        for solver, path in (("gradient", "table.csv"), ("exact", "small.csv")):
+            (folder / f"{solver}.yaml").write_text(SPEC.format(solver=solver, path=path))
+        linreg = [sys.executable, "-m", "linreg"]
+        time_process([*linreg, "train", "exact.yaml", "--quiet"], cwd=folder)
+        predict = [*linreg, "predict", "checkpoints/tables_001/last.pth", "--input", "table.csv"]
+
+        peaks: list[float] = []
+        found = in_turn(
+            {
+                "read": _figures(READ, folder, []),
+                "to_first_step": _figures(TO_FIRST_STEP, folder, peaks),
+                "pandas": lambda: time_process([sys.executable, "-c", PANDAS], cwd=folder),
+                "predict": lambda: time_process([*predict, "--output", "ours.csv"], cwd=folder),
+            },
+            runs,
+        )
+    size = f"{n_rows:,} x {N_FEATURES}"
+    matrix = 4 * n_rows * (N_FEATURES + 1)
+    return [
+        compare(
+            f"from CSV to the first step, {size}",
+            "pyarrow.csv.read_csv",
+            found["to_first_step"],
+            found["read"],
+            target=1.5,
+        ),
+        compare(
+            f"peak memory of that, {size}",
+            "the matrix in float32",
+            max(peaks) / 1e6,
+            matrix / 1e6,
+            target=2.5,
+            note="with all that is imported",
+            unit="MB",
+        ),
+        compare(
+            f"predict from CSV to CSV, {size}",
+            "pandas with scikit-learn",
+            found["predict"],
+            found["pandas"],
+            target=2.0,
+            better="higher",
+        ),
+    ]
+
+
+def _figures(code: str, folder: Path, more: list[float]) -> Callable[[], float]:
+    """Make the function that runs code and returns the first figure that it prints; the others go to `more`."""
+
+    def call() -> float:
+        argv = [sys.executable, "-c", code]
+        ended = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=True)
+        first, *others = map(float, ended.stdout.split())
+        more.extend(others)
+        return first
+
+    return call
+
+
+def main(argv: list[str]) -> None:
+    """Measure and print."""
+    print(table({"tables": measure(*map(int, argv or ["5"]))}), end="")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
