@@ -248,7 +248,7 @@ def _points(loader: TensorLoader, rows: torch.Tensor) -> Iterator[tuple[Rows, ND
     dataset = loader.dataset
     if isinstance(dataset, CustomDataset):
         weight = None if dataset.weight is None else dataset.weight.numpy()
-        yield Rows(dataset.x.numpy(), dataset.y.numpy(), weight), rows.numpy()
+        yield Rows(dataset.x.numpy(), dataset.y.numpy(), weight), rows.numpy().astype(np.int64)
         return
     for some in torch.split(rows, max(1, ROWS_AT_ONCE // loader.batch_size) * loader.batch_size):
         yield Rows(*(part.numpy() for part in dataset.rows(some))), np.arange(len(some))

@@ -175,7 +175,7 @@ class MappedDataset(Dataset[Point]):
 
     def rows(self, indices: torch.Tensor) -> Point:
         """Give many points at once: x (n, n_columns), y (n, n_targets) and, with weights, weight (n, 1)."""
-        block = self.raw(indices.cpu().numpy())
+        block = self.raw(indices.cpu().numpy().astype(np.int64))
         x, y = torch.from_numpy(block.x), torch.from_numpy(block.y)
         if self.preprocessing is not None:
             x, y = self.preprocessing(x), self.preprocessing.scaled(y)

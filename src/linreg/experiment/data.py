@@ -127,7 +127,7 @@ def categorical_of(points: Points) -> list[int]:
 
 
 def _scaled_weight(
-    weight: NDArray[Any], train: NDArray[np.int64], val: NDArray[np.int64] | None, where: str
+    weight: NDArray[Any], train: NDArray[np.integer], val: NDArray[np.integer] | None, where: str
 ) -> NDArray[np.float64]:
     """Scale weights (n,), float64, where they lie so that their mean over each part is 1."""
     for part in (train, val):
