@@ -15,8 +15,7 @@ from pyarrow import csv, parquet
 from scipy import stats
 
 from linreg.checkpoint import load
-from linreg.experiment.building import build
-from linreg.experiment.data import prepare
+from linreg.experiment.building import build, prepare
 from linreg.least_squares import ROWS, Factor, solve
 from linreg.loaders import split, split_mask
 from linreg.loops import mini_batch

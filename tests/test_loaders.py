@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset, random_split
 
 from linreg.datasets import DATASETS, Samples
 from linreg.errors import DataError
-from linreg.experiment.data import prepare
+from linreg.experiment.building import prepare
 from linreg.loaders import CustomDataset, fingerprint, make_loaders, split
 from linreg.spec import spec_from_dict
 from tests.conftest import small_spec

@@ -21,7 +21,7 @@ from linreg.checkpoint import load
 from linreg.datasets import Samples
 from linreg.errors import StorageError
 from linreg.experiment import build
-from linreg.experiment.data import prepare
+from linreg.experiment.building import prepare
 from linreg.mapped import WINDOW, MappedPoints, open_mapped
 from linreg.spec import load_spec
 from tests.conftest import differences, small_spec, write_spec

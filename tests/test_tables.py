@@ -176,7 +176,7 @@ def test_any_header_stands_over_its_columns(header):
 PEAK = """
 import re
 from linreg import load_spec
-from linreg.experiment.data import prepare
+from linreg.experiment.building import prepare
 from linreg.tables import formats
 
 formats.BLOCK_BYTES = 2**18

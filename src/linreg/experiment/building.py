@@ -1,4 +1,4 @@
-"""From a spec to everything that training needs. Nothing here touches the disk."""
+"""From a spec to everything that training needs. Nothing here touches the disk, but the cache of mapped tables."""
 
 import logging
 import warnings
@@ -11,11 +11,13 @@ from torch import nn, optim
 
 from linreg.engines import ENGINES, Engine, Training
 from linreg.errors import DivergedError, SpecError, UsageError
-from linreg.experiment.data import Data, prepare
+from linreg.experiment.data import Data, open_points
 from linreg.experiment.exact import Exact, baseline, largest_stable_lr
+from linreg.experiment.mapped import prepare_mapped
+from linreg.experiment.resident import prepare_resident
 from linreg.loaders import CustomDataset, Loaders, make_loaders
 from linreg.losses import LOSSES, InTargetUnits, weighted
-from linreg.mapped import MappedDataset
+from linreg.mapped import MappedDataset, MappedPoints
 from linreg.models import MODELS
 from linreg.optimizers import OPTIMIZERS
 from linreg.preprocessing import Preprocessed, Preprocessing
@@ -119,6 +121,12 @@ def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experim
         engine=_engine(spec, training),
         baseline=baseline(spec, data, network) if spec.baseline else None,
     )
+
+
+def prepare(spec: ExperimentSpec) -> Data:
+    """Read the data of a spec, divide it, learn the preprocessing of its training part. Raises SpecError, DataError."""
+    points = open_points(spec)
+    return prepare_mapped(spec, points) if isinstance(points, MappedPoints) else prepare_resident(spec, points)
 
 
 def _engine(spec: ExperimentSpec, training: Training) -> Engine:
