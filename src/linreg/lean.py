@@ -81,6 +81,7 @@ def make_direct_train_fn(
     weight, bias = layer.weight, layer.bias
     columns = weight.detach().t()
     update = make_update_fn(optimizer)
+    factors: dict[int, torch.Tensor] = {}  # 2 / (N n_targets), as tensors: a number would be made one at each step
 
     def train(batches: Iterable[tuple[torch.Tensor, ...]]) -> list[float]:
         for module in basis:
@@ -95,7 +96,10 @@ def make_direct_train_fn(
                 # Step 2: what the loss is the mean square of; that is taken for many batches at once
                 error = yhat - y
                 # Step 3: gradients of the loss with respect to every parameter
-                grad = error * (2 / error.numel())
+                n = error.numel()
+                if n not in factors:
+                    factors[n] = weight.new_tensor(2 / n)
+                grad = error * factors[n]
                 weight.grad = grad.t().mm(x)
                 if bias is not None:
                     bias.grad = grad.sum(0)
@@ -107,7 +111,9 @@ def make_direct_train_fn(
                     errors.append(error)
                 else:
                     reported.append(reported_loss_fn(yhat, y))
-            layer.zero_grad()
+            weight.grad = None
+            if bias is not None:
+                bias.grad = None
             return mean_squares(errors) if reported_loss_fn is None else _read(reported)
 
     return train

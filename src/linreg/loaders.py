@@ -138,11 +138,9 @@ def _lengths(n_total: int, train_ratio: float, where: str) -> tuple[int, int]:
     return n_train, n_val
 
 
-def shuffled(n: int, generator: torch.Generator) -> torch.Tensor:
-    """Give the numbers below n in a random order, drawing what `torch.utils.data.RandomSampler` draws from the global
-    generator: a seed for a generator of its own."""
-    seed = int(torch.empty((), dtype=torch.int64).random_(generator=generator).item())
-    return permutation(n, seed)
+def drawn(generator: torch.Generator) -> int:
+    """Draw a seed, as `torch.utils.data` does for a loader's workers and for a sampler's order."""
+    return int(torch.empty((), dtype=torch.int64).random_(generator=generator).item())
 
 
 class ShuffleSampler(Sampler[int]):
@@ -153,7 +151,7 @@ class ShuffleSampler(Sampler[int]):
         self.generator = generator
 
     def __iter__(self) -> Iterator[int]:
-        yield from shuffled(len(self.data_source), self.generator).tolist()
+        yield from permutation(len(self.data_source), drawn(self.generator)).tolist()
 
     def __len__(self) -> int:
         return len(self.data_source)
@@ -185,11 +183,11 @@ class TensorLoader:
     def begin(self) -> Callable[[int, int], torch.Tensor]:
         """Begin a pass: draw what DataLoader draws for one, and give the function that tells which rows of the dataset
         stand from one place to another in the order of the pass."""
-        torch.empty((), dtype=torch.int64).random_(generator=self.generator)  # DataLoader's seed for workers
+        drawn(self.generator)  # the workers' seed, had the loader such
         if not self.shuffle:
             return lambda first, end: self.indices[first:end]
-        order = shuffled(len(self.indices), self.generator)
-        return lambda first, end: self.indices[order[first:end]]
+        order = permutation(len(self.indices), drawn(self.generator))
+        return lambda first, end: self.indices.index_select(0, order[first:end])
 
     def batches(self, *, after: int = 0) -> Iterator[Point]:
         """Begin a pass, and give its mini-batches but the first `after`."""
@@ -206,7 +204,8 @@ class TensorLoader:
 def _cut(rows: torch.Tensor, size: int) -> Sequence[torch.Tensor]:
     """Cut rows into batches that begin in memory as tensors of their own do: elsewhere a matrix product may round
     otherwise."""
-    parts = torch.split(rows, size)
+    n_whole, rest = divmod(len(rows), size)
+    parts = rows.split_with_sizes([size] * n_whole + [rest] * (rest > 0))
     aligned = size * rows.shape[1] * rows.element_size() % ALIGNMENT == 0
     return parts if aligned else [part.clone() for part in parts]
 
