@@ -15,7 +15,7 @@ LAYERS = [
     {"errors", "version", "startup", "ahead"},
     {"documents", "storage", "registry"},
     {"problems", "plugins", "datasets", "models", "losses", "optimizers", "schedulers", "steps", "loops", "plots",
-     "lean", "kernels", "compiled", "writer", "runs", "checkpoint", "cache", "least_squares", "equation"},
+     "writer", "runs", "checkpoint", "cache", "least_squares", "equation"},
     {"tables", "loaders", "preprocessing"},
     {"engines", "mapped"},
     {"spec"},
@@ -27,8 +27,6 @@ WITHIN = {
     ("checkpoint", "equation"),
     ("registry", "documents"),
     ("loops", "steps"),
-    ("lean", "steps"),
-    ("compiled", "kernels"),
     ("cli", "__init__"),
 }
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn, optim
 
-from linreg.compiled import (
+from linreg.engines.arrays import (
     Adam,
     Loss,
     Parameter,
@@ -376,12 +376,12 @@ def test_without_numba_the_error_says_what_to_install(monkeypatch):
 
 
 def test_importing_the_module_does_not_import_numba():
-    code = "import sys, linreg.compiled; sys.exit('numba' in sys.modules)"
+    code = "import sys, linreg.engines.arrays; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
 def test_kernels_compile_where_no_folder_can_keep_them():
-    code = "from linreg.kernels import *; assert loss_of(MSE, 1.0, 3.0) == 9.0 and not loss_of.stats.cache_path"
+    code = "from linreg.engines.kernels import *; assert loss_of(MSE, 1.0, 3.0) == 9.0 and not loss_of.stats.cache_path"
     nowhere = {"NUMBA_CACHE_LOCATOR_CLASSES": "_IPythonCacheLocator"}  # the only one asked, and it never has any
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | nowhere, timeout=100, capture_output=True)
     assert done.returncode == 0, done.stderr

@@ -11,12 +11,20 @@ from typing import Any
 
 import torch
 from torch import nn, optim
+from torch.nn.modules import module as torch_module
 from torch.optim import optimizer as torch_optimizer
 
 from linreg.steps import LossFn
 
 RunFn = Callable[[Iterable[tuple[torch.Tensor, ...]]], list[float]]  # of mini-batches, gives their losses
 
+SWITCHES = (
+    "maximize",
+    "foreach",
+    "fused",
+    "capturable",
+    "differentiable",
+)  # settings that change an update's operations
 SPLIT_AT = 2**15  # elements; a sum of so many is divided among torch's threads
 
 
@@ -79,7 +87,6 @@ def make_direct_train_fn(
     the sum of g over the batch: the operations that torch's derivatives.yaml has for mse_loss, addmm and a broadcast.
     """
     weight, bias = layer.weight, layer.bias
-    columns = weight.detach().t()
     update = make_update_fn(optimizer)
     factors: dict[int, torch.Tensor] = {}  # 2 / (N n_targets), as tensors: a number would be made one at each step
 
@@ -88,6 +95,7 @@ def make_direct_train_fn(
             module.train()
         errors, reported = [], []
         with torch.no_grad():
+            columns = weight.t()
             for x, y in batches:
                 for module in basis:
                     x = module(x)  # noqa: PLW2901
@@ -119,12 +127,10 @@ def make_direct_train_fn(
     return train
 
 
-def linear_layer(model: nn.Module, loss_fn: Any) -> tuple[list[nn.Module], nn.Linear] | None:
-    """Take apart a model that `make_direct_train_fn` can train by a loss: modules without parameters, and one linear
-    layer after them. None for any other, and for one with hooks, which a direct call would pass over."""
+def linear_layer(model: nn.Module) -> tuple[list[nn.Module], nn.Linear] | None:
+    """Take apart a model that is modules without parameters, and one linear layer after them. None for any other, for
+    one with a frozen parameter, and for one with hooks, which a direct call would pass over."""
     if type(model) is not nn.Sequential or not len(model) or type(model[-1]) is not nn.Linear:
-        return None
-    if type(loss_fn) is not nn.MSELoss or loss_fn.reduction != "mean":
         return None
     *basis, layer = model
     assert isinstance(layer, nn.Linear)
@@ -133,7 +139,15 @@ def linear_layer(model: nn.Module, loss_fn: Any) -> tuple[list[nn.Module], nn.Li
         return None
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     hooked = any(getattr(module, kind) for module in (model, layer) for kind in kinds)
-    return None if hooked or any(parameter._backward_hooks for parameter in parameters) else (basis, layer)
+    watched = any(p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters)
+    if hooked or watched or torch_module._has_any_global_hook():  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return None
+    return basis, layer
+
+
+def is_direct(model: nn.Module, loss_fn: Any) -> bool:
+    """Whether `make_direct_train_fn` can train a model by a loss."""
+    return type(loss_fn) is nn.MSELoss and loss_fn.reduction == "mean" and linear_layer(model) is not None
 
 
 def mean_squares(errors: Sequence[torch.Tensor]) -> list[float]:
@@ -148,26 +162,28 @@ def mean_squares(errors: Sequence[torch.Tensor]) -> list[float]:
 def make_update_fn(optimizer: optim.Optimizer) -> Callable[[], None]:
     """Make the function that does what `optimizer.step()` does; call it under `torch.no_grad()`."""
     step: Any = type(optimizer).step
-    hooks = (
-        optimizer._optimizer_step_pre_hooks,
-        optimizer._optimizer_step_post_hooks,
-        torch_optimizer._global_optimizer_pre_hooks,
-        torch_optimizer._global_optimizer_post_hooks,
-    )
     ours = type(optimizer).__module__.startswith("torch.optim.") and not isinstance(optimizer, optim.LBFGS)
-    if not ours or any(hooks) or optimizer.defaults.get("differentiable"):
+    if not ours:
         return optimizer.step
     while hasattr(step, "__wrapped__"):  # around it are hooks, a profiler, and an import of the compiler
         step = step.__wrapped__
     optimizer._opt_called = True  # type: ignore[attr-defined]  # or a scheduler warns that it was never stepped
     own = _UPDATES.get(type(optimizer))
-    switches = ("maximize", "foreach", "fused", "capturable", "amsgrad")
-    if own is None or len(optimizer.param_groups) > 1 or any(map(optimizer.param_groups[0].get, switches)):
-        return lambda: step(optimizer)
+    if own is not None and any(map(optimizer.param_groups[0].get, SWITCHES)):
+        own = None
 
     def update() -> None:
-        group = optimizer.param_groups[0]
-        if not own(group, [parameter for parameter in group["params"] if parameter.grad is not None], optimizer.state):
+        if (
+            optimizer._optimizer_step_pre_hooks
+            or optimizer._optimizer_step_post_hooks
+            or torch_optimizer._global_optimizer_pre_hooks
+            or torch_optimizer._global_optimizer_post_hooks
+        ):
+            optimizer.step()
+            return
+        group, *more = optimizer.param_groups
+        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        if own is None or more or not own(group, parameters, optimizer.state):
             step(optimizer)
 
     return update
@@ -193,9 +209,9 @@ def _sgd(group: dict[str, Any], parameters: list[Any], state: dict[Any, Any]) ->
 
 def _adam(group: dict[str, Any], parameters: list[Any], state: dict[Any, Any]) -> bool:
     """Take a step of Adam or AdamW, each operation on all parameters at once; False, and nothing done, before there is
-    a state, and where parameters are not at the same step."""
+    a state, with amsgrad, and where parameters are not at the same step."""
     states = [state[parameter] for parameter in parameters]
-    if not all(states):
+    if not all(states) or group["amsgrad"]:
         return False
     steps, means, squares = ([state[key] for state in states] for key in ("step", "exp_avg", "exp_avg_sq"))
     counts = {step.item() for step in steps}

@@ -82,7 +82,7 @@ def load_kernels() -> ModuleType:
     except ImportError as error:  # not installed, or not made for the numpy that is
         what = f"the compiled engine needs numba, met {str(error)!r}"
         raise UsageError(f"{what}; pip install 'linreg[compiled]', or leave engine out") from None
-    from linreg import kernels
+    from linreg.engines import kernels
 
     return kernels
 

@@ -1,14 +1,8 @@
-"""Engines: how an epoch is run.
-
-`textbook` is the text's loop; `auto` gives the same bits in a fraction of the time; `compiled` trains a linear model in
-compiled code, near those bits.
-"""
+"""The engine that trains a linear model in compiled code: what a spec builds, in the kernels' words."""
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property, partial
-from itertools import islice
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn, optim
 
-from linreg.compiled import (
+from linreg.engines.arrays import (
     Adam,
     Loss,
     LossKind,
@@ -28,103 +22,16 @@ from linreg.compiled import (
     make_val_chunk_fn,
     moment_names,
 )
-from linreg.lean import RunFn, linear_layer, make_direct_train_fn, make_lean_train_fn, make_lean_val_fn
-from linreg.loaders import ROWS_AT_ONCE, CustomDataset, Loaders, TensorLoader, make_tensor_loaders
-from linreg.loops import EpochFn, make_epoch_fn, mini_batch
+from linreg.engines.lean import SWITCHES, linear_layer
+from linreg.engines.training import Engine, Training
+from linreg.loaders import ROWS_AT_ONCE, CustomDataset, TensorLoader, make_tensor_loaders
+from linreg.loops import make_epoch_fn
 from linreg.losses import InTargetUnits, Weighted
-from linreg.steps import LossFn, StepFn, make_train_step_fn, make_val_step_fn
-
-
-@dataclass(frozen=True)
-class Training:
-    """What is trained, on what, and how; as the arguments of `make_train_step_fn` have it. reported_loss_fn: gives the
-    loss that is told, in training and validation."""
-
-    device: torch.device
-    loaders: Loaders
-    model: nn.Module
-    loss_fn: LossFn
-    optimizer: optim.Optimizer
-    clip_grad_norm: float | None = None
-    after_step: Callable[[], None] | None = None
-    reported_loss_fn: LossFn | None = None
-
-    @property
-    def val_loss_fn(self) -> LossFn:
-        """The loss of the validation part."""
-        return self.loss_fn if self.reported_loss_fn is None else self.reported_loss_fn
-
-    @cached_property
-    def train_step_fn(self) -> StepFn:
-        """The textbook's training step."""
-        return make_train_step_fn(
-            self.model,
-            self.loss_fn,
-            self.optimizer,
-            clip_grad_norm=self.clip_grad_norm,
-            after_step=self.after_step,
-            reported_loss_fn=self.reported_loss_fn,
-        )
-
-    @cached_property
-    def val_step_fn(self) -> StepFn:
-        """The textbook's validation step."""
-        return make_val_step_fn(self.model, self.val_loss_fn)
-
-
-@dataclass(frozen=True)
-class Engine:
-    """An engine, ready to run: its name, and what runs an epoch over the training and the validation part."""
-
-    name: str
-    train_epoch: EpochFn
-    val_epoch: EpochFn | None
-
-
-def make_textbook_engine(training: Training) -> Engine:
-    """The textbook's loop: DataLoader, autograd, the optimizer's step, and a look at the loss after each."""
-    device, loaders = training.device, training.loaders
-    val_epoch = None if loaders.val is None else partial(mini_batch, device, loaders.val, training.val_step_fn)
-    return Engine("textbook", partial(mini_batch, device, loaders.train, training.train_step_fn), val_epoch)
-
-
-def make_auto_engine(training: Training) -> Engine:
-    """The textbook's bits at the least cost: `direct` for one linear layer trained by mse, else `lean`."""
-    train_loader, val_loader = make_tensor_loaders(training.loaders, training.device)
-    found = linear_layer(training.model, training.loss_fn) if training.clip_grad_norm is None else None
-    if found is not None:
-        name = "direct"
-        train = make_direct_train_fn(
-            *found,
-            training.optimizer,
-            after_step=training.after_step,
-            reported_loss_fn=training.reported_loss_fn,
-        )
-    else:
-        name = "lean"
-        train = make_lean_train_fn(
-            training.model,
-            training.loss_fn,
-            training.optimizer,
-            clip_grad_norm=training.clip_grad_norm,
-            after_step=training.after_step,
-            reported_loss_fn=training.reported_loss_fn,
-        )
-    validate = make_lean_val_fn(training.model, training.val_loss_fn)
-    return Engine(name, _epoch_fn(train_loader, train), None if val_loader is None else _epoch_fn(val_loader, validate))
-
-
-def _epoch_fn(loader: TensorLoader, run: RunFn) -> EpochFn:
-    def begin(after: int) -> Callable[[int], list[float]]:
-        batches = loader.batches(after=after)
-        return lambda n_batches: run(islice(batches, n_batches))
-
-    return make_epoch_fn(len(loader), begin)
 
 
 def make_compiled_engine(training: Training) -> Engine:
-    """A linear model's steps in compiled code, a chunk in one call. Raises UsageError without numba, and ValueError for
-    what has no compiled code."""
+    """Make what runs a linear model's steps in compiled code, a chunk in one call. Raises UsageError without numba, and
+    ValueError for what has no compiled code."""
     layer, loss = _compiled_model(training)
     _compiled_optimizer(training.optimizer)
     load_kernels()
@@ -147,7 +54,7 @@ def make_compiled_engine(training: Training) -> Engine:
                 parameter.step(n_steps)
             return losses
 
-        return _in_order(train_loader, after, train)
+        return _begin(train_loader, after, train)
 
     def begin_validation(loader: TensorLoader, after: int) -> Callable[[int], list[float]]:
         weight, bias = (None if p is None else p.detach().numpy() for p in (layer.weight, layer.bias))
@@ -155,7 +62,7 @@ def make_compiled_engine(training: Training) -> Engine:
         def validate(points: Rows, places: NDArray[np.int64]) -> NDArray[np.float64]:
             return make_val_chunk_fn(points, weight, bias, loss=loss, batch_size=loader.batch_size)(places)
 
-        return _in_order(loader, after, validate)
+        return _begin(loader, after, validate)
 
     train_epoch = make_epoch_fn(len(train_loader), begin_training)
     val_epoch = None
@@ -166,30 +73,30 @@ def make_compiled_engine(training: Training) -> Engine:
 
 def _compiled_model(training: Training) -> tuple[nn.Linear, Loss]:
     """Say in the kernels' words what is trained. Raises ValueError where they have none."""
-    model, loss_fn, reported = training.model, training.loss_fn, training.reported_loss_fn
-    layer = model[0] if type(model) is nn.Sequential and len(model) == 1 else None
-    if type(layer) is not nn.Linear or training.device.type != "cpu":
-        raise ValueError("trains model linear alone, on the CPU; use engine: auto")
+    loss_fn, reported = training.loss_fn, training.reported_loss_fn
+    basis, layer = linear_layer(training.model) or ([], None)
+    if layer is None or basis or training.device.type != "cpu":
+        raise ValueError("trains model linear alone, without hooks, on the CPU; use engine: auto")
     if training.clip_grad_norm is not None:
         raise ValueError("does not clip gradients; leave out clip_grad_norm, or use engine: auto")
     scale = reported.scale.numpy() if isinstance(reported, InTargetUnits) else None
     by_point = loss_fn.by_point if isinstance(loss_fn, Weighted) else loss_fn
     kinds: dict[type, LossKind] = {nn.MSELoss: "mse", nn.L1Loss: "mae", nn.HuberLoss: "huber"}
-    if type(by_point) not in kinds:
+    if type(by_point) not in kinds or (by_point is loss_fn and getattr(loss_fn, "reduction", "") != "mean"):
         raise ValueError("trains by the losses mse, mae and huber; use engine: auto")
     return layer, Loss(kinds[type(by_point)], getattr(by_point, "delta", 1.0), scale)
 
 
 def _compiled_optimizer(optimizer: optim.Optimizer) -> Sgd | Adam:
     """Say in the kernels' words how it is trained. Raises ValueError where they have none."""
-    group = optimizer.param_groups[0]
-    switched = any(map(group.get, ("maximize", "foreach", "fused", "capturable", "differentiable")))
-    if type(optimizer) is optim.SGD and not switched:
+    group, *more = optimizer.param_groups
+    plain = not more and not any(map(group.get, SWITCHES))
+    if type(optimizer) is optim.SGD and plain:
         return Sgd(group["dampening"], group["weight_decay"], group["nesterov"])
-    if type(optimizer) in (optim.Adam, optim.AdamW) and not switched:
+    if type(optimizer) in (optim.Adam, optim.AdamW) and plain:
         decoupled = group["decoupled_weight_decay"]
         return Adam(group["betas"][1], group["eps"], group["weight_decay"], group["amsgrad"], decoupled)
-    raise ValueError("trains by the optimizers sgd, adam and adamw; use engine: auto")
+    raise ValueError("trains by the optimizers sgd, adam and adamw, all parameters alike; use engine: auto")
 
 
 class _Shared:
@@ -202,6 +109,7 @@ class _Shared:
         for moments, name in zip(self.arrays.moments, self.names, strict=True):
             if self.state.get(name) is not None:
                 moments[...] = self.state[name].numpy()
+        # SGD counts no steps; what matters of it is whether its buffer has begun
         self.steps = int(self.state["step"].item()) if "step" in self.state else len(self.state)
 
     def step(self, n_steps: int) -> None:
@@ -227,7 +135,7 @@ def _plan(group: dict[str, Any], after_step: Callable[[], None] | None, n_steps:
     return tuple(np.array(planned).T)
 
 
-def _in_order(
+def _begin(
     loader: TensorLoader, after: int, run: Callable[[Rows, NDArray[np.int64]], NDArray[np.float64]]
 ) -> Callable[[int], list[float]]:
     """Begin a pass; give the function that runs its next batches. run: takes points, and the places in them of the rows
@@ -252,11 +160,3 @@ def _points(loader: TensorLoader, rows: torch.Tensor) -> Iterator[tuple[Rows, ND
         return
     for some in torch.split(rows, max(1, ROWS_AT_ONCE // loader.batch_size) * loader.batch_size):
         yield Rows(*(part.numpy() for part in dataset.rows(some))), np.arange(len(some))
-
-
-# By the name that a spec gives it.
-ENGINES: dict[str, Callable[[Training], Engine]] = {
-    "auto": make_auto_engine,
-    "textbook": make_textbook_engine,
-    "compiled": make_compiled_engine,
-}

@@ -1,0 +1,61 @@
+"""The engines that have the textbook's bits."""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+
+from linreg.engines.lean import (
+    RunFn,
+    is_direct,
+    linear_layer,
+    make_direct_train_fn,
+    make_lean_train_fn,
+    make_lean_val_fn,
+)
+from linreg.engines.training import Engine, Training
+from linreg.loaders import TensorLoader, make_tensor_loaders
+from linreg.loops import EpochFn, make_epoch_fn, mini_batch
+
+
+def make_textbook_engine(training: Training) -> Engine:
+    """Make the textbook's loop: DataLoader, autograd, the optimizer's step, and a look at the loss after each."""
+    device, loaders = training.device, training.loaders
+    val_epoch = None if loaders.val is None else partial(mini_batch, device, loaders.val, training.val_step_fn)
+    return Engine("textbook", partial(mini_batch, device, loaders.train, training.train_step_fn), val_epoch)
+
+
+def make_auto_engine(training: Training) -> Engine:
+    """Make what has the textbook's bits at the least cost: `direct` for one linear layer trained by mse, else `lean`.
+    Which it is is looked at anew in each epoch, for a hook may have been registered meanwhile."""
+    train_loader, val_loader = make_tensor_loaders(training.loaders, training.device)
+    lean = make_lean_train_fn(
+        training.model,
+        training.loss_fn,
+        training.optimizer,
+        clip_grad_norm=training.clip_grad_norm,
+        after_step=training.after_step,
+        reported_loss_fn=training.reported_loss_fn,
+    )
+    found = linear_layer(training.model)
+    direct = found and make_direct_train_fn(
+        *found, training.optimizer, after_step=training.after_step, reported_loss_fn=training.reported_loss_fn
+    )
+
+    def choose() -> RunFn:
+        plain = training.clip_grad_norm is None and is_direct(training.model, training.loss_fn)
+        return direct if direct and plain else lean
+
+    validate = make_lean_val_fn(training.model, training.val_loss_fn)
+    return Engine(
+        "direct" if choose() is direct else "lean",
+        _epoch_fn(train_loader, choose),
+        None if val_loader is None else _epoch_fn(val_loader, lambda: validate),
+    )
+
+
+def _epoch_fn(loader: TensorLoader, choose: Callable[[], RunFn]) -> EpochFn:
+    def begin(after: int) -> Callable[[int], list[float]]:
+        run, batches = choose(), loader.batches(after=after)
+        return lambda n_batches: run(islice(batches, n_batches))
+
+    return make_epoch_fn(len(loader), begin)
