@@ -53,7 +53,7 @@ def changes(old: ExperimentSpec, new: ExperimentSpec, *, planned_in_steps: bool,
     found = []
     for key in dict.fromkeys([*before, *after]):
         if before.get(key) != after.get(key):
-            verdict, why = _verdict(key, old, planned_in_steps, within_an_epoch)
+            verdict, why = _verdict(key, old, new, planned_in_steps, within_an_epoch)
             found.append(Change(key, before.get(key), after.get(key), verdict, why))
     return found
 
@@ -82,7 +82,7 @@ def tabulate(found: list[Change]) -> str:
 
 
 def _verdict(
-    key: str, old: ExperimentSpec, planned_in_steps: bool, within_an_epoch: bool
+    key: str, old: ExperimentSpec, new: ExperimentSpec, planned_in_steps: bool, within_an_epoch: bool
 ) -> tuple[Literal["free", "warned", "refused"], str]:
     if key == "seed":
         return "refused", "the model began and the data was shuffled by it; train anew"
@@ -98,6 +98,8 @@ def _verdict(
         return "refused", "the scheduler was planned in steps of the old batches; train anew"
     if key == "optimizer.lr" and old.scheduler is not None:
         return "refused", f"the {old.scheduler.name} scheduler decides the learning rate; train anew"
+    if key == "engine" and "compiled" in (old.engine, new.engine):
+        return "warned", "compiled is near the bits of the other engines, and has not the same"
     if key == "epochs" and planned_in_steps:
         return "warned", "the scheduler was planned for the old epochs; then the learning rate stays at its last"
     if key.startswith("scheduler"):

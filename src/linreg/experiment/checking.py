@@ -14,7 +14,8 @@ from linreg.spec import ExperimentSpec
 
 
 def check(spec: ExperimentSpec) -> dict[str, Any]:
-    """Build a spec, run one training and one validation batch, and say what came of it. Writes nothing.
+    """Build a spec, run one training and one validation batch by the textbook's steps, and say what came of it. Writes
+    nothing.
 
     Raises what `build` raises, and DivergedError for a loss that is not finite.
     """

@@ -202,7 +202,8 @@ def _write_end(writer: RunWriter, experiment: Experiment, progress: Progress) ->
 
 def _hyperparameters(spec: ExperimentSpec) -> dict[str, Any]:
     """What in a spec decides the outcome; where and what is written does not."""
-    rest = {"name", "device", "engine", "checkpoint", "writer", "data.memory", "data.memory_limit"}
+    rest = {"name", "device", "checkpoint", "writer", "data.memory", "data.memory_limit"}
+    rest |= {"engine"} if spec.engine != "compiled" else set()
     return {key: value for key, value in flatten(spec.to_dict()).items() if not {key, key.partition(".")[0]} & rest}
 
 
