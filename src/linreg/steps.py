@@ -1,4 +1,7 @@
-"""The textbook's step functions: functions that make the function called for each mini-batch."""
+"""The textbook's step functions: functions that make the function called for each mini-batch.
+
+`engine: auto` takes the same steps with less around them; `engines.lean` has them.
+"""
 
 from collections.abc import Callable
 
