@@ -23,6 +23,7 @@ from linreg.errors import StorageError
 from linreg.experiment import build
 from linreg.experiment.building import prepare
 from linreg.mapped import WINDOW, MappedPoints, open_mapped
+from linreg.preprocessing import Statistics
 from linreg.spec import load_spec
 from tests.conftest import differences, small_spec, write_spec
 
@@ -213,6 +214,19 @@ def test_solve_evaluate_and_check_read_the_map(linreg, monkeypatch):
     monkeypatch.setattr("linreg.tables.reading.Table.blocks", None)  # nothing reads the table any more
     assert linreg("evaluate", "checkpoints/small_001/last.pth").code == 0
     assert linreg("check", spec).code == 0
+
+
+def test_medians_of_a_map_are_solved_with_without_keeping_the_inputs(linreg, monkeypatch):
+    write_table(gaps=True)
+    Path("exact.yaml").write_text(
+        "name: exact\nsolver: exact\nmodel: {name: linear}\ndata: {source: {name: csv, path: table.csv, "
+        "target: [y, z], categorical: kind, unseen: zeros, missing: median}}\n"
+    )
+    assert linreg("train", "exact.yaml").code == 0
+    monkeypatch.setattr(Statistics, "median", None)  # of what it has kept
+    assert linreg("train", "exact.yaml", "data.memory=mapped").code == 0
+    a, b = (load(f"checkpoints/exact_{number}/last.pth") for number in ("001", "002"))
+    assert differences(a, b) == []
 
 
 def test_an_unchanged_table_is_not_read_again_and_a_changed_one_is(linreg, monkeypatch):

@@ -96,6 +96,10 @@ class MappedPoints(Points):
             self._let_go()
         return values
 
+    def medians(self, mask: NDArray[np.bool_], positions: Sequence[int]) -> NDArray[np.float64]:
+        """Find the medians of some features, their gaps left out, of the rows that the mask has."""
+        return np.array([np.nanmedian(self.column(position, mask)) for position in positions])
+
     def weight(self) -> NDArray[np.float64]:
         """Read the weights of all points (N,)."""
         return self.column(-1, np.ones(self.n_rows, dtype=bool))

@@ -1,10 +1,9 @@
 """The data of a spec with `data.memory: mapped`: as in memory, to the last bit, but read from a map in passes."""
 
-from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Subset
 
 from linreg.errors import DataError
@@ -26,9 +25,6 @@ def prepare_mapped(spec: ExperimentSpec, points: MappedPoints) -> Data:
     train, val = split_rows(points.n_rows, **split_of(spec))
     mask = mask_of(train, points.n_rows)
 
-    def medians(positions: Sequence[int]) -> NDArray[np.float64]:
-        return np.array([np.nanmedian(points.column(position, mask)) for position in positions])
-
     needed = is_needed(points, spec.data.standardize)
     statistics = Statistics(len(points.feature_names), len(points.target_names))
     for block, here in with_mask(points, mask):
@@ -38,7 +34,9 @@ def prepare_mapped(spec: ExperimentSpec, points: MappedPoints) -> Data:
             with np.errstate(over="ignore"):  # refused below
                 x = block.x[here].astype(spec.dtype)  # as in memory, of what the network takes
             statistics.add_ranges(x)
-    learnt = learn(statistics, points, standardize=spec.data.standardize, where=where, medians=medians)
+    learnt = learn(
+        statistics, points, standardize=spec.data.standardize, where=where, medians=partial(points.medians, mask)
+    )
     preprocessing = learnt if needed else None
     recode = make_recode_fn(learnt.features, points)
     _refuse_unseen(points, statistics, recode)
