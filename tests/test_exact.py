@@ -136,16 +136,18 @@ def test_many_blocks_give_what_lstsq_gives():
     weighted=st.booleans(),
 )
 @settings(max_examples=40, deadline=None)
-def test_the_triangle_is_the_same_to_the_bit_however_the_rows_are_cut(cuts, n_rows, weighted):
+def test_the_solution_is_the_same_to_the_bit_however_the_rows_are_cut(cuts, n_rows, weighted):
     random = np.random.default_rng(n_rows)
     x, y, weight = random.normal(5, 2, (n_rows, 3)), random.normal(0, 1, (n_rows, 1)), random.uniform(0, 2, n_rows)
-    triangles = []
+    triangles, losses = [], []
     for edges in ([0, n_rows], sorted([0, n_rows, *(min(cut, n_rows) for cut in cuts)])):
         factor = Factor(3, 1)
         for first, last in pairwise(edges):
             factor.add(x[first:last], y[first:last], weight[first:last] if weighted else None)
         triangles.append(factor.triangle())
+        losses.append(solve(factor, intercept=False).losses)
     np.testing.assert_array_equal(*triangles)
+    np.testing.assert_array_equal(*losses)
 
 
 @pytest.mark.parametrize("width", [1, 3, 22, 64, 65, 130])
