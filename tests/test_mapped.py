@@ -382,6 +382,48 @@ def test_what_was_not_used_for_longest_makes_room_and_what_is_in_use_stays(monke
     assert not list(cache_folder().glob(".*"))
 
 
+def test_an_entry_that_another_process_removes_meanwhile_makes_no_trouble(monkeypatch):
+    filled("a")
+    listed = entries(cache_folder())
+    clear(cache_folder())
+    monkeypatch.setattr(cache, "entries", lambda folder: listed)
+    assert clear(cache_folder()) == (listed, [])
+    filled("a")
+    monkeypatch.setattr(cache.Path, "exists", lambda path: True)  # as it was a moment ago
+    listed = [replace(listed[0], key="gone")]
+    assert clear(cache_folder()) == (listed, [])
+
+
+def test_room_that_cannot_be_made_is_told(monkeypatch):
+    filled("a")
+    monkeypatch.setenv("LINREG_CACHE_GIB", str(2**-20))
+    monkeypatch.setattr(cache.Path, "rename", full)
+    with pytest.raises(StorageError, match="No space left on device; free some space"):
+        cache.make_room(cache_folder(), 8)
+
+
+def test_entries_are_locked_as_network_file_systems_want_it_and_where_nothing_can_be_written(monkeypatch):
+    filled("a")
+    flock, os_open = cache.fcntl.flock, os.open
+
+    def flock_of_nfs(file, operation):
+        mode = cache.fcntl.fcntl(file, cache.fcntl.F_GETFL) & os.O_ACCMODE
+        if operation & cache.fcntl.LOCK_EX and mode == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(file, operation)
+
+    def open_read_only(path, flags, *mode, **where):
+        if flags & os.O_RDWR:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return os_open(path, flags, *mode, **where)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.fcntl, "flock", flock_of_nfs)
+        assert [entry.in_use for entry in entries(cache_folder())] == [False]
+    monkeypatch.setattr(os, "open", open_read_only)
+    assert [entry.in_use for entry in entries(cache_folder())] == [False]
+
+
 def test_opening_an_entry_counts_as_using_it():
     write_table()
     spec = load_spec(write_spec(data__source=csv_source(), data__memory="mapped"))
@@ -406,7 +448,7 @@ def test_a_full_disk_leaves_nothing_half_written(linreg, monkeypatch):
     assert not Path("runs").exists()
 
 
-def full(descriptor):
+def full(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
