@@ -114,9 +114,7 @@ def new_entry(folder: Path, name: str) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder, but=name)
         while (lock := _locked(_lock_of(folder, name), create=True)) is None:
-            time.sleep(
-                0.05
-            )  # a first signal asks for a stop, which comes when there is the data, as if it were converted here
+            time.sleep(0.05)  # on after a first signal, too: it asks for a stop, which is made once there is the data
         temporary = _temporary(folder, name)
         try:
             _remove_tree(temporary)  # of one who was killed

@@ -43,7 +43,8 @@ STRIDE = 2**26  # bytes written between two looks at the room there is
 
 class MappedPoints(Points):
     """The points of an entry of the cache, held there as long as this object lives. memory_limit: bytes of the map that
-    may be resident at once; source: where they came from, which is read again only to say where a row stands.
+    may be resident at once, on Linux (see `_let_go`); source: where they came from, which is read again only to say
+    where a row stands.
 
     minimum, maximum: of each column, its gaps left out: of the features, the targets, the weight.
     """
@@ -117,7 +118,8 @@ class MappedPoints(Points):
             yield slice(first, last)
 
     def _let_go(self) -> None:
-        """Give back the memory of the map; the system keeps what it has read as long as it has room for it."""
+        """Give back the memory of the map; the system keeps what it has read as long as it has room for it. Linux does
+        so at once; elsewhere it is advice, which the system may follow later."""
         if not self._fits:
             self._map.madvise(mmap.MADV_DONTNEED)
 
