@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from linreg.datasets import Block, Points, Samples
 from linreg.errors import DataError
 
-ROWS_AT_ONCE = 2**14
+ROWS_AT_ONCE, VALUES_AT_ONCE = 2**14, 2**19  # gathered for many batches, unless one has more; they fit the near caches
 ALIGNMENT = 64  # bytes, of what torch's CPU allocator gives
 
 Point = tuple[torch.Tensor, ...]
@@ -51,6 +51,11 @@ class CustomDataset(Dataset[Point]):
     def n_bytes(self) -> int:
         """The memory that the points take."""
         return sum(part.nbytes for part in self._parts)
+
+    @property
+    def n_values(self) -> int:
+        """How many values a point has."""
+        return sum(part.shape[1] for part in self._parts)
 
     @property
     def _parts(self) -> list[torch.Tensor]:
@@ -180,6 +185,12 @@ class TensorLoader:
     def __len__(self) -> int:
         return math.ceil(len(self.indices) / self.batch_size)
 
+    @property
+    def rows_at_once(self) -> int:
+        """How many rows are gathered at once: whole batches, of points however wide."""
+        most = min(ROWS_AT_ONCE, VALUES_AT_ONCE // self.dataset.n_values)
+        return max(1, most // self.batch_size) * self.batch_size
+
     def begin(self) -> Callable[[int, int], torch.Tensor]:
         """Begin a pass: draw what DataLoader draws for one, and give the function that tells which rows of the dataset
         stand from one place to another in the order of the pass."""
@@ -194,8 +205,7 @@ class TensorLoader:
         return self._batches(self.begin(), after)
 
     def _batches(self, rows: Callable[[int, int], torch.Tensor], after: int) -> Iterator[Point]:
-        size = self.batch_size
-        n_rows = max(1, ROWS_AT_ONCE // size) * size
+        size, n_rows = self.batch_size, self.rows_at_once
         for first in range(after * size, len(self.indices), n_rows):
             parts = (part.to(self.device) for part in self.dataset.rows(rows(first, first + n_rows)))
             yield from zip(*(_cut(part, size) for part in parts), strict=True)

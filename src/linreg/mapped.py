@@ -175,6 +175,13 @@ class MappedDataset(Dataset[Point]):
         """The size of the map."""
         return self.points.n_bytes
 
+    @property
+    def n_values(self) -> int:
+        """How many values a point has, as the network takes it."""
+        points, made = self.points, self.preprocessing
+        n_columns = len(points.feature_names if made is None else made.column_names)
+        return n_columns + len(points.target_names) + (self.scale is not None)
+
     def to(self, device: torch.device) -> "MappedDataset":
         """Give the points, which stay where they are whatever the device: it is batches that are moved."""
         return self
