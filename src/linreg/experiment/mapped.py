@@ -18,8 +18,8 @@ def prepare_mapped(spec: ExperimentSpec, points: MappedPoints) -> Data:
     """Divide points that are mapped, and learn the preprocessing of their training part in a pass over them. Raises
     DataError.
 
-    Beside what is resident of the map there is memory for the order of the rows, 8 bytes for each, and for their part,
-    a byte; while it is learnt, where it takes medians, for a column, and where points are weighted, for the weights.
+    Beside what is resident of the map there is memory for the order of the rows and for their parts; while it is
+    learnt, where it takes medians, for a column, and where points are weighted, for the weights.
     """
     where = spec.where("data", "source")
     train, val = split_rows(points.n_rows, **split_of(spec))
