@@ -18,7 +18,7 @@ import torch
 from linreg import cache, mapped
 from linreg.cache import cache_folder, clear, entries, new_entry
 from linreg.checkpoint import load
-from linreg.datasets import Samples
+from linreg.datasets import DATASETS, Samples
 from linreg.errors import StorageError
 from linreg.experiment import build
 from linreg.experiment.building import prepare
@@ -509,6 +509,17 @@ def test_what_cannot_be_trained_on_is_refused_as_in_memory(linreg, memory):
     answer = linreg("train", write_spec(data__source=source, data__memory=memory))
     assert answer.code == 3 and "1e+39" in answer.err and "float32" in answer.err
     assert linreg("train", "small.yaml", "dtype=float64", "data.standardize=true").code == 0
+
+
+@pytest.mark.parametrize("standardize", ["true", "false"])
+@pytest.mark.parametrize("other", ["data.memory=resident", "data.memory=mapped", "solver=exact"])
+def test_what_is_not_finite_is_told_by_its_row_and_column(linreg, other, standardize):
+    x = np.random.RandomState(0).rand(40, 2)
+    x[3, 1] = np.nan
+    DATASETS.register("given")(lambda: Samples(x, x[:, :1]))
+    answer = linreg("train", write_spec(data__source={"name": "given"}), other, f"data.standardize={standardize}")
+    assert answer.code == 3
+    assert answer.err.endswith("data.source: row 4, column 'x2': nan is not finite; mend it\n")
 
 
 @pytest.mark.parametrize("memory", ["resident", "mapped"])

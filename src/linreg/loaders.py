@@ -85,14 +85,14 @@ def _refuse_shape(name: str, array: object, names: Sequence[str], where: str) ->
 
 
 def refuse_unfit(name: str, converted: NDArray[Any], given: NDArray[Any], *, where: str, first: int = 0) -> None:
-    """Refuse rows that are not finite, at least not in the type that they are converted to. first: the number of the
+    """Refuse rows that are not finite in the type that they are converted to. first: the number of the
     first of them."""
     if np.isfinite(converted).all():
         return
     row, column = (int(places[0]) for places in np.nonzero(~np.isfinite(converted)))
     raise DataError(
         f"{where}: {name}[{first + row}, {column}] is {given[row, column]}; every value must be finite, and fit "
-        f"torch.{converted.dtype}"
+        f"{converted.dtype}"
     )
 
 

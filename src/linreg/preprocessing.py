@@ -308,6 +308,9 @@ def make_recode_fn(features: Sequence[Feature], points: Points) -> RecodeFn:
 
 def refuse_infinite(block: Block, points: Points, where: str) -> None:
     """Refuse the rows of a block where a value is not finite, other than a gap that is going to be filled in."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(block.x.sum() + block.y.sum()):  # nearly always, and found in a fraction of the time
+            return
     wrong_x = np.isinf(block.x) if points.missing in FILLING else ~np.isfinite(block.x)
     for names, wrong, values in (
         (points.feature_names, wrong_x, block.x),

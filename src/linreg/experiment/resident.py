@@ -15,7 +15,16 @@ from linreg.ahead import in_order
 from linreg.datasets import Block, Points, Samples
 from linreg.experiment.data import Columns, Data, ascending, categorical_of, chunks, mask_of, split_of, weight_mean
 from linreg.loaders import CustomDataset, Fingerprint, refuse_shapes, refuse_unfit, split_rows
-from linreg.preprocessing import Preprocessing, Statistics, by_column, is_needed, learn, make_recode_fn, to_dict
+from linreg.preprocessing import (
+    Preprocessing,
+    Statistics,
+    by_column,
+    is_needed,
+    learn,
+    make_recode_fn,
+    refuse_infinite,
+    to_dict,
+)
 from linreg.spec import ExperimentSpec
 
 
@@ -124,6 +133,7 @@ def _gathered(points: Points, dtype: str, *, where: str, gaps: bool) -> _Gathere
     x, y, weight, found = _Rows(dtype), _Rows(dtype), _Rows("float64"), Fingerprint(points)
     starts, places = [], []
     for block in points.blocks():
+        refuse_infinite(block, points, where)
         found.add(block)
         starts.append(x.n_rows)
         places.append(block.where)
