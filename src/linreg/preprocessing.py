@@ -234,7 +234,7 @@ def learn(
             raise DataError(f"{where}: column {name!r} has nothing but gaps in the training part; put it in exclude")
         if name in points.categories:
             met, often = points.categories[name], statistics.often[position]
-            categories = in_order([met[code] for code in often])
+            categories = sorted_categories([met[code] for code in often])
             features.append(Feature(name, categories=categories))
             if points.missing in FILLING:
                 most = max(often.values())
@@ -321,7 +321,7 @@ def refuse_infinite(block: Block, points: Points, where: str) -> None:
             raise DataError(f"{where}: {block.where(int(row))}, column {names[column]!r}: {met} is not finite; mend it")
 
 
-def in_order(categories: Sequence[str]) -> list[str]:
+def sorted_categories(categories: Sequence[str]) -> list[str]:
     """Put categories in order: numbers by value, others by letter."""
     try:
         return sorted(categories, key=float)

@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -80,8 +81,9 @@ def _learnt_from(raw: "_Gathered", mask: NDArray[np.bool_], points: Points, *, r
         return len(x), by_column(np.minimum, x), by_column(np.maximum, x)
 
     if ranges_only:
-        for found in in_order(ranges, ascending(mask), torch.get_num_threads()):
-            statistics.add_found_ranges(*found)
+        with closing(in_order(ranges, ascending(mask), torch.get_num_threads())) as several:
+            for found in several:
+                statistics.add_found_ranges(*found)
     else:
         for rows in ascending(mask):
             statistics.add(raw.x.take(rows, axis=0), raw.y.take(rows, axis=0), categorical_of(points))
