@@ -13,6 +13,8 @@ import yaml
 from linreg import loops
 from linreg.checkpoint import Checkpoint
 from linreg.cli import main
+from linreg.datasets import Points
+from linreg.loaders import Fingerprint
 from linreg.plugins import PREFIX
 from linreg.spec import REGISTRIES
 
@@ -92,6 +94,14 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(same(*pair) for pair in zip(a, b, strict=True))
     return type(a) is type(b) and a == b
+
+
+def fingerprint(points: Points) -> str:
+    """Identify the data of all points."""
+    found = Fingerprint(points)
+    for block in points.blocks():
+        found.add(block)
+    return found.hexdigest()
 
 
 TRAINED = (

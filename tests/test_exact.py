@@ -17,9 +17,9 @@ from scipy import stats
 from linreg.checkpoint import load
 from linreg.experiment.building import build, prepare
 from linreg.least_squares import ROWS, Factor, solve
-from linreg.loaders import split, split_mask
+from linreg.loaders import split_rows
 from linreg.loops import mini_batch
-from linreg.preprocessing import Feature, Ranges, Statistics
+from linreg.preprocessing import Feature, Ranges, Statistics, ranges_of
 from linreg.spec import load_spec
 from linreg.tables.reading import Table
 from tests.conftest import write_spec
@@ -55,6 +55,10 @@ def inspected(linreg, *arguments):
     answer = linreg("train", *arguments, "-q")
     assert answer.code == 0, answer.err
     return json.loads(linreg("inspect", answer.out.strip(), "--json").out)
+
+
+def training_mask(**split):
+    return np.isin(np.arange(N), split_rows(N, **split)[0])
 
 
 def ordinary(design, y, weight=None):
@@ -258,7 +262,7 @@ def test_categories_are_told_against_their_first(linreg, table):
 def test_an_exact_checkpoint_is_like_any_other_but_cannot_be_resumed(linreg, table):
     path = inspected(linreg, exact_spec(data__split={"train_ratio": 0.75, "seed": 3}))["checkpoint"]
     saved = load(path)
-    mask = split_mask(N, train_ratio=0.75, seed=3)
+    mask = training_mask(train_ratio=0.75, seed=3)
     beta = ordinary(DESIGN[mask], COLUMNS["y"][mask])[0]
     errors = COLUMNS["y"] - DESIGN @ beta
     assert saved.loss == pytest.approx([(errors[mask] ** 2).mean()], rel=1e-10)
@@ -270,11 +274,6 @@ def test_an_exact_checkpoint_is_like_any_other_but_cannot_be_resumed(linreg, tab
     answer = linreg("resume", path)
     assert (answer.code, answer.err) == (2, f"error: {path}: was solved exactly; there is nothing to go on with\n")
     assert linreg("train", "runs/small_001/spec.yaml", "-q").code == 0
-
-
-def test_the_mask_is_random_splits(table):
-    train, _ = split(range(97), train_ratio=0.7, seed=5)
-    assert np.nonzero(split_mask(97, train_ratio=0.7, seed=5))[0].tolist() == sorted(train.indices)
 
 
 def test_what_is_not_used_is_said_and_may_be_absent(linreg, table):
@@ -376,7 +375,7 @@ def test_an_interval_needs_an_exact_fit(linreg, table):
 
 def test_statistics_are_those_of_the_training_part_alone(table):
     spec = exact_spec(solver="gradient", data__standardize=True, data__split={"train_ratio": 0.5, "seed": 1})
-    mask = split_mask(N, train_ratio=0.5, seed=1)
+    mask = training_mask(train_ratio=0.5, seed=1)
     data = prepare(load_spec(spec))
     x = DESIGN[:, 1:]
     np.testing.assert_allclose(data.preprocessing.mean, x[mask].mean(axis=0), rtol=1e-12)
@@ -395,7 +394,7 @@ def test_gaps_are_filled_from_the_training_part(missing, fill):
     spec = exact_spec(
         solver="gradient", source={"missing": missing}, data__standardize=True, data__split={"train_ratio": 0.6}
     )
-    mask = split_mask(N, train_ratio=0.6, seed=13)
+    mask = training_mask(train_ratio=0.6, seed=13)
     filled = np.where(np.isnan(gaps), fill(gaps[mask]), gaps)
     expected = (filled - filled[mask].mean()) / filled[mask].std()
     np.testing.assert_allclose(prepare(load_spec(spec)).dataset.x[:, 0], expected, atol=1e-12)
@@ -471,7 +470,7 @@ def test_ranges_are_the_least_and_the_largest_of_each_column(n, width):
     for part in (x[: n // 2], x[n // 2 :]):
         seen.add(part, np.zeros((len(part), 1)), [])
         if len(part):
-            ranges.add_ranges(part)
+            ranges.add_ranges(*ranges_of(part))
     seen.merge([])
     for statistics in (seen, ranges):
         assert statistics.count[:width].tolist() == [n] * width

@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader, Subset, TensorDataset, random_split
 from linreg.datasets import DATASETS, Samples
 from linreg.errors import DataError
 from linreg.experiment.building import prepare
-from linreg.loaders import CustomDataset, fingerprint, make_loaders, make_tensor_loaders, split
+from linreg.loaders import CustomDataset, make_loaders, make_tensor_loaders, split
 from linreg.spec import spec_from_dict
-from tests.conftest import small_spec
+from tests.conftest import fingerprint, small_spec
 
 
 def points(n):

@@ -15,10 +15,9 @@ from pyarrow import csv, parquet
 
 from linreg.datasets import DATASETS
 from linreg.errors import DataError, SpecError
-from linreg.loaders import fingerprint
 from linreg.tables import formats, slices
 from linreg.tables.slices import end_of_rows
-from tests.conftest import write_spec
+from tests.conftest import fingerprint, write_spec
 
 RANDOM = np.random.default_rng(0)
 X = np.array([[1.0, 2.5], [3.0, -4.0], [5.0, 6e3], [7.0, 0.125]])

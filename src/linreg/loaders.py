@@ -108,14 +108,6 @@ def split(
     return Subset(dataset, parts[0]), None if val is None else Subset(dataset, parts[1])
 
 
-def split_mask(n_total: int, *, train_ratio: float, seed: int, where: str = "data.split") -> NDArray[np.bool_]:
-    """Say of each row whether `split` puts it into the training part, with memory for little more than the answer."""
-    train, _ = split_rows(n_total, train_ratio=train_ratio, seed=seed, where=where)
-    mask = np.zeros(n_total, dtype=bool)
-    mask[train] = True
-    return mask
-
-
 def split_rows(
     n_total: int, *, train_ratio: float, seed: int, where: str = "data.split"
 ) -> tuple[NDArray[np.integer], NDArray[np.integer] | None]:
@@ -298,11 +290,3 @@ class Fingerprint:
         for part in self.digests:
             digest.update(part.digest())
         return digest.hexdigest()
-
-
-def fingerprint(points: Points) -> str:
-    """Identify the data of all points."""
-    found = Fingerprint(points)
-    for block in points.blocks():
-        found.add(block)
-    return found.hexdigest()

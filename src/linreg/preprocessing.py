@@ -164,12 +164,8 @@ class Statistics:
                 self._merge(self.waiting[: self.n_waiting], categorical)
         self.n_waiting = 0
 
-    def add_ranges(self, x: NDArray[np.floating]) -> None:
-        """Add rows without gaps of which nothing else is to be learnt."""
-        self.add_found_ranges(len(x), by_column(np.minimum, x), by_column(np.maximum, x))
-
-    def add_found_ranges(self, n_rows: int, low: NDArray[np.floating], high: NDArray[np.floating]) -> None:
-        """Add rows without gaps of which only the least and the largest values (n_features,) are known."""
+    def add_ranges(self, n_rows: int, low: NDArray[np.floating], high: NDArray[np.floating]) -> None:
+        """Add rows without gaps of which only what `ranges_of` gives is known, and to be learnt."""
         self.n_rows += n_rows
         self.count += n_rows
         here = slice(self.n_features)
@@ -207,6 +203,11 @@ class Statistics:
         return np.array([np.nanmedian(x[:, position]) for position in positions])
 
 
+def categorical_of(points: Points) -> list[int]:
+    """Give the positions of the features that are categories."""
+    return [position for position, name in enumerate(points.feature_names) if name in points.categories]
+
+
 def learn(
     statistics: Statistics,
     points: Points,
@@ -221,7 +222,7 @@ def learn(
     medians: gives those of the features at some positions, where `missing` asks for them and the statistics did not
     keep every value.
     """
-    statistics.merge([position for position, name in enumerate(points.feature_names) if name in points.categories])
+    statistics.merge(categorical_of(points))
     n_features = statistics.n_features
     if standardize or points.missing == "mean":
         names = [*points.feature_names, *points.target_names]
@@ -272,7 +273,7 @@ def learn(
 
 
 def is_needed(points: Points, standardize: Standardize) -> bool:
-    """Whether anything has to stand between the table and the network."""
+    """Say whether anything has to stand between the table and the network."""
     return bool(standardize) or points.missing in FILLING or bool(points.categories)
 
 
@@ -335,7 +336,12 @@ def _scale(variance: float, mean: float) -> float:
     return 1.0 if constant else float(variance**0.5)
 
 
-def by_column(reduce: np.ufunc, x: NDArray[np.floating]) -> NDArray[np.floating]:
+def ranges_of(x: NDArray[np.floating]) -> tuple[int, NDArray[np.floating], NDArray[np.floating]]:
+    """Give the number of some rows without gaps, and the least and the largest values (n_features,)."""
+    return len(x), _by_column(np.minimum, x), _by_column(np.maximum, x)
+
+
+def _by_column(reduce: np.ufunc, x: NDArray[np.floating]) -> NDArray[np.floating]:
     """Reduce rows (n, n_features) to one, many side by side: NumPy is slow at rows that are short."""
     beside = max(1, 512 // x.shape[1])
     n_wide = len(x) // beside * beside
@@ -375,7 +381,7 @@ class Ranges:
 
     def add(self, x: NDArray[np.floating]) -> None:
         """Look at inputs (N, n_features), some."""
-        low, high = by_column(np.fmin, x), by_column(np.fmax, x)
+        low, high = _by_column(np.fmin, x), _by_column(np.fmax, x)
         for position, feature in enumerate(self.features):
             if feature.minimum is None or feature.maximum is None:
                 continue

@@ -7,10 +7,20 @@ import torch
 from torch.utils.data import Subset
 
 from linreg.errors import DataError
-from linreg.experiment.data import Data, categorical_of, mask_of, split_of, weight_mean, with_mask
+from linreg.experiment.data import Data, mask_of, split_of, weight_mean, with_mask
 from linreg.loaders import split_rows
 from linreg.mapped import MappedDataset, MappedPoints, WeightScale
-from linreg.preprocessing import Preprocessing, RecodeFn, Statistics, is_needed, learn, make_recode_fn, to_dict
+from linreg.preprocessing import (
+    Preprocessing,
+    RecodeFn,
+    Statistics,
+    categorical_of,
+    is_needed,
+    learn,
+    make_recode_fn,
+    ranges_of,
+    to_dict,
+)
 from linreg.spec import ExperimentSpec
 
 
@@ -33,7 +43,7 @@ def prepare_mapped(spec: ExperimentSpec, points: MappedPoints) -> Data:
         elif here.any():
             with np.errstate(over="ignore"):  # refused below
                 x = block.x[here].astype(spec.dtype)  # as in memory, of what the network takes
-            statistics.add_ranges(x)
+            statistics.add_ranges(*ranges_of(x))
     learnt = learn(
         statistics, points, standardize=spec.data.standardize, where=where, medians=partial(points.medians, mask)
     )

@@ -14,15 +14,16 @@ from torch.utils.data import Subset
 
 from linreg.ahead import in_order
 from linreg.datasets import Block, Points, Samples
-from linreg.experiment.data import Columns, Data, ascending, categorical_of, chunks, mask_of, split_of, weight_mean
+from linreg.experiment.data import Columns, Data, ascending, chunks, mask_of, split_of, weight_mean
 from linreg.loaders import CustomDataset, Fingerprint, refuse_shapes, refuse_unfit, split_rows
 from linreg.preprocessing import (
     Preprocessing,
     Statistics,
-    by_column,
+    categorical_of,
     is_needed,
     learn,
     make_recode_fn,
+    ranges_of,
     refuse_infinite,
     to_dict,
 )
@@ -77,13 +78,12 @@ def _learnt_from(raw: "_Gathered", mask: NDArray[np.bool_], points: Points, *, r
     statistics = Statistics(raw.x.shape[1], raw.y.shape[1], medians=points.missing == "median")
 
     def ranges(rows: NDArray[np.int64]) -> tuple[int, NDArray[Any], NDArray[Any]]:
-        x = raw.x.take(rows, axis=0)
-        return len(x), by_column(np.minimum, x), by_column(np.maximum, x)
+        return ranges_of(raw.x.take(rows, axis=0))
 
     if ranges_only:
         with closing(in_order(ranges, ascending(mask), torch.get_num_threads())) as several:
             for found in several:
-                statistics.add_found_ranges(*found)
+                statistics.add_ranges(*found)
     else:
         for rows in ascending(mask):
             statistics.add(raw.x.take(rows, axis=0), raw.y.take(rows, axis=0), categorical_of(points))

@@ -16,7 +16,7 @@ from linreg.datasets import Block, Points, Samples
 from linreg.equation import equation
 from linreg.errors import DataError, DivergedError, SpecError
 from linreg.experiment.building import build_network, choose_device
-from linreg.experiment.data import Survey, categorical_of, open_points, survey, with_mask
+from linreg.experiment.data import Survey, open_points, survey, with_mask
 from linreg.experiment.exact import MOST_COLUMNS, Equations, Exact, LinearPart, linear_part
 from linreg.experiment.result import Result, new_session
 from linreg.loaders import refuse_shapes
@@ -26,6 +26,7 @@ from linreg.preprocessing import (
     Preprocessed,
     Preprocessing,
     Statistics,
+    categorical_of,
     is_needed,
     learn,
     make_recode_fn,
