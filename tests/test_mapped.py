@@ -22,10 +22,10 @@ from linreg.datasets import DATASETS, Samples
 from linreg.errors import StorageError
 from linreg.experiment import build
 from linreg.experiment.building import prepare
-from linreg.mapped import WINDOW, MappedPoints, open_mapped
+from linreg.mapped import MappedPoints, open_mapped
 from linreg.preprocessing import Statistics
 from linreg.spec import load_spec
-from tests.conftest import differences, small_spec, write_spec
+from tests.conftest import differences, write_spec
 
 MIB = 2**20
 
@@ -546,9 +546,3 @@ def test_shapes_and_values_that_are_no_points_leave_nothing_in_the_cache(linreg)
         with pytest.raises(Exception, match=message):
             open_mapped(Samples(x, np.zeros((3, 1))), source={"name": "x"}, memory_limit=16 * MIB)
     assert list(cache_folder().iterdir()) == []
-
-
-def test_small_spec_default_is_in_memory():
-    assert "memory" not in small_spec()["data"]
-    assert not isinstance(prepare(load_spec(write_spec())).samples, MappedPoints)
-    assert WINDOW == 2 * MIB

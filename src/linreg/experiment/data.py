@@ -19,21 +19,13 @@ BLOCK_ROWS = 2**13  # gathered, learnt from and preprocessed at once
 
 
 @dataclass(frozen=True)
-class Columns:
-    """The names of columns, and whether the points have weights."""
+class Data:
+    """The data of an experiment. dataset: its rows as the network takes them; preprocessing: what stands between the
+    source and those, or None; described: what a checkpoint keeps of it beside its numbers."""
 
     feature_names: Sequence[str]
     target_names: Sequence[str]
-    weighted: bool
-
-
-@dataclass(frozen=True)
-class Data:
-    """The data of an experiment. samples: the names of its columns; dataset: its rows as the network takes them;
-    preprocessing: what stands between the source and those, or None; described: what a checkpoint keeps of it beside
-    its numbers."""
-
-    samples: Columns | MappedPoints
+    is_weighted: bool
     dataset: CustomDataset | MappedDataset
     train_data: Subset[Any]
     val_data: Subset[Any] | None
@@ -46,11 +38,6 @@ class Data:
     def n_columns(self) -> int:
         """How many columns the network takes."""
         return sum(len(feature.columns) for feature in self.features)
-
-    @property
-    def is_weighted(self) -> bool:
-        """Whether the points have weights."""
-        return self.samples.weighted
 
 
 def open_points(spec: ExperimentSpec) -> Points:

@@ -111,7 +111,7 @@ class Equations:
         factor.add(*self.rows(x, y), weight)
 
     def rows(self, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The design matrix and the targets, on the scale that the network sees."""
+        """Make the design matrix (n, p) and the targets (n, n_targets), on the scale that the network sees."""
         with torch.no_grad():
             inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64))
             targets = torch.from_numpy(np.ascontiguousarray(y, dtype=np.float64))
@@ -230,7 +230,7 @@ def baseline(spec: ExperimentSpec, data: Data, network: nn.Module) -> Exact | No
     if part is None:
         return None
     dataset = data.dataset
-    equations = Equations(part, data.features, data.preprocessing, len(data.samples.target_names))
+    equations = Equations(part, data.features, data.preprocessing, len(data.target_names))
     # of a map one block at a time, or more of it than its limit would be resident
     n_threads = 1 if isinstance(dataset, MappedDataset) else torch.get_num_threads()
     mask = mask_of(np.asarray(data.train_data.indices), len(dataset))

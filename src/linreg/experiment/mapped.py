@@ -60,10 +60,12 @@ def prepare_mapped(spec: ExperimentSpec, points: MappedPoints) -> Data:
     dtype = getattr(torch, spec.dtype)
     dataset = MappedDataset(points, dtype, recode=recode, preprocessing=preprocessing, scale=scale)
     return Data(
-        samples=points,
+        feature_names=points.feature_names,
+        target_names=points.target_names,
+        is_weighted=points.weighted,
         dataset=dataset,
         train_data=Subset(dataset, train),  # type: ignore[arg-type]  # anything that can be indexed
-        val_data=None if val is None else Subset(dataset, val),  # type: ignore[arg-type]
+        val_data=None if val is None else Subset(dataset, val),  # type: ignore[arg-type]  # as above
         features=learnt.features,
         preprocessing=preprocessing,
         described=to_dict(learnt.features, points),

@@ -14,7 +14,7 @@ from torch.utils.data import Subset
 
 from linreg.ahead import in_order
 from linreg.datasets import Block, Points, Samples
-from linreg.experiment.data import Columns, Data, ascending, chunks, mask_of, split_of, weight_mean
+from linreg.experiment.data import Data, ascending, chunks, mask_of, split_of, weight_mean
 from linreg.loaders import CustomDataset, Fingerprint, refuse_shapes, refuse_unfit, split_rows
 from linreg.preprocessing import (
     Preprocessing,
@@ -52,10 +52,12 @@ def prepare_resident(spec: ExperimentSpec, points: Points) -> Data:
         tensors.append(torch.from_numpy(weight[:, None].astype(spec.dtype)))
     dataset = CustomDataset(*tensors)
     return Data(
-        samples=Columns(points.feature_names, points.target_names, weight is not None),
+        feature_names=points.feature_names,
+        target_names=points.target_names,
+        is_weighted=weight is not None,
         dataset=dataset,
         train_data=Subset(dataset, train),  # type: ignore[arg-type]  # anything that can be indexed
-        val_data=None if val is None else Subset(dataset, val),  # type: ignore[arg-type]
+        val_data=None if val is None else Subset(dataset, val),  # type: ignore[arg-type]  # as above
         features=preprocessing.features,
         preprocessing=preprocessing if needed else None,
         described=to_dict(preprocessing.features, points),
