@@ -1,8 +1,6 @@
 """The closed form against numpy's, the preprocessing against arithmetic, and both in a checkpoint like any other."""
 
 import json
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from linreg.loops import mini_batch
 from linreg.preprocessing import Feature, Ranges, Statistics, ranges_of
 from linreg.spec import load_spec
 from linreg.tables.reading import Table
-from tests.conftest import write_spec
+from tests.conftest import run_with_peak, write_spec
 
 RANDOM = np.random.default_rng(0)
 N = 80
@@ -194,18 +192,10 @@ def test_a_table_is_read_once_to_count_once_to_learn_if_there_is_something_and_o
 
 def test_beside_the_data_there_is_memory_for_a_block_of_rows_alone():
     code = """
-import resource, sys
-from pathlib import Path
 import numpy as np
 import torch
 from linreg.experiment.exact import Equations, LinearPart
 from linreg.preprocessing import Feature, Preprocessing
-
-def peak():
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count what the parent had
-        return next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 def add(x, y):
     features = [Feature(f"x{i}") for i in range(20)]
@@ -221,11 +211,9 @@ before = peak()
 add(x, y)
 print(peak() - before)
 """
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     block = ROWS * 22 * 8
-    assert (
-        int(answer.stdout) <= 4 * block
-    )  # one gathered for either part, NumPy's copy of one, and less than one in chunks
+    # one gathered for either part, NumPy's copy of one, and less than one in chunks
+    assert int(run_with_peak(code)) <= 4 * block
 
 
 def test_columns_that_say_nothing_of_their_own_are_named_and_do_no_harm(linreg):

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from linreg.experiment.building import prepare
 from linreg.mapped import MappedPoints, open_mapped
 from linreg.preprocessing import Statistics
 from linreg.spec import load_spec
-from tests.conftest import differences, write_spec
+from tests.conftest import differences, run_with_peak, write_spec
 
 MIB = 2**20
 
@@ -122,13 +121,10 @@ def test_parts_of_a_gather_have_no_more_windows_than_may_be_resident(monkeypatch
 def peaks(*limits):
     """Read all of an entry under each limit, in a process of its own. Gives by how many MiB its memory rose at most."""
     code = """
-import sys
 import numpy as np
 from linreg.cache import cache_folder, open_entry
 from linreg.datasets import Points
 from linreg.mapped import MappedPoints
-def status(key):
-    return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith(key + ":"))
 def points(limit):
     return MappedPoints(*open_entry(cache_folder(), "key"), memory_limit=limit * 2**20, source=Points())
 def all_rows(points):
@@ -140,15 +136,13 @@ def all_rows(points):
     return points
 for limit in map(int, sys.argv[1:]):
     opened = points(limit)
-    before = status("VmRSS")
-    open("/proc/self/clear_refs", "w").write("5")  # VmHWM begins anew
+    open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
+    before = peak()
     all_rows(opened)
-    print(status("VmHWM") - before)
+    print((peak() - before) / 2**20)
     del opened
 """
-    found = subprocess.run([sys.executable, "-c", code, *map(str, limits)], capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
-    return [float(line) for line in found.stdout.splitlines()]
+    return [float(line) for line in run_with_peak(code, *map(str, limits)).splitlines()]
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of a process")
@@ -210,7 +204,7 @@ def test_solve_evaluate_and_check_read_the_map(linreg, monkeypatch):
     spec.write_text(spec.read_text().replace("  lr: 0.1\n  name: sgd\n", "").replace("  name: sgd\n  lr: 0.1\n", ""))
     held.write_text(held.read_text().replace("  lr: 0.1\n  name: sgd\n", "").replace("  name: sgd\n  lr: 0.1\n", ""))
     losses = [json.loads(linreg("train", path, "--json").out)["loss"] for path in (spec, held)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-12)  # the triangle is updated by blocks of other sizes
+    assert losses[0] == losses[1]
     monkeypatch.setattr("linreg.tables.reading.Table.blocks", None)  # nothing reads the table any more
     assert linreg("evaluate", "checkpoints/small_001/last.pth").code == 0
     assert linreg("check", spec).code == 0
@@ -349,10 +343,18 @@ def test_what_another_process_converted_meanwhile_is_not_converted_again(monkeyp
 
 def test_one_who_waits_goes_on_when_the_other_is_done():
     with new_entry(cache_folder(), "name"):
-        code = "from linreg.cache import *\nwith new_entry(cache_folder(), 'name'): print('mine')"
+        code = """
+from linreg import cache
+sleep = cache.time.sleep
+def told(seconds):
+    print("waits", flush=True)
+    cache.time.sleep = sleep
+cache.time.sleep = told
+with cache.new_entry(cache.cache_folder(), "name"):
+    print("mine")
+"""
         child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-        time.sleep(1)
-        assert child.poll() is None
+        assert child.stdout.readline() == b"waits\n"
     assert child.communicate(timeout=30)[0] == b"mine\n"
 
 
