@@ -1,5 +1,8 @@
 """What many tests share: a folder of their own, a small spec, the command line in this process."""
 
+import inspect
+import resource
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +16,8 @@ import yaml
 from linreg import loops
 from linreg.checkpoint import Checkpoint
 from linreg.cli import main
+from linreg.datasets import Points
+from linreg.loaders import Fingerprint
 from linreg.plugins import PREFIX
 from linreg.spec import REGISTRIES
 
@@ -92,6 +97,30 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(same(*pair) for pair in zip(a, b, strict=True))
     return type(a) is type(b) and a == b
+
+
+def fingerprint(points: Points) -> str:
+    """Identify the data of all points."""
+    found = Fingerprint(points)
+    for block in points.blocks():
+        found.add(block)
+    return found.hexdigest()
+
+
+def peak() -> int:
+    """Give the most memory that this process ever had, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the parent had
+        return next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def run_with_peak(code: str, *arguments: str) -> str:
+    """Run code that may call `peak` in a process of its own; give what it prints."""
+    whole = f"import resource, sys\nfrom pathlib import Path\n{inspect.getsource(peak)}\n{code}"
+    run = subprocess.run([sys.executable, "-c", whole, *arguments], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
 
 
 TRAINED = (

@@ -1,8 +1,6 @@
 """The closed form against numpy's, the preprocessing against arithmetic, and both in a checkpoint like any other."""
 
 import json
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,12 +15,12 @@ from scipy import stats
 from linreg.checkpoint import load
 from linreg.experiment.building import build, prepare
 from linreg.least_squares import ROWS, Factor, solve
-from linreg.loaders import split, split_mask
+from linreg.loaders import split_rows
 from linreg.loops import mini_batch
-from linreg.preprocessing import Feature, Ranges, Statistics
+from linreg.preprocessing import Feature, Ranges, Statistics, ranges_of
 from linreg.spec import load_spec
 from linreg.tables.reading import Table
-from tests.conftest import write_spec
+from tests.conftest import run_with_peak, write_spec
 
 RANDOM = np.random.default_rng(0)
 N = 80
@@ -55,6 +53,10 @@ def inspected(linreg, *arguments):
     answer = linreg("train", *arguments, "-q")
     assert answer.code == 0, answer.err
     return json.loads(linreg("inspect", answer.out.strip(), "--json").out)
+
+
+def training_mask(**split):
+    return np.isin(np.arange(N), split_rows(N, **split)[0])
 
 
 def ordinary(design, y, weight=None):
@@ -136,16 +138,18 @@ def test_many_blocks_give_what_lstsq_gives():
     weighted=st.booleans(),
 )
 @settings(max_examples=40, deadline=None)
-def test_the_triangle_is_the_same_to_the_bit_however_the_rows_are_cut(cuts, n_rows, weighted):
+def test_the_solution_is_the_same_to_the_bit_however_the_rows_are_cut(cuts, n_rows, weighted):
     random = np.random.default_rng(n_rows)
     x, y, weight = random.normal(5, 2, (n_rows, 3)), random.normal(0, 1, (n_rows, 1)), random.uniform(0, 2, n_rows)
-    triangles = []
+    triangles, losses = [], []
     for edges in ([0, n_rows], sorted([0, n_rows, *(min(cut, n_rows) for cut in cuts)])):
         factor = Factor(3, 1)
         for first, last in pairwise(edges):
             factor.add(x[first:last], y[first:last], weight[first:last] if weighted else None)
         triangles.append(factor.triangle())
+        losses.append(solve(factor, intercept=False).losses)
     np.testing.assert_array_equal(*triangles)
+    np.testing.assert_array_equal(*losses)
 
 
 @pytest.mark.parametrize("width", [1, 3, 22, 64, 65, 130])
@@ -188,18 +192,10 @@ def test_a_table_is_read_once_to_count_once_to_learn_if_there_is_something_and_o
 
 def test_beside_the_data_there_is_memory_for_a_block_of_rows_alone():
     code = """
-import resource, sys
-from pathlib import Path
 import numpy as np
 import torch
 from linreg.experiment.exact import Equations, LinearPart
 from linreg.preprocessing import Feature, Preprocessing
-
-def peak():
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count what the parent had
-        return next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 def add(x, y):
     features = [Feature(f"x{i}") for i in range(20)]
@@ -215,11 +211,9 @@ before = peak()
 add(x, y)
 print(peak() - before)
 """
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     block = ROWS * 22 * 8
-    assert (
-        int(answer.stdout) <= 4 * block
-    )  # one gathered for either part, NumPy's copy of one, and less than one in chunks
+    # one gathered for either part, NumPy's copy of one, and less than one in chunks
+    assert int(run_with_peak(code)) <= 4 * block
 
 
 def test_columns_that_say_nothing_of_their_own_are_named_and_do_no_harm(linreg):
@@ -256,7 +250,7 @@ def test_categories_are_told_against_their_first(linreg, table):
 def test_an_exact_checkpoint_is_like_any_other_but_cannot_be_resumed(linreg, table):
     path = inspected(linreg, exact_spec(data__split={"train_ratio": 0.75, "seed": 3}))["checkpoint"]
     saved = load(path)
-    mask = split_mask(N, train_ratio=0.75, seed=3)
+    mask = training_mask(train_ratio=0.75, seed=3)
     beta = ordinary(DESIGN[mask], COLUMNS["y"][mask])[0]
     errors = COLUMNS["y"] - DESIGN @ beta
     assert saved.loss == pytest.approx([(errors[mask] ** 2).mean()], rel=1e-10)
@@ -268,11 +262,6 @@ def test_an_exact_checkpoint_is_like_any_other_but_cannot_be_resumed(linreg, tab
     answer = linreg("resume", path)
     assert (answer.code, answer.err) == (2, f"error: {path}: was solved exactly; there is nothing to go on with\n")
     assert linreg("train", "runs/small_001/spec.yaml", "-q").code == 0
-
-
-def test_the_mask_is_random_splits(table):
-    train, _ = split(range(97), train_ratio=0.7, seed=5)
-    assert np.nonzero(split_mask(97, train_ratio=0.7, seed=5))[0].tolist() == sorted(train.indices)
 
 
 def test_what_is_not_used_is_said_and_may_be_absent(linreg, table):
@@ -374,7 +363,7 @@ def test_an_interval_needs_an_exact_fit(linreg, table):
 
 def test_statistics_are_those_of_the_training_part_alone(table):
     spec = exact_spec(solver="gradient", data__standardize=True, data__split={"train_ratio": 0.5, "seed": 1})
-    mask = split_mask(N, train_ratio=0.5, seed=1)
+    mask = training_mask(train_ratio=0.5, seed=1)
     data = prepare(load_spec(spec))
     x = DESIGN[:, 1:]
     np.testing.assert_allclose(data.preprocessing.mean, x[mask].mean(axis=0), rtol=1e-12)
@@ -393,7 +382,7 @@ def test_gaps_are_filled_from_the_training_part(missing, fill):
     spec = exact_spec(
         solver="gradient", source={"missing": missing}, data__standardize=True, data__split={"train_ratio": 0.6}
     )
-    mask = split_mask(N, train_ratio=0.6, seed=13)
+    mask = training_mask(train_ratio=0.6, seed=13)
     filled = np.where(np.isnan(gaps), fill(gaps[mask]), gaps)
     expected = (filled - filled[mask].mean()) / filled[mask].std()
     np.testing.assert_allclose(prepare(load_spec(spec)).dataset.x[:, 0], expected, atol=1e-12)
@@ -469,7 +458,7 @@ def test_ranges_are_the_least_and_the_largest_of_each_column(n, width):
     for part in (x[: n // 2], x[n // 2 :]):
         seen.add(part, np.zeros((len(part), 1)), [])
         if len(part):
-            ranges.add_ranges(part)
+            ranges.add_ranges(*ranges_of(part))
     seen.merge([])
     for statistics in (seen, ranges):
         assert statistics.count[:width].tolist() == [n] * width

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset, random_split
+from torch.utils.data import DataLoader, Subset, TensorDataset, random_split
 
 from linreg.datasets import DATASETS, Samples
 from linreg.errors import DataError
 from linreg.experiment.building import prepare
-from linreg.loaders import CustomDataset, fingerprint, make_loaders, split
+from linreg.loaders import CustomDataset, make_loaders, make_tensor_loaders, split
 from linreg.spec import spec_from_dict
-from tests.conftest import small_spec
+from tests.conftest import fingerprint, small_spec
 
 
 def points(n):
@@ -49,6 +49,18 @@ def test_nothing_else_that_is_drawn_moves_the_batches():
     assert first == second
 
 
+@pytest.mark.parametrize(("width", "batch_size", "at_once"), [(1, 16, 2**14), (5000, 16, 96), (5000, 200, 200)])
+def test_rows_are_gathered_many_at_once_but_no_more_values_than_fit_the_caches(monkeypatch, width, batch_size, at_once):
+    gathered, rows = [], CustomDataset.rows
+    monkeypatch.setattr(CustomDataset, "rows", lambda self, some: gathered.append(len(some)) or rows(self, some))
+    n = at_once + 10
+    dataset = CustomDataset(torch.zeros(1, width).expand(n, width), torch.zeros(n, 1))
+    own = make_loaders(Subset(dataset, range(n)), None, batch_size=batch_size, shuffle=False)
+    loader, _ = make_tensor_loaders(own, torch.device("cpu"))
+    assert sum(len(x) for x, _ in loader.batches()) == n
+    assert gathered == [at_once, 10]
+
+
 def test_full_batches_hold_each_part_whole():
     own = make_loaders(points(10), points(4), batch_size=None, shuffle=False)
     assert [len(batch) for batch in batches(own.train)] == [10]
@@ -82,7 +94,7 @@ def test_too_few_points_for_the_ratio_are_an_error(n, ratio):
         (Samples(np.zeros(3), np.zeros((3, 1))), r"x is float64 \(3,\); it must be an array of numbers"),
         (Samples(np.array([["a"]]), np.zeros((1, 1))), "x is <U1"),
         (Samples(np.zeros((0, 1)), np.zeros((0, 1))), "x is empty"),
-        (Samples(np.array([[1.0], [np.nan]]), np.zeros((2, 1))), r"x\[1, 0\] is nan; every value must be finite"),
+        (Samples(np.array([[1.0], [np.nan]]), np.zeros((2, 1))), "row 2, column 'x': nan is not finite; mend it"),
         (Samples(np.zeros((3, 1)), np.zeros((2, 1))), "3 rows of x but 2 of y"),
     ],
 )

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +17,14 @@ import torch
 from linreg import cache, mapped
 from linreg.cache import cache_folder, clear, entries, new_entry
 from linreg.checkpoint import load
-from linreg.datasets import Samples
+from linreg.datasets import DATASETS, Samples
 from linreg.errors import StorageError
 from linreg.experiment import build
 from linreg.experiment.building import prepare
-from linreg.mapped import WINDOW, MappedPoints, open_mapped
+from linreg.mapped import MappedPoints, open_mapped
+from linreg.preprocessing import Statistics
 from linreg.spec import load_spec
-from tests.conftest import differences, small_spec, write_spec
+from tests.conftest import differences, run_with_peak, write_spec
 
 MIB = 2**20
 
@@ -121,13 +121,10 @@ def test_parts_of_a_gather_have_no_more_windows_than_may_be_resident(monkeypatch
 def peaks(*limits):
     """Read all of an entry under each limit, in a process of its own. Gives by how many MiB its memory rose at most."""
     code = """
-import sys
 import numpy as np
 from linreg.cache import cache_folder, open_entry
 from linreg.datasets import Points
 from linreg.mapped import MappedPoints
-def status(key):
-    return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith(key + ":"))
 def points(limit):
     return MappedPoints(*open_entry(cache_folder(), "key"), memory_limit=limit * 2**20, source=Points())
 def all_rows(points):
@@ -139,15 +136,13 @@ def all_rows(points):
     return points
 for limit in map(int, sys.argv[1:]):
     opened = points(limit)
-    before = status("VmRSS")
-    open("/proc/self/clear_refs", "w").write("5")  # VmHWM begins anew
+    open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
+    before = peak()
     all_rows(opened)
-    print(status("VmHWM") - before)
+    print((peak() - before) / 2**20)
     del opened
 """
-    found = subprocess.run([sys.executable, "-c", code, *map(str, limits)], capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
-    return [float(line) for line in found.stdout.splitlines()]
+    return [float(line) for line in run_with_peak(code, *map(str, limits)).splitlines()]
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of a process")
@@ -209,10 +204,23 @@ def test_solve_evaluate_and_check_read_the_map(linreg, monkeypatch):
     spec.write_text(spec.read_text().replace("  lr: 0.1\n  name: sgd\n", "").replace("  name: sgd\n  lr: 0.1\n", ""))
     held.write_text(held.read_text().replace("  lr: 0.1\n  name: sgd\n", "").replace("  name: sgd\n  lr: 0.1\n", ""))
     losses = [json.loads(linreg("train", path, "--json").out)["loss"] for path in (spec, held)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-12)  # the triangle is updated by blocks of other sizes
+    assert losses[0] == losses[1]
     monkeypatch.setattr("linreg.tables.reading.Table.blocks", None)  # nothing reads the table any more
     assert linreg("evaluate", "checkpoints/small_001/last.pth").code == 0
     assert linreg("check", spec).code == 0
+
+
+def test_medians_of_a_map_are_solved_with_without_keeping_the_inputs(linreg, monkeypatch):
+    write_table(gaps=True)
+    Path("exact.yaml").write_text(
+        "name: exact\nsolver: exact\nmodel: {name: linear}\ndata: {source: {name: csv, path: table.csv, "
+        "target: [y, z], categorical: kind, unseen: zeros, missing: median}}\n"
+    )
+    assert linreg("train", "exact.yaml").code == 0
+    monkeypatch.setattr(Statistics, "median", None)  # of what it has kept
+    assert linreg("train", "exact.yaml", "data.memory=mapped").code == 0
+    a, b = (load(f"checkpoints/exact_{number}/last.pth") for number in ("001", "002"))
+    assert differences(a, b) == []
 
 
 def test_an_unchanged_table_is_not_read_again_and_a_changed_one_is(linreg, monkeypatch):
@@ -335,10 +343,18 @@ def test_what_another_process_converted_meanwhile_is_not_converted_again(monkeyp
 
 def test_one_who_waits_goes_on_when_the_other_is_done():
     with new_entry(cache_folder(), "name"):
-        code = "from linreg.cache import *\nwith new_entry(cache_folder(), 'name'): print('mine')"
+        code = """
+from linreg import cache
+sleep = cache.time.sleep
+def told(seconds):
+    print("waits", flush=True)
+    cache.time.sleep = sleep
+cache.time.sleep = told
+with cache.new_entry(cache.cache_folder(), "name"):
+    print("mine")
+"""
         child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-        time.sleep(1)
-        assert child.poll() is None
+        assert child.stdout.readline() == b"waits\n"
     assert child.communicate(timeout=30)[0] == b"mine\n"
 
 
@@ -368,6 +384,48 @@ def test_what_was_not_used_for_longest_makes_room_and_what_is_in_use_stays(monke
     assert not list(cache_folder().glob(".*"))
 
 
+def test_an_entry_that_another_process_removes_meanwhile_makes_no_trouble(monkeypatch):
+    filled("a")
+    listed = entries(cache_folder())
+    clear(cache_folder())
+    monkeypatch.setattr(cache, "entries", lambda folder: listed)
+    assert clear(cache_folder()) == (listed, [])
+    filled("a")
+    monkeypatch.setattr(cache.Path, "exists", lambda path: True)  # as it was a moment ago
+    listed = [replace(listed[0], key="gone")]
+    assert clear(cache_folder()) == (listed, [])
+
+
+def test_room_that_cannot_be_made_is_told(monkeypatch):
+    filled("a")
+    monkeypatch.setenv("LINREG_CACHE_GIB", str(2**-20))
+    monkeypatch.setattr(cache.Path, "rename", full)
+    with pytest.raises(StorageError, match="No space left on device; free some space"):
+        cache.make_room(cache_folder(), 8)
+
+
+def test_entries_are_locked_as_network_file_systems_want_it_and_where_nothing_can_be_written(monkeypatch):
+    filled("a")
+    flock, os_open = cache.fcntl.flock, os.open
+
+    def flock_of_nfs(file, operation):
+        mode = cache.fcntl.fcntl(file, cache.fcntl.F_GETFL) & os.O_ACCMODE
+        if operation & cache.fcntl.LOCK_EX and mode == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(file, operation)
+
+    def open_read_only(path, flags, *mode, **where):
+        if flags & os.O_RDWR:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return os_open(path, flags, *mode, **where)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.fcntl, "flock", flock_of_nfs)
+        assert [entry.in_use for entry in entries(cache_folder())] == [False]
+    monkeypatch.setattr(os, "open", open_read_only)
+    assert [entry.in_use for entry in entries(cache_folder())] == [False]
+
+
 def test_opening_an_entry_counts_as_using_it():
     write_table()
     spec = load_spec(write_spec(data__source=csv_source(), data__memory="mapped"))
@@ -392,7 +450,7 @@ def test_a_full_disk_leaves_nothing_half_written(linreg, monkeypatch):
     assert not Path("runs").exists()
 
 
-def full(descriptor):
+def full(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -455,6 +513,17 @@ def test_what_cannot_be_trained_on_is_refused_as_in_memory(linreg, memory):
     assert linreg("train", "small.yaml", "dtype=float64", "data.standardize=true").code == 0
 
 
+@pytest.mark.parametrize("standardize", ["true", "false"])
+@pytest.mark.parametrize("other", ["data.memory=resident", "data.memory=mapped", "solver=exact"])
+def test_what_is_not_finite_is_told_by_its_row_and_column(linreg, other, standardize):
+    x = np.random.RandomState(0).rand(40, 2)
+    x[3, 1] = np.nan
+    DATASETS.register("given")(lambda: Samples(x, x[:, :1]))
+    answer = linreg("train", write_spec(data__source={"name": "given"}), other, f"data.standardize={standardize}")
+    assert answer.code == 3
+    assert answer.err.endswith("data.source: row 4, column 'x2': nan is not finite; mend it\n")
+
+
 @pytest.mark.parametrize("memory", ["resident", "mapped"])
 def test_a_category_that_only_validation_has_is_told_by_its_row(linreg, memory):
     write_table(rare=False)
@@ -479,9 +548,3 @@ def test_shapes_and_values_that_are_no_points_leave_nothing_in_the_cache(linreg)
         with pytest.raises(Exception, match=message):
             open_mapped(Samples(x, np.zeros((3, 1))), source={"name": "x"}, memory_limit=16 * MIB)
     assert list(cache_folder().iterdir()) == []
-
-
-def test_small_spec_default_is_in_memory():
-    assert "memory" not in small_spec()["data"]
-    assert not isinstance(prepare(load_spec(write_spec())).samples, MappedPoints)
-    assert WINDOW == 2 * MIB

@@ -58,14 +58,14 @@ class Entry:
 
 
 def cache_folder() -> Path:
-    """The folder of the cache, which may not be there."""
+    """Give the folder of the cache, which may not be there."""
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     home = given if given.is_absolute() else Path.home() / ".cache"  # the standard ignores a relative one
     return home / "linreg" / "tables"
 
 
 def most_bytes() -> int:
-    """How large the cache may become. Raises UsageError."""
+    """Say how many bytes the cache may have. Raises UsageError."""
     text = os.environ.get(LIMIT, "")
     try:
         gib = float(text) if text else DEFAULT_GIB
@@ -77,7 +77,8 @@ def most_bytes() -> int:
 
 
 def key_of(*parts: Any) -> str:
-    """Make the key of what plain values describe, for this format and this version, which reads as no other may."""
+    """Make the key of what plain values describe. It has this format and this version in it: another version may read
+    the same table otherwise."""
     described = json.dumps([FORMAT, __version__, *parts], sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()
 
@@ -113,7 +114,7 @@ def new_entry(folder: Path, name: str) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder, but=name)
         while (lock := _locked(_lock_of(folder, name), create=True)) is None:
-            time.sleep(0.05)  # not in the system's own wait, which a signal would not end
+            time.sleep(0.05)  # on after a first signal, too: it asks for a stop, which is made once there is the data
         temporary = _temporary(folder, name)
         try:
             _remove_tree(temporary)  # of one who was killed
@@ -155,11 +156,12 @@ def make_room(folder: Path, size: int) -> None:
     most = most_bytes()
     found = sorted(entries(folder), key=lambda entry: entry.used)
     total = sum(entry.bytes for entry in found)
-    for entry in found:
-        if total + size <= most:
-            break
-        if _remove(folder, entry.key):
-            total -= entry.bytes
+    with translated_errors(folder, REMEDIES):
+        for entry in found:
+            if total + size <= most:
+                break
+            if _remove(folder, entry.key):
+                total -= entry.bytes
     if total + size > most:
         rest = f" beside {total / 2**30:.3g} GiB in use" if total else ""
         raise StorageError(
@@ -169,13 +171,14 @@ def make_room(folder: Path, size: int) -> None:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """Say what is in the cache, the newest used first."""
+    """Say what is in the cache, the newest used first. Raises StorageError."""
     found = []
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name.startswith(".") or not path.is_dir():
-            continue
-        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-            found.append(_entry(path))
+    with translated_errors(folder, REMEDIES):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name.startswith(".") or not path.is_dir():
+                continue
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                found.append(_entry(path))
     return sorted(found, key=lambda entry: entry.used, reverse=True)
 
 
@@ -224,18 +227,19 @@ def _size_of(meta: dict[str, Any]) -> int:
 
 def _remove(folder: Path, key: str) -> bool:
     """Remove an entry, unless somebody uses it."""
-    points = folder / key / POINTS
+    points, name = folder / key / POINTS, uuid.uuid4().hex
     lock = None
-    for _ in range(5):  # one who only looks is gone in a moment
-        if not points.exists() or (lock := _locked(points)) is not None:
-            break
-        time.sleep(0.04)
-    if lock is None and points.exists():
-        return False
-    name = uuid.uuid4().hex
     try:
+        for _ in range(5):  # one who only looks is gone in a moment
+            if not points.exists() or (lock := _locked(points)) is not None:
+                break
+            time.sleep(0.04)
+        if lock is None and points.exists():
+            return False
         (folder / key).rename(_temporary(folder, name))  # so that no half of it is met
         _remove_tree(_temporary(folder, name))
+    except FileNotFoundError:  # by another process, a moment ago
+        return True
     finally:
         if lock is not None:
             os.close(lock)
@@ -268,7 +272,7 @@ def _remove_tree(path: Path) -> None:
 def _locked(path: Path, *, create: bool = False) -> int | None:
     """Lock a file for oneself alone and give its descriptor; None if somebody else has it."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT if create else os.O_RDONLY, 0o666)
+        descriptor = _opened(path, create=create)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -277,6 +281,16 @@ def _locked(path: Path, *, create: bool = False) -> int | None:
         if _is_still(path, descriptor):
             return descriptor
         os.close(descriptor)  # its holder has removed it: the lock of a file that has no name keeps nobody out
+
+
+def _opened(path: Path, *, create: bool) -> int:
+    """Open a file to lock it: to be written, as NFS wants it, if that is allowed."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT if create else os.O_RDWR, 0o666)
+    except OSError as error:
+        if create or error.errno not in {errno.EACCES, errno.EROFS}:
+            raise
+    return os.open(path, os.O_RDONLY)
 
 
 def _is_still(path: Path, descriptor: int) -> bool:

@@ -21,32 +21,38 @@ Array = NDArray[np.floating]
 
 
 class Factor:
-    """The triangle of a growing number of rows [design | y], each multiplied by the root of its weight. It does not
-    depend on how the rows are cut into blocks, not even in its last bit."""
+    """The triangle of a growing number of rows [design | y], each multiplied by the root of its weight, and the sum of
+    the weights. They do not depend on how the rows are cut into blocks, not even in their last bit."""
 
     def __init__(self, n_columns: int, n_targets: int) -> None:
         self.n_columns, self.n_targets = n_columns, n_targets
-        self.n_rows, self.total_weight = 0, 0.0
+        self.n_rows = 0
         width = n_columns + n_targets
         self._rows = np.empty((width + ROWS, width))  # the triangle so far, then the rows that are not in it yet
         self._rows[:width] = 0
         self._n_filled = width
+        self._weights, self._total_before = np.empty(ROWS), 0.0  # of the rows that wait, and of those before
+
+    @property
+    def total_weight(self) -> float:
+        """The sum of the weights of all rows."""
+        return self._total_before + float(self._weights[: self._n_filled - self._rows.shape[1]].sum())
 
     def add(self, design: Array, y: Array, weight: Array | None = None) -> None:
         """Add rows: design (n, n_columns), y (n, n_targets), weight (n,) or None."""
         root = None if weight is None else np.sqrt(weight.astype(np.float64))[:, None]
-        self.total_weight += float(len(design) if weight is None else weight.sum())
         self.n_rows += len(design)
-        first = 0
+        first, width = 0, self._rows.shape[1]
         while first < len(design):
             room = self._rows[self._n_filled : self._n_filled + len(design) - first]
             last = first + len(room)
             room[:, : self.n_columns], room[:, self.n_columns :] = design[first:last], y[first:last]
             if root is not None:
                 room *= root[first:last]
+            self._weights[self._n_filled - width :][: len(room)] = 1.0 if weight is None else weight[first:last]
             first, self._n_filled = last, self._n_filled + len(room)
             if self._n_filled == len(self._rows):
-                width = self._rows.shape[1]
+                self._total_before = self.total_weight
                 self._rows[:width] = _householder(self._rows)
                 self._n_filled = width
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from linreg.datasets import Block, Points, Samples
 from linreg.errors import DataError
 
-ROWS_AT_ONCE = 2**14
+ROWS_AT_ONCE, VALUES_AT_ONCE = 2**14, 2**19  # gathered for many batches, unless one has more; they fit the near caches
 ALIGNMENT = 64  # bytes, of what torch's CPU allocator gives
 
 Point = tuple[torch.Tensor, ...]
@@ -53,6 +53,11 @@ class CustomDataset(Dataset[Point]):
         return sum(part.nbytes for part in self._parts)
 
     @property
+    def n_values(self) -> int:
+        """How many values a point has."""
+        return sum(part.shape[1] for part in self._parts)
+
+    @property
     def _parts(self) -> list[torch.Tensor]:
         return [self.x, self.y] if self.weight is None else [self.x, self.y, self.weight]
 
@@ -80,14 +85,14 @@ def _refuse_shape(name: str, array: object, names: Sequence[str], where: str) ->
 
 
 def refuse_unfit(name: str, converted: NDArray[Any], given: NDArray[Any], *, where: str, first: int = 0) -> None:
-    """Refuse rows that are not finite, at least not in the type that they are converted to. first: the number of the
+    """Refuse rows that are not finite in the type that they are converted to. first: the number of the
     first of them."""
     if np.isfinite(converted).all():
         return
     row, column = (int(places[0]) for places in np.nonzero(~np.isfinite(converted)))
     raise DataError(
         f"{where}: {name}[{first + row}, {column}] is {given[row, column]}; every value must be finite, and fit "
-        f"torch.{converted.dtype}"
+        f"{converted.dtype}"
     )
 
 
@@ -101,14 +106,6 @@ def split(
     train, val = split_rows(len(dataset), train_ratio=train_ratio, seed=seed, where=where)
     parts: list[Any] = [train, val]  # what can be indexed
     return Subset(dataset, parts[0]), None if val is None else Subset(dataset, parts[1])
-
-
-def split_mask(n_total: int, *, train_ratio: float, seed: int, where: str = "data.split") -> NDArray[np.bool_]:
-    """Say of each row whether `split` puts it into the training part, with memory for little more than the answer."""
-    train, _ = split_rows(n_total, train_ratio=train_ratio, seed=seed, where=where)
-    mask = np.zeros(n_total, dtype=bool)
-    mask[train] = True
-    return mask
 
 
 def split_rows(
@@ -180,6 +177,12 @@ class TensorLoader:
     def __len__(self) -> int:
         return math.ceil(len(self.indices) / self.batch_size)
 
+    @property
+    def rows_at_once(self) -> int:
+        """How many rows are gathered at once: whole batches, of points however wide."""
+        most = min(ROWS_AT_ONCE, VALUES_AT_ONCE // self.dataset.n_values)
+        return max(1, most // self.batch_size) * self.batch_size
+
     def begin(self) -> Callable[[int, int], torch.Tensor]:
         """Begin a pass: draw what DataLoader draws for one, and give the function that tells which rows of the dataset
         stand from one place to another in the order of the pass."""
@@ -194,8 +197,7 @@ class TensorLoader:
         return self._batches(self.begin(), after)
 
     def _batches(self, rows: Callable[[int, int], torch.Tensor], after: int) -> Iterator[Point]:
-        size = self.batch_size
-        n_rows = max(1, ROWS_AT_ONCE // size) * size
+        size, n_rows = self.batch_size, self.rows_at_once
         for first in range(after * size, len(self.indices), n_rows):
             parts = (part.to(self.device) for part in self.dataset.rows(rows(first, first + n_rows)))
             yield from zip(*(_cut(part, size) for part in parts), strict=True)
@@ -288,11 +290,3 @@ class Fingerprint:
         for part in self.digests:
             digest.update(part.digest())
         return digest.hexdigest()
-
-
-def fingerprint(points: Points) -> str:
-    """Identify the data of all points."""
-    found = Fingerprint(points)
-    for block in points.blocks():
-        found.add(block)
-    return found.hexdigest()

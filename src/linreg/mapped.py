@@ -43,7 +43,8 @@ STRIDE = 2**26  # bytes written between two looks at the room there is
 
 class MappedPoints(Points):
     """The points of an entry of the cache, held there as long as this object lives. memory_limit: bytes of the map that
-    may be resident at once; source: where they came from, which is read again only to say where a row stands.
+    may be resident at once, on Linux (see `_let_go`); source: where they came from, which is read again only to say
+    where a row stands.
 
     minimum, maximum: of each column, its gaps left out: of the features, the targets, the weight.
     """
@@ -96,6 +97,10 @@ class MappedPoints(Points):
             self._let_go()
         return values
 
+    def medians(self, mask: NDArray[np.bool_], positions: Sequence[int]) -> NDArray[np.float64]:
+        """Find the medians of some features, their gaps left out, of the rows that the mask has."""
+        return np.array([np.nanmedian(self.column(position, mask)) for position in positions])
+
     def weight(self) -> NDArray[np.float64]:
         """Read the weights of all points (N,)."""
         return self.column(-1, np.ones(self.n_rows, dtype=bool))
@@ -113,7 +118,8 @@ class MappedPoints(Points):
             yield slice(first, last)
 
     def _let_go(self) -> None:
-        """Give back the memory of the map; the system keeps what it has read as long as it has room for it."""
+        """Give back the memory of the map; the system keeps what it has read as long as it has room for it. Linux does
+        so at once; elsewhere it is advice, which the system may follow later."""
         if not self._fits:
             self._map.madvise(mmap.MADV_DONTNEED)
 
@@ -168,6 +174,13 @@ class MappedDataset(Dataset[Point]):
     def n_bytes(self) -> int:
         """The size of the map."""
         return self.points.n_bytes
+
+    @property
+    def n_values(self) -> int:
+        """How many values a point has, as the network takes it."""
+        points, made = self.points, self.preprocessing
+        n_columns = len(points.feature_names if made is None else made.column_names)
+        return n_columns + len(points.target_names) + (self.scale is not None)
 
     def to(self, device: torch.device) -> "MappedDataset":
         """Give the points, which stay where they are whatever the device: it is batches that are moved."""

@@ -164,12 +164,8 @@ class Statistics:
                 self._merge(self.waiting[: self.n_waiting], categorical)
         self.n_waiting = 0
 
-    def add_ranges(self, x: NDArray[np.floating]) -> None:
-        """Add rows without gaps of which nothing else is to be learnt."""
-        self.add_found_ranges(len(x), by_column(np.minimum, x), by_column(np.maximum, x))
-
-    def add_found_ranges(self, n_rows: int, low: NDArray[np.floating], high: NDArray[np.floating]) -> None:
-        """Add rows without gaps of which only the least and the largest values (n_features,) are known."""
+    def add_ranges(self, n_rows: int, low: NDArray[np.floating], high: NDArray[np.floating]) -> None:
+        """Add rows without gaps of which only what `ranges_of` gives is known, and to be learnt."""
         self.n_rows += n_rows
         self.count += n_rows
         here = slice(self.n_features)
@@ -207,6 +203,11 @@ class Statistics:
         return np.array([np.nanmedian(x[:, position]) for position in positions])
 
 
+def categorical_of(points: Points) -> list[int]:
+    """Give the positions of the features that are categories."""
+    return [position for position, name in enumerate(points.feature_names) if name in points.categories]
+
+
 def learn(
     statistics: Statistics,
     points: Points,
@@ -221,7 +222,7 @@ def learn(
     medians: gives those of the features at some positions, where `missing` asks for them and the statistics did not
     keep every value.
     """
-    statistics.merge([position for position, name in enumerate(points.feature_names) if name in points.categories])
+    statistics.merge(categorical_of(points))
     n_features = statistics.n_features
     if standardize or points.missing == "mean":
         names = [*points.feature_names, *points.target_names]
@@ -234,7 +235,7 @@ def learn(
             raise DataError(f"{where}: column {name!r} has nothing but gaps in the training part; put it in exclude")
         if name in points.categories:
             met, often = points.categories[name], statistics.often[position]
-            categories = in_order([met[code] for code in often])
+            categories = sorted_categories([met[code] for code in often])
             features.append(Feature(name, categories=categories))
             if points.missing in FILLING:
                 most = max(often.values())
@@ -272,7 +273,7 @@ def learn(
 
 
 def is_needed(points: Points, standardize: Standardize) -> bool:
-    """Whether anything has to stand between the table and the network."""
+    """Say whether anything has to stand between the table and the network."""
     return bool(standardize) or points.missing in FILLING or bool(points.categories)
 
 
@@ -308,6 +309,9 @@ def make_recode_fn(features: Sequence[Feature], points: Points) -> RecodeFn:
 
 def refuse_infinite(block: Block, points: Points, where: str) -> None:
     """Refuse the rows of a block where a value is not finite, other than a gap that is going to be filled in."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(block.x.sum() + block.y.sum()):  # nearly always, and found in a fraction of the time
+            return
     wrong_x = np.isinf(block.x) if points.missing in FILLING else ~np.isfinite(block.x)
     for names, wrong, values in (
         (points.feature_names, wrong_x, block.x),
@@ -318,7 +322,7 @@ def refuse_infinite(block: Block, points: Points, where: str) -> None:
             raise DataError(f"{where}: {block.where(int(row))}, column {names[column]!r}: {met} is not finite; mend it")
 
 
-def in_order(categories: Sequence[str]) -> list[str]:
+def sorted_categories(categories: Sequence[str]) -> list[str]:
     """Put categories in order: numbers by value, others by letter."""
     try:
         return sorted(categories, key=float)
@@ -332,7 +336,12 @@ def _scale(variance: float, mean: float) -> float:
     return 1.0 if constant else float(variance**0.5)
 
 
-def by_column(reduce: np.ufunc, x: NDArray[np.floating]) -> NDArray[np.floating]:
+def ranges_of(x: NDArray[np.floating]) -> tuple[int, NDArray[np.floating], NDArray[np.floating]]:
+    """Give the number of some rows without gaps, and the least and the largest values (n_features,)."""
+    return len(x), _by_column(np.minimum, x), _by_column(np.maximum, x)
+
+
+def _by_column(reduce: np.ufunc, x: NDArray[np.floating]) -> NDArray[np.floating]:
     """Reduce rows (n, n_features) to one, many side by side: NumPy is slow at rows that are short."""
     beside = max(1, 512 // x.shape[1])
     n_wide = len(x) // beside * beside
@@ -372,7 +381,7 @@ class Ranges:
 
     def add(self, x: NDArray[np.floating]) -> None:
         """Look at inputs (N, n_features), some."""
-        low, high = by_column(np.fmin, x), by_column(np.fmax, x)
+        low, high = _by_column(np.fmin, x), _by_column(np.fmax, x)
         for position, feature in enumerate(self.features):
             if feature.minimum is None or feature.maximum is None:
                 continue

@@ -55,12 +55,12 @@ class Experiment:
     @property
     def feature_names(self) -> list[str]:
         """The names of the inputs."""
-        return list(self.data.samples.feature_names)
+        return list(self.data.feature_names)
 
     @property
     def target_names(self) -> list[str]:
         """The names of the targets."""
-        return list(self.data.samples.target_names)
+        return list(self.data.target_names)
 
     @property
     def x_sample(self) -> torch.Tensor:
@@ -79,7 +79,7 @@ def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experim
     data = prepare(spec)
 
     torch.manual_seed(spec.seed)
-    network = build_network(spec, data.n_columns, len(data.samples.target_names), device)
+    network = build_network(spec, data.n_columns, len(data.target_names), device)
 
     batch_size = None if spec.data.batch_size == "full" else spec.data.batch_size
     parts = make_loaders(data.train_data, data.val_data, batch_size=batch_size, shuffle=spec.data.shuffle)

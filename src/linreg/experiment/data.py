@@ -10,7 +10,7 @@ from torch.utils.data import Subset
 
 from linreg.datasets import DATASETS, Block, Points
 from linreg.errors import DataError
-from linreg.loaders import CustomDataset, Fingerprint, split_mask
+from linreg.loaders import CustomDataset, Fingerprint, split_rows
 from linreg.mapped import MappedDataset, MappedPoints, open_mapped
 from linreg.preprocessing import Feature, Preprocessing
 from linreg.spec import ExperimentSpec
@@ -19,21 +19,13 @@ BLOCK_ROWS = 2**13  # gathered, learnt from and preprocessed at once
 
 
 @dataclass(frozen=True)
-class Columns:
-    """The names of columns, and whether the points have weights."""
+class Data:
+    """The data of an experiment. dataset: its rows as the network takes them; preprocessing: what stands between the
+    source and those, or None; described: what a checkpoint keeps of it beside its numbers."""
 
     feature_names: Sequence[str]
     target_names: Sequence[str]
-    weighted: bool
-
-
-@dataclass(frozen=True)
-class Data:
-    """The data of an experiment. samples: the names of its columns; dataset: its rows as the network takes them;
-    preprocessing: what stands between the source and those, or None; described: what a checkpoint keeps of it beside
-    its numbers."""
-
-    samples: Columns | MappedPoints
+    is_weighted: bool
     dataset: CustomDataset | MappedDataset
     train_data: Subset[Any]
     val_data: Subset[Any] | None
@@ -46,11 +38,6 @@ class Data:
     def n_columns(self) -> int:
         """How many columns the network takes."""
         return sum(len(feature.columns) for feature in self.features)
-
-    @property
-    def is_weighted(self) -> bool:
-        """Whether the points have weights."""
-        return self.samples.weighted
 
 
 def open_points(spec: ExperimentSpec) -> Points:
@@ -65,18 +52,13 @@ def open_points(spec: ExperimentSpec) -> Points:
 
 
 def split_of(spec: ExperimentSpec) -> dict[str, Any]:
-    """The arguments that `split` takes, as a spec has them."""
+    """Give the arguments that `split` takes, as a spec has them."""
     part = spec.data.split
     return {"train_ratio": part.train_ratio, "seed": part.seed, "where": spec.where("data", "split")}
 
 
-def categorical_of(points: Points) -> list[int]:
-    """The positions of the features that are categories."""
-    return [position for position, name in enumerate(points.feature_names) if name in points.categories]
-
-
 def weight_mean(weight: NDArray[np.float64], where: str) -> float:
-    """The mean of the weights of a part, by which they are divided."""
+    """Find the mean of the weights of a part, by which they are divided. Raises DataError where all are 0."""
     mean = float(weight.mean())
     if not mean > 0:
         raise DataError(f"{where}: sample_weight: every weight of a part is 0; give some of its points weight")
@@ -94,11 +76,14 @@ class Survey:
 def survey(points: Points, spec: ExperimentSpec) -> Survey:
     """Read all points once; of mapped ones it is known already."""
     if isinstance(points, MappedPoints):
-        return Survey(split_mask(points.n_rows, **split_of(spec)), points.fingerprint)
-    found = Fingerprint(points)
-    for block in points.blocks():
-        found.add(block)
-    return Survey(split_mask(found.n_rows, **split_of(spec)), found.hexdigest())
+        n_rows, fingerprint = points.n_rows, points.fingerprint
+    else:
+        found = Fingerprint(points)
+        for block in points.blocks():
+            found.add(block)
+        n_rows, fingerprint = found.n_rows, found.hexdigest()
+    train, _ = split_rows(n_rows, **split_of(spec))
+    return Survey(mask_of(train, n_rows), fingerprint)
 
 
 def with_mask(points: Points, mask: NDArray[np.bool_]) -> Iterator[tuple[Block, NDArray[np.bool_]]]:

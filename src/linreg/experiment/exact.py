@@ -11,6 +11,7 @@ plus y_mean in the intercept, are those in the original units; `layer`, where th
 import copy
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -110,7 +111,7 @@ class Equations:
         factor.add(*self.rows(x, y), weight)
 
     def rows(self, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The design matrix and the targets, on the scale that the network sees."""
+        """Make the design matrix (n, p) and the targets (n, n_targets), on the scale that the network sees."""
         with torch.no_grad():
             inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64))
             targets = torch.from_numpy(np.ascontiguousarray(y, dtype=np.float64))
@@ -229,12 +230,13 @@ def baseline(spec: ExperimentSpec, data: Data, network: nn.Module) -> Exact | No
     if part is None:
         return None
     dataset = data.dataset
-    equations = Equations(part, data.features, data.preprocessing, len(data.samples.target_names))
+    equations = Equations(part, data.features, data.preprocessing, len(data.target_names))
     # of a map one block at a time, or more of it than its limit would be resident
     n_threads = 1 if isinstance(dataset, MappedDataset) else torch.get_num_threads()
     mask = mask_of(np.asarray(data.train_data.indices), len(dataset))
-    for rows in in_order(partial(_in_float64, part, dataset), ascending(mask), n_threads):
-        equations.train.add(*rows)
+    with closing(in_order(partial(_in_float64, part, dataset), ascending(mask), n_threads)) as blocks:
+        for rows in blocks:
+            equations.train.add(*rows)
     try:
         # a column that others explain does so up to the rounding of the dataset's type
         rounding = 4 * torch.finfo(getattr(torch, spec.dtype)).eps
@@ -252,8 +254,9 @@ def baseline(spec: ExperimentSpec, data: Data, network: nn.Module) -> Exact | No
         squares: NDArray[np.float64] = (((y - design @ coefficients) * scale) ** 2).mean(axis=1)
         return squares if weight is None else weight * squares
 
-    blocks = in_order(squared, chunks(indices), n_threads)
-    return Exact(found.fit, found.loss, _mean_by_batch(blocks, batch_size), found.curvature, found.left_out)
+    with closing(in_order(squared, chunks(indices), n_threads)) as squares:
+        val_loss = _mean_by_batch(squares, batch_size)
+    return Exact(found.fit, found.loss, val_loss, found.curvature, found.left_out)
 
 
 def _mean_by_batch(blocks: Iterable[NDArray[np.float64]], batch_size: int) -> float:

@@ -1,17 +1,26 @@
 """The data of a spec with `data.memory: mapped`: as in memory, to the last bit, but read from a map in passes."""
 
-from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Subset
 
 from linreg.errors import DataError
-from linreg.experiment.data import Data, categorical_of, mask_of, split_of, weight_mean, with_mask
+from linreg.experiment.data import Data, mask_of, split_of, weight_mean, with_mask
 from linreg.loaders import split_rows
 from linreg.mapped import MappedDataset, MappedPoints, WeightScale
-from linreg.preprocessing import Preprocessing, RecodeFn, Statistics, is_needed, learn, make_recode_fn, to_dict
+from linreg.preprocessing import (
+    Preprocessing,
+    RecodeFn,
+    Statistics,
+    categorical_of,
+    is_needed,
+    learn,
+    make_recode_fn,
+    ranges_of,
+    to_dict,
+)
 from linreg.spec import ExperimentSpec
 
 
@@ -19,15 +28,12 @@ def prepare_mapped(spec: ExperimentSpec, points: MappedPoints) -> Data:
     """Divide points that are mapped, and learn the preprocessing of their training part in a pass over them. Raises
     DataError.
 
-    Beside what is resident of the map there is memory for the order of the rows, 8 bytes for each, and for their part,
-    a byte; while it is learnt, where it takes medians, for a column, and where points are weighted, for the weights.
+    Beside what is resident of the map there is memory for the order of the rows and for their parts; while it is
+    learnt, where it takes medians, for a column, and where points are weighted, for the weights.
     """
     where = spec.where("data", "source")
     train, val = split_rows(points.n_rows, **split_of(spec))
     mask = mask_of(train, points.n_rows)
-
-    def medians(positions: Sequence[int]) -> NDArray[np.float64]:
-        return np.array([np.nanmedian(points.column(position, mask)) for position in positions])
 
     needed = is_needed(points, spec.data.standardize)
     statistics = Statistics(len(points.feature_names), len(points.target_names))
@@ -37,8 +43,10 @@ def prepare_mapped(spec: ExperimentSpec, points: MappedPoints) -> Data:
         elif here.any():
             with np.errstate(over="ignore"):  # refused below
                 x = block.x[here].astype(spec.dtype)  # as in memory, of what the network takes
-            statistics.add_ranges(x)
-    learnt = learn(statistics, points, standardize=spec.data.standardize, where=where, medians=medians)
+            statistics.add_ranges(*ranges_of(x))
+    learnt = learn(
+        statistics, points, standardize=spec.data.standardize, where=where, medians=partial(points.medians, mask)
+    )
     preprocessing = learnt if needed else None
     recode = make_recode_fn(learnt.features, points)
     _refuse_unseen(points, statistics, recode)
@@ -52,10 +60,12 @@ def prepare_mapped(spec: ExperimentSpec, points: MappedPoints) -> Data:
     dtype = getattr(torch, spec.dtype)
     dataset = MappedDataset(points, dtype, recode=recode, preprocessing=preprocessing, scale=scale)
     return Data(
-        samples=points,
+        feature_names=points.feature_names,
+        target_names=points.target_names,
+        is_weighted=points.weighted,
         dataset=dataset,
         train_data=Subset(dataset, train),  # type: ignore[arg-type]  # anything that can be indexed
-        val_data=None if val is None else Subset(dataset, val),  # type: ignore[arg-type]
+        val_data=None if val is None else Subset(dataset, val),  # type: ignore[arg-type]  # as above
         features=learnt.features,
         preprocessing=preprocessing,
         described=to_dict(learnt.features, points),

@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,9 +14,19 @@ from torch.utils.data import Subset
 
 from linreg.ahead import in_order
 from linreg.datasets import Block, Points, Samples
-from linreg.experiment.data import Columns, Data, ascending, categorical_of, chunks, mask_of, split_of, weight_mean
+from linreg.experiment.data import Data, ascending, chunks, mask_of, split_of, weight_mean
 from linreg.loaders import CustomDataset, Fingerprint, refuse_shapes, refuse_unfit, split_rows
-from linreg.preprocessing import Preprocessing, Statistics, by_column, is_needed, learn, make_recode_fn, to_dict
+from linreg.preprocessing import (
+    Preprocessing,
+    Statistics,
+    categorical_of,
+    is_needed,
+    learn,
+    make_recode_fn,
+    ranges_of,
+    refuse_infinite,
+    to_dict,
+)
 from linreg.spec import ExperimentSpec
 
 
@@ -41,10 +52,12 @@ def prepare_resident(spec: ExperimentSpec, points: Points) -> Data:
         tensors.append(torch.from_numpy(weight[:, None].astype(spec.dtype)))
     dataset = CustomDataset(*tensors)
     return Data(
-        samples=Columns(points.feature_names, points.target_names, weight is not None),
+        feature_names=points.feature_names,
+        target_names=points.target_names,
+        is_weighted=weight is not None,
         dataset=dataset,
         train_data=Subset(dataset, train),  # type: ignore[arg-type]  # anything that can be indexed
-        val_data=None if val is None else Subset(dataset, val),  # type: ignore[arg-type]
+        val_data=None if val is None else Subset(dataset, val),  # type: ignore[arg-type]  # as above
         features=preprocessing.features,
         preprocessing=preprocessing if needed else None,
         described=to_dict(preprocessing.features, points),
@@ -67,12 +80,12 @@ def _learnt_from(raw: "_Gathered", mask: NDArray[np.bool_], points: Points, *, r
     statistics = Statistics(raw.x.shape[1], raw.y.shape[1], medians=points.missing == "median")
 
     def ranges(rows: NDArray[np.int64]) -> tuple[int, NDArray[Any], NDArray[Any]]:
-        x = raw.x.take(rows, axis=0)
-        return len(x), by_column(np.minimum, x), by_column(np.maximum, x)
+        return ranges_of(raw.x.take(rows, axis=0))
 
     if ranges_only:
-        for found in in_order(ranges, ascending(mask), torch.get_num_threads()):
-            statistics.add_found_ranges(*found)
+        with closing(in_order(ranges, ascending(mask), torch.get_num_threads())) as several:
+            for found in several:
+                statistics.add_ranges(*found)
     else:
         for rows in ascending(mask):
             statistics.add(raw.x.take(rows, axis=0), raw.y.take(rows, axis=0), categorical_of(points))
@@ -124,6 +137,7 @@ def _gathered(points: Points, dtype: str, *, where: str, gaps: bool) -> _Gathere
     x, y, weight, found = _Rows(dtype), _Rows(dtype), _Rows("float64"), Fingerprint(points)
     starts, places = [], []
     for block in points.blocks():
+        refuse_infinite(block, points, where)
         found.add(block)
         starts.append(x.n_rows)
         places.append(block.where)

@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,17 @@ from linreg.datasets import Block, Points, Samples
 from linreg.equation import equation
 from linreg.errors import DataError, DivergedError, SpecError
 from linreg.experiment.building import build_network, choose_device
-from linreg.experiment.data import Survey, categorical_of, open_points, survey, with_mask
-from linreg.experiment.exact import MOST_COLUMNS, Equations, Exact, linear_part
+from linreg.experiment.data import Survey, open_points, survey, with_mask
+from linreg.experiment.exact import MOST_COLUMNS, Equations, Exact, LinearPart, linear_part
 from linreg.experiment.result import Result, new_session
 from linreg.loaders import refuse_shapes
+from linreg.mapped import MappedPoints
 from linreg.preprocessing import (
     Feature,
     Preprocessed,
     Preprocessing,
     Statistics,
+    categorical_of,
     is_needed,
     learn,
     make_recode_fn,
@@ -102,26 +105,23 @@ def solve_exactly(spec: ExperimentSpec) -> Solved:
     if isinstance(points, Samples):
         refuse_shapes(points, where=where)
     surveyed = survey(points, spec)
-    statistics = Statistics(len(points.feature_names), len(points.target_names), medians=points.missing == "median")
+    medians = partial(points.medians, surveyed.mask) if isinstance(points, MappedPoints) else None
+    keeps = points.missing == "median" and medians is None
+    statistics = Statistics(len(points.feature_names), len(points.target_names), medians=keeps)
     needed = is_needed(points, spec.data.standardize)
     features = [Feature(name) for name in points.feature_names]
     preprocessing = None
     if needed:
         for block, mask in with_mask(points, surveyed.mask):
             _learn_from(block, mask, points, statistics, where)
-        preprocessing = learn(statistics, points, standardize=spec.data.standardize, where=where)
+        preprocessing = learn(statistics, points, standardize=spec.data.standardize, where=where, medians=medians)
         features = preprocessing.features
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         n_columns = sum(len(feature.columns) for feature in features)
         network = build_network(spec, n_columns, len(points.target_names), torch.device("cpu"))
-    part = linear_part(spec, network)
-    if part is None:
-        what = "has no closed form: it is not one linear layer after a basis without parameters"
-        if n_columns > MOST_COLUMNS:
-            what = f"has {n_columns} columns, and the closed form takes at most {MOST_COLUMNS}"
-        raise SpecError([f"{spec.where('model')}: {spec.model.name} {what}; use solver: gradient"])
+    part = _solvable_part(spec, network, n_columns)
     equations = Equations(part, features, preprocessing, len(points.target_names))
     recode = make_recode_fn(features, points)
     for block, mask in with_mask(points, surveyed.mask):
@@ -151,6 +151,17 @@ def solve_exactly(spec: ExperimentSpec) -> Solved:
     return Solved(
         exact, model, network, preprocessing, to_dict(preprocessing.features, points), points, surveyed, device
     )
+
+
+def _solvable_part(spec: ExperimentSpec, network: nn.Module, n_columns: int) -> LinearPart:
+    """Take a network apart; one without a closed form is a SpecError."""
+    part = linear_part(spec, network)
+    if part is None:
+        what = "has no closed form: it is not one linear layer after a basis without parameters"
+        if n_columns > MOST_COLUMNS:
+            what = f"has {n_columns} columns, and the closed form takes at most {MOST_COLUMNS}"
+        raise SpecError([f"{spec.where('model')}: {spec.model.name} {what}; use solver: gradient"])
+    return part
 
 
 def _learn_from(block: Block, mask: np.ndarray[Any, Any], points: Points, statistics: Statistics, where: str) -> None:
