@@ -19,15 +19,8 @@ from benchmarks.page import measured, with_measured
 from benchmarks.peers import PEERS
 from benchmarks.rows import ROOT, Row, compare, table
 
-PARTS = (
-    "start",
-    "steps",
-    "combinations",
-    "compiled",
-    "closed_form",
-    "tables",
-    "mapped",
-)  # modules, each with measure(runs)
+# modules, each with measure(runs)
+PARTS = ("start", "steps", "combinations", "closed_form", "tables", "mapped")
 PAGE = ROOT / "docs" / "performance.md"
 
 

@@ -52,6 +52,8 @@ COMPARED: dict[str, dict[str, dict[str, float | None]]] = {
         COMPILED: {TEXTBOOK: None, **_COMPILED_ALIKE},
     },
     "mlp_10x32": {AUTO: {TEXTBOOK: 2.0, **_FRAMEWORKS, MLP_REGRESSOR: None, JAX_SCAN: None}},
+    "many_1x16": {COMPILED: {TEXTBOOK: None, SGD_REGRESSOR: None}},
+    "many_10x32": {COMPILED: {TEXTBOOK: None, SGD_REGRESSOR: None}},
     "million_20x32": {
         AUTO: {TEXTBOOK: 8.0},
         COMPILED: {TEXTBOOK: 100.0, SGD_REGRESSOR: 2.0, JAX_SCAN: 1.0},
