@@ -46,6 +46,7 @@ class Workload:
 WORKLOADS = {
     workload.name: workload
     for workload in (
+        Workload("short_1x16", "linear, 1 feature, batch 16, SGD, 5 steps an epoch", 5, 1, 16, epochs=200),
         Workload("linear_1x16", "linear, 1 feature, batch 16, SGD", 200, 1, 16),
         Workload("linear_10x32", "linear, 10 features, batch 32, SGD", 200, 10, 32),
         Workload("mlp_10x32", "MLP 10-32-1, batch 32, Adam", 200, 10, 32, hidden=32, lr=0.001),
@@ -54,10 +55,10 @@ WORKLOADS = {
         Workload("million_20x32", "linear, 1,000,000 x 20, batch 32, SGD", 31250, 20, 32, epochs=1),
     )
 }
-SMALL = ("linear_1x16", "linear_10x32", "mlp_10x32")
+SMALL = ("short_1x16", "linear_1x16", "linear_10x32", "mlp_10x32")
 MILLION = ("million_20x32",)
 LARGE = ("many_1x16", "many_10x32", *MILLION)
-LINEAR = ("linear_1x16", "linear_10x32", *LARGE)
+LINEAR = ("short_1x16", "linear_1x16", "linear_10x32", *LARGE)
 
 
 def make_data(workload: Workload) -> tuple[np.ndarray, np.ndarray]:

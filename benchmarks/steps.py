@@ -43,6 +43,10 @@ _COMPILED_ALIKE = {JAX_SCAN: 1.0, SGD_REGRESSOR: 1.0}
 
 # What is compared, and how many times as fast it should be at least; 1: ahead of it; None: only told.
 COMPARED: dict[str, dict[str, dict[str, float | None]]] = {
+    "short_1x16": {
+        AUTO: {TEXTBOOK: 8.0, **_FRAMEWORKS, JAX_SCAN: None},
+        COMPILED: {TEXTBOOK: None, **_COMPILED_ALIKE},
+    },
     "linear_1x16": {
         AUTO: {TEXTBOOK: 8.0, **_FRAMEWORKS, JAX_SCAN: None},
         COMPILED: {TEXTBOOK: None, **_COMPILED_ALIKE},
