@@ -26,7 +26,7 @@ from benchmarks.peers import (
     TEXTBOOK,
     WORKLOADS,
 )
-from benchmarks.rows import ROOT, Row, compare, in_turn, table
+from benchmarks.rows import ROOT, Row, compare, in_turn, reason, table
 
 ONE_THREAD = {
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"),
@@ -113,13 +113,6 @@ def ask(peer: Running, workload: str) -> float:
     peer.process.wait()
     peer.complaints.seek(0)
     raise PeerError(reason(peer.complaints.read()))
-
-
-def reason(complaints: str) -> str:
-    """Say why a tool ended, of what it wrote to stderr: the last line, which names the exception."""
-    last = (complaints.strip().splitlines() or ["no word"])[-1].replace(f"{ROOT}/", "")
-    kind, _, text = last.partition(": ")
-    return f"not installed: {text}" if kind == "ModuleNotFoundError" else f"failed: {last}"
 
 
 def time_steps(runs: int) -> Times:

@@ -1,9 +1,11 @@
 """The benchmarks say what was measured, and what was not."""
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks import page, peers, steps
-from benchmarks.rows import Row, compare, in_turn, quantity, table, time_process, timed, verdict
+from benchmarks.rows import Row, compare, figures, in_turn, quantity, reason, table, time_process, timed, verdict
 
 
 @pytest.mark.parametrize(
@@ -84,6 +86,26 @@ def test_a_process_that_ends_otherwise_than_it_should_is_not_timed():
         time_process(["sh", "-c", "echo no >&2; exit 3"])
 
 
+def test_a_program_gives_the_figures_that_it_prints(tmp_path):
+    program = "import os, sys, benchmarks; print(sys.argv[1], os.environ['A'], len(os.listdir()))"
+    assert figures(program, "1.5", cwd=tmp_path, env={"A": "2"}) == [1.5, 2.0, 0.0]
+    with pytest.raises(RuntimeError, match="ValueError: no"):
+        figures("raise ValueError('no')")
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="a peak begins anew on Linux alone")
+def test_the_peak_of_memory_rises_by_what_is_held_and_begins_anew():
+    rises = figures("""if True:
+        from benchmarks.rows import forget_peak, peak_memory
+        for size in (100, 50):
+            forget_peak()
+            before = peak_memory()
+            b"1" * (size * 2**20)
+            print((peak_memory() - before) / 2**20)
+    """)
+    assert rises == pytest.approx([100, 50], abs=2)
+
+
 @pytest.mark.parametrize(
     ("complaints", "said"),
     [
@@ -93,7 +115,7 @@ def test_a_process_that_ends_otherwise_than_it_should_is_not_timed():
     ],
 )
 def test_a_tool_that_is_missing_or_broken_is_told(complaints, said):
-    assert steps.reason(complaints) == said
+    assert reason(complaints) == said
 
 
 def test_a_tool_that_cannot_be_timed_leaves_the_rows_of_the_others():
