@@ -334,6 +334,7 @@ class Peer:
 
 
 TEXTBOOK = "textbook loop"
+OWN_TEXTBOOK = "linreg, engine: textbook"
 AUTO, COMPILED = "linreg, engine: auto", "linreg, engine: compiled"
 LIGHTNING, SKORCH, IGNITE = "PyTorch Lightning", "skorch", "ignite"
 KERAS_TORCH, KERAS_JAX = "Keras on torch", "Keras on JAX"
@@ -343,7 +344,7 @@ LINEAR_REGRESSION = "scikit-learn LinearRegression (exact)"
 
 PEERS = {
     TEXTBOOK: Peer(textbook, (*SMALL, *LARGE)),
-    "linreg, engine: textbook": Peer(partial(linreg_engine, "textbook")),
+    OWN_TEXTBOOK: Peer(partial(linreg_engine, "textbook")),
     AUTO: Peer(partial(linreg_engine, "auto"), (*SMALL, *MILLION)),
     COMPILED: Peer(partial(linreg_engine, "compiled"), LINEAR, ("numba",)),
     LIGHTNING: Peer(lightning, packages=("lightning",)),

@@ -1,9 +1,12 @@
 """The benchmarks say what was measured, and what was not."""
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import benchmarks.__main__
 from benchmarks import page, peers, steps
 from benchmarks.rows import Row, compare, figures, in_turn, quantity, reason, table, time_process, timed, verdict
 
@@ -128,16 +131,32 @@ def test_a_tool_that_cannot_be_timed_leaves_the_rows_of_the_others():
     )
     assert by_reference[peers.SKORCH].note == "not installed: no skorch"
     assert verdict(by_reference[peers.SKORCH]) == "not measured"
-    assert steps.microseconds(times)[peers.SKORCH] == {
-        workload: None if workload == "mlp_10x32" else 400.0 for workload in peers.WORKLOADS
-    }
+    drawn = steps.microseconds(steps.compare_steps(times))
+    assert drawn[peers.SKORCH] == {"short_1x16": 400.0, "linear_1x16": 400.0, "linear_10x32": 400.0}
+    assert drawn[peers.AUTO]["mlp_10x32"] == 100.0
 
 
-def test_every_comparison_is_of_a_tool_that_takes_the_workload():
-    for workload, engines in steps.COMPARED.items():
-        for ours, references in engines.items():
-            for tool in (ours, *references):
-                assert workload in peers.PEERS[tool].workloads, (workload, tool)
+def test_every_tool_is_compared_with_the_workloads_that_it_takes_and_no_others():
+    compared = {(tool, workload) for workload, *tools, _ in steps.cases() for tool in tools}
+    assert compared == {(name, workload) for name, peer in peers.PEERS.items() for workload in peer.workloads}
+
+
+def test_a_part_that_breaks_leaves_what_the_others_measured(monkeypatch, capsys, tmp_path):
+    def measure(runs):
+        if tmp_path.joinpath("benchmarks.json").exists():
+            raise RuntimeError("sh: exit code 3\nValueError: no rows")
+        return [compare("help", "import torch", 0.5, 1.0)]
+
+    monkeypatch.setattr(benchmarks.__main__, "import_module", lambda name: SimpleNamespace(measure=measure))
+    benchmarks.__main__.main(["--only", "start", "tables", "--out", str(tmp_path)])
+    rows = json.loads(tmp_path.joinpath("benchmarks.json").read_text())["rows"]
+    assert [(row["part"], row["ratio"], row["note"]) for row in rows] == [
+        ("start", 0.5, ""),
+        ("tables", None, "failed: ValueError: no rows"),
+    ]
+    printed = capsys.readouterr()
+    assert "not measured" in printed.out.splitlines()[-1]
+    assert "Traceback" in printed.err
 
 
 def test_the_page_keeps_what_is_written_by_hand():
