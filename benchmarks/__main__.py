@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,20 +15,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import picture, steps
+from benchmarks import picture
 from benchmarks.page import measured, with_measured
 from benchmarks.peers import PEERS
-from benchmarks.rows import ROOT, Row, compare, table
+from benchmarks.rows import ROOT, Row, compare, reason, table
+from benchmarks.steps import microseconds
 
-PARTS = (
-    "start",
-    "steps",
-    "combinations",
-    "compiled",
-    "closed_form",
-    "tables",
-    "mapped",
-)  # modules, each with measure(runs)
+# modules, each with measure(runs)
+PARTS = ("start", "steps", "combinations", "closed_form", "tables", "mapped")
 PAGE = ROOT / "docs" / "performance.md"
 
 
@@ -92,44 +87,40 @@ def read(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def rows_of(part: str, runs: int) -> list[Row]:
-    """Measure a part; where it needs what is not installed, a row says so."""
+    """Measure a part. Where it breaks a row says why: what others measure in many minutes is not lost with it."""
     print(f"{part} ...", file=sys.stderr)
     try:
-        measured_rows: list[Row] = import_module(f"benchmarks.{part}").measure(runs)
-    except ModuleNotFoundError as error:
-        return [compare("", "", None, None, note=f"not installed: {error}")]
-    return measured_rows
+        found: list[Row] = import_module(f"benchmarks.{part}").measure(runs)
+    except Exception:
+        complaints = traceback.format_exc()
+        print(complaints, file=sys.stderr)
+        return [compare("", "", None, None, note=reason(complaints))]
+    return found
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measure, write, print."""
+    """Measure, write, print. The JSON is written after each part."""
     arguments = read(argv)
-    parts: dict[str, list[Row]] = {}
-    times: steps.Times = {}
-    for name in PARTS:
-        if name == "steps" and name in arguments.only:
-            times = steps.time_steps(arguments.runs)
-            parts[name] = steps.compare_steps(times)
-        elif name in arguments.only:
-            parts[name] = rows_of(name, arguments.runs)
-
-    found = {
+    head: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "command": f"python -m benchmarks {' '.join(argv)}".strip(),
         "runs": arguments.runs,
         "machine": machine(),
-        "rows": [{"part": name, **asdict(row)} for name, rows in parts.items() for row in rows],
-        "steps": times,
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "benchmarks.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-    in_microseconds = steps.microseconds(times)
-    if times:
-        picture.draw(in_microseconds, arguments.out / "benchmarks.png")
+    parts: dict[str, list[Row]] = {}
+    for part in (name for name in PARTS if name in arguments.only):
+        parts[part] = rows_of(part, arguments.runs)
+        found = {**head, "rows": [{"part": name, **asdict(row)} for name, rows in parts.items() for row in rows]}
+        (arguments.out / "benchmarks.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+
+    steps = microseconds(parts.get("steps", []))
+    pictures = [arguments.out / "benchmarks.png", *([PAGE.with_suffix(".png")] if arguments.page else [])]
+    for path in pictures if steps else ():
+        picture.draw(steps, path)
     if arguments.page:
-        picture.draw(in_microseconds, PAGE.with_suffix(".png"))
-        text = measured(parts, in_microseconds, found["machine"], arguments.runs)
+        text = measured(parts, steps, head["machine"], arguments.runs)
         PAGE.write_text(with_measured(PAGE.read_text(), text))
     print(table(parts), end="")
 

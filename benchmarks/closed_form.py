@@ -5,14 +5,13 @@
 Both get the same arrays, and as many threads as their libraries take by themselves; linreg's part uses one.
 """
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.rows import Row, compare, in_turn, table, time_process, timed
+from benchmarks.rows import Row, compare, figures, in_turn, table, time_process, timed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,23 +37,17 @@ print(LinearRegression().fit(table[:, :-1], table[:, -1]).coef_)
 """
 
 PEAK = """
-import resource, sys
-from pathlib import Path
 import numpy as np
 from benchmarks.closed_form import solve
-
-def peak():
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count what the parent had
-        return next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+from benchmarks.rows import forget_peak, peak_memory
 
 x = np.random.default_rng(0).normal(size=(1_000_000, 20))
 y = x[:, :1] + 1
 solve(x[:100], y[:100])  # what the libraries need once
-before = peak()
+forget_peak()
+before = peak_memory()
 solve(x, y)
-print((peak() - before) / 1e6)
+print((peak_memory() - before) / 1e6)
 """
 
 
@@ -125,7 +118,7 @@ def measure(runs: int) -> list[Row]:
     note = "linreg also imports torch, reads strictly, identifies the data, and writes a run and a checkpoint"
     whole = (found["ours"], found["theirs"])
     rows.append(compare(f"from .npy to coefficients, {size}", "a process of numpy and scikit-learn", *whole, note=note))
-    beside = float(subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True).stdout)
+    (beside,) = figures(PEAK)
     note = "peak beside the data; the reference is x itself"
     rows.append(
         compare(

@@ -8,7 +8,8 @@ optimizer.
 
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -48,10 +49,20 @@ def epoch_of(engine: str, model: str, loss: str, optimizer: str) -> Callable[[],
     return timed(linreg.build(spec_from_dict(spec, "benchmark")).engine.train_epoch)
 
 
-def measure(runs: int) -> list[Row]:
-    """Measure every combination of what is registered."""
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@one_thread()
+def measure(runs: int) -> list[Row]:
+    """Measure every combination of what is registered."""
     rows = []
     for model, loss in itertools.product(linreg.MODELS.names, linreg.LOSSES.names):
         found = []
@@ -63,7 +74,6 @@ def measure(runs: int) -> list[Row]:
                 compare(name, "textbook engine", taken["auto"], taken["textbook"], target=1.0, better="higher")
             )
         rows.append(min(found, key=lambda row: row.ratio or 0.0))
-    torch.set_num_threads(threads)
     return rows
 
 

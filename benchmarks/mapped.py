@@ -8,14 +8,12 @@ converted before, and lies in the page cache. A small run goes before the one th
 steps of a process import and set up counts in neither.
 """
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.rows import Row, compare, in_turn, table
+from benchmarks.rows import Row, compare, figures, in_turn, table
 
 N_ROWS = 4_000_000  # of twenty features and a target: 640 MiB
 N_FEATURES = 20
@@ -38,16 +36,14 @@ writer: {{graph: false, hparams: false, plots: false}}
 TRAIN = """
 import sys
 import linreg
-def memory(key):
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) / 1024 for line in status if line.startswith(key + ":"))
+from benchmarks.rows import forget_peak, peak_memory
 spec, n_rows, *settings = sys.argv[1:]
 linreg.train(linreg.load_spec("small.yaml", settings))
-before = memory("VmRSS")
-open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
+forget_peak()
+before = peak_memory()
 seconds = linreg.train(linreg.load_spec(spec, settings)).seconds
 print(0.8 * int(n_rows) / seconds)
-print(memory("VmHWM") - before)
+print((peak_memory() - before) / 2**20)
 """
 
 
@@ -73,26 +69,6 @@ def write_tables(folder: Path, n_rows: int) -> None:
         (folder / f"{name}.yaml").write_text(SPEC.format(path=path, standardize=standardize))
 
 
-def make_train_fn(folder: Path, spec: str, n_rows: int, *settings: str) -> Callable[[], tuple[float, float]]:
-    """Make the function that trains for an epoch in a process of its own: rows per second, and MiB of memory."""
-
-    def run() -> tuple[float, float]:
-        ended = subprocess.run(
-            [sys.executable, "-c", TRAIN, f"{spec}.yaml", str(n_rows), *settings],
-            cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if ended.returncode:
-            raise RuntimeError(ended.stderr)
-        rate, memory = map(float, ended.stdout.split()[-2:])
-        return rate, memory
-
-    return run
-
-
 def measure(runs: int = 5, n_rows: int = N_ROWS) -> list[Row]:
     """Measure rows per second and memory, `runs` times each."""
     rows = []
@@ -105,10 +81,11 @@ def measure(runs: int = 5, n_rows: int = N_ROWS) -> list[Row]:
         peaks: dict[str, list[float]] = {}
 
         def rate(key: str, spec: str, *settings: str) -> Callable[[], float]:
-            train = make_train_fn(folder, spec, n_rows, *settings)
+            """Make the function that trains for an epoch in a process of its own, and gives its rows per second."""
+            env = {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
 
             def run() -> float:
-                found, peak = train()
+                found, peak = figures(TRAIN, f"{spec}.yaml", str(n_rows), *settings, cwd=folder, env=env)
                 peaks.setdefault(key, []).append(peak)
                 return found
 

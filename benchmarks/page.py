@@ -9,10 +9,15 @@ from benchmarks.rows import Row, markdown, quantity, table
 BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
 
 
-def step_table(steps: Mapping[str, Mapping[str, float | None]]) -> str:
+def step_table(steps: Mapping[str, Mapping[str, float]]) -> str:
     """Write the microseconds a step as a table: a line a tool, a column a workload."""
     lines = [[tool, *(quantity(times.get(workload), "µs") for workload in WORKLOADS)] for tool, times in steps.items()]
     return markdown(["", *(workload.title for workload in WORKLOADS.values())], lines)
+
+
+def _of_steps(steps: Mapping[str, Mapping[str, float]]) -> list[str]:
+    picture = "![Microseconds a training step, by tool](performance.png)"
+    return ["### Microseconds a step", "", picture, "", step_table(steps)]
 
 
 def machine_line(machine: Mapping[str, Any]) -> str:
@@ -25,7 +30,7 @@ def machine_line(machine: Mapping[str, Any]) -> str:
 
 def measured(
     parts: Mapping[str, Sequence[Row]],
-    steps: Mapping[str, Mapping[str, float | None]],
+    steps: Mapping[str, Mapping[str, float]],
     machine: Mapping[str, Any],
     runs: int,
 ) -> str:
@@ -33,11 +38,7 @@ def measured(
     return "\n".join([
         f"Medians of {runs} runs taken in turn, by `make bench`. {machine_line(machine)}",
         "",
-        "### Microseconds a step",
-        "",
-        "![Microseconds a training step, by tool](performance.png)",
-        "",
-        step_table(steps),
+        *(_of_steps(steps) if steps else ()),
         "### Ratios",
         "",
         "A ratio without x is linreg's to the other's: lower is better. With x it is how many times as fast linreg is.",

@@ -46,15 +46,19 @@ class Workload:
 WORKLOADS = {
     workload.name: workload
     for workload in (
+        Workload("short_1x16", "linear, 1 feature, batch 16, SGD, 5 steps an epoch", 5, 1, 16, epochs=200),
         Workload("linear_1x16", "linear, 1 feature, batch 16, SGD", 200, 1, 16),
         Workload("linear_10x32", "linear, 10 features, batch 32, SGD", 200, 10, 32),
         Workload("mlp_10x32", "MLP 10-32-1, batch 32, Adam", 200, 10, 32, hidden=32, lr=0.001),
+        Workload("many_1x16", "linear, 100,000 x 1, batch 16, SGD", 6250, 1, 16, epochs=1),
+        Workload("many_10x32", "linear, 100,000 x 10, batch 32, SGD", 3125, 10, 32, epochs=1),
         Workload("million_20x32", "linear, 1,000,000 x 20, batch 32, SGD", 31250, 20, 32, epochs=1),
     )
 }
-SMALL = ("linear_1x16", "linear_10x32", "mlp_10x32")
-LINEAR = ("linear_1x16", "linear_10x32", "million_20x32")
+SMALL = ("short_1x16", "linear_1x16", "linear_10x32", "mlp_10x32")
 MILLION = ("million_20x32",)
+LARGE = ("many_1x16", "many_10x32", *MILLION)
+LINEAR = ("short_1x16", "linear_1x16", "linear_10x32", *LARGE)
 
 
 def make_data(workload: Workload) -> tuple[np.ndarray, np.ndarray]:
@@ -330,6 +334,7 @@ class Peer:
 
 
 TEXTBOOK = "textbook loop"
+OWN_TEXTBOOK = "linreg, engine: textbook"
 AUTO, COMPILED = "linreg, engine: auto", "linreg, engine: compiled"
 LIGHTNING, SKORCH, IGNITE = "PyTorch Lightning", "skorch", "ignite"
 KERAS_TORCH, KERAS_JAX = "Keras on torch", "Keras on JAX"
@@ -338,8 +343,8 @@ SGD_REGRESSOR, MLP_REGRESSOR = "scikit-learn SGDRegressor", "scikit-learn MLPReg
 LINEAR_REGRESSION = "scikit-learn LinearRegression (exact)"
 
 PEERS = {
-    TEXTBOOK: Peer(textbook, (*SMALL, *MILLION)),
-    "linreg, engine: textbook": Peer(partial(linreg_engine, "textbook")),
+    TEXTBOOK: Peer(textbook, (*SMALL, *LARGE)),
+    OWN_TEXTBOOK: Peer(partial(linreg_engine, "textbook")),
     AUTO: Peer(partial(linreg_engine, "auto"), (*SMALL, *MILLION)),
     COMPILED: Peer(partial(linreg_engine, "compiled"), LINEAR, ("numba",)),
     LIGHTNING: Peer(lightning, packages=("lightning",)),

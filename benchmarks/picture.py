@@ -10,7 +10,7 @@ OURS, OTHERS, TEXT = "#1f6f8b", "#b9bec4", "#333333"
 BAR, PANEL = 0.25, 0.62  # inches: a bar; a panel's title and the gap below it
 
 
-def draw(steps: Mapping[str, Mapping[str, float | None]], path: Path) -> None:
+def draw(steps: Mapping[str, Mapping[str, float]], path: Path) -> None:
     """Draw the steps, microseconds by tool and workload, to a PNG: a panel a workload, the fastest tool on top."""
     from matplotlib.figure import Figure
 

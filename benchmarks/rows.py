@@ -1,8 +1,10 @@
 """The row that every part of the benchmarks gives, and how times are taken."""
 
 import math
+import os
 import statistics
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,9 @@ from time import perf_counter
 from typing import Literal
 
 ROOT = Path(__file__).parent.parent
+
+# What a process gets that runs in another folder: this source, and this package.
+_PATH = os.pathsep.join([str(ROOT / "src"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 _SCALES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
@@ -73,16 +78,52 @@ def timed(function: Callable[[], object]) -> Callable[[], float]:
     return call
 
 
-def time_process(
-    argv: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None, code: int = 0
-) -> float:
+def time_process(argv: Sequence[str], *, cwd: Path | None = None, code: int = 0) -> float:
     """Run a process to its end; the seconds from start to end. Another exit code than `code` is a RuntimeError."""
     start = perf_counter()
+    _run(argv, cwd, {}, code)
+    return perf_counter() - start
+
+
+def figures(
+    program: str, *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> list[float]:
+    """Run a program of Python in a process of its own; the figures that it prints. env: what is set beside os.environ.
+    One that fails is a RuntimeError."""
+    printed = _run([sys.executable, "-c", program, *arguments], cwd, env or {}, 0)
+    return [float(word) for word in printed.split()]
+
+
+def _run(argv: Sequence[str], cwd: Path | None, env: Mapping[str, str], code: int) -> str:
+    env = {**os.environ, "PYTHONPATH": _PATH, **env}
     ended = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, check=False)
-    seconds = perf_counter() - start
     if ended.returncode != code:
         raise RuntimeError(f"{' '.join(argv)}: exit code {ended.returncode}, not {code}\n{ended.stderr}")
-    return seconds
+    return ended.stdout
+
+
+def peak_memory() -> int:
+    """Give the most memory, in bytes, that this process has had resident, since `forget_peak` where that works."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the parent had before it started this process
+        return next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def forget_peak() -> None:
+    """Let the peak begin anew at what is resident now, on Linux. Elsewhere it stays: less of a rise is then seen."""
+    peaks = Path("/proc/self/clear_refs")
+    if peaks.exists():
+        peaks.write_text("5")
+
+
+def reason(complaints: str) -> str:
+    """Say why a process or a part ended, of its traceback: the last line, which names the exception."""
+    last = (complaints.strip().splitlines() or ["no word"])[-1].replace(f"{ROOT}/", "")
+    kind, _, text = last.partition(": ")
+    return f"not installed: {text}" if kind == "ModuleNotFoundError" else f"failed: {last}"
 
 
 def in_turn(functions: Mapping[str, Callable[[], float]], runs: int, *, warm_up: int = 1) -> dict[str, float]:

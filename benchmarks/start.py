@@ -1,24 +1,30 @@
-"""Start-up: whole processes of linreg against `import torch` and against the textbook's program.
+"""Start-up: whole processes of linreg against `import torch` and against the textbook's program, and with each
+work-around of `linreg.startup` against without it.
 
     python -m benchmarks.start [RUNS]
 
-Each row compares two processes that are run in turn, A B A B, after one of each that does not count; the figures are
-medians, and the ratio is the median of the ratios of neighbours, which a change of the machine's speed moves least.
+Each row compares two processes that are run in turn, after one of each that does not count.
 """
 
-import os
-import statistics
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
-from benchmarks.rows import ROOT, Row, table, time_process
+from benchmarks.rows import ROOT, Row, compare, in_turn, table, time_process
 
 TEXTBOOK = ROOT / "benchmarks" / "textbook.py"
 SPEC = ROOT / "configs" / "simple_linear_regression.yaml"
 
 IMPORT_TORCH = [sys.executable, "-c", "import torch"]
 LINREG = [sys.executable, "-m", "linreg"]
+
+# What each work-around is for, with it and without.
+IMPORT_UNCOLLECTED = "from linreg.startup import uncollected\nwith uncollected(): import torch"
+STEP = "from torch import nn, optim; optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1).step()"
+STEP_SPARED = f"from linreg.startup import spare_compiler; spare_compiler(); {STEP}"
+MAIN = "import sys; from linreg.__main__ import main; sys.exit(main())"
+MAIN_COLLECTED = "import sys, linreg.__main__ as run; run.end_uncollected = lambda: None; sys.exit(run.main())"
 
 WRONG_SPEC = """\
 name: wrong
@@ -36,10 +42,11 @@ def measure(runs: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "wrong.yaml").write_text(WRONG_SPEC)
-        _seconds([*LINREG, "train", str(SPEC), "--quiet"], folder)  # for predict, and to compile what is imported
+        plotless = ["train", str(SPEC), "--quiet", "writer.plots=false"]
         train = [*LINREG, "train", str(SPEC), "--quiet"]
         textbook = [sys.executable, str(TEXTBOOK), "textbook"]
-        cases: list[tuple[str, list[str], list[str], str, float, int]] = [
+        time_process(train, cwd=folder)  # for predict, and to compile what is imported
+        cases: list[tuple[str, list[str], list[str], str, float | None, int]] = [
             ("linreg --help", [*LINREG, "--help"], IMPORT_TORCH, "import torch", 0.25, 0),
             ("linreg --version", [*LINREG, "--version"], IMPORT_TORCH, "import torch", 0.25, 0),
             ("linreg train, a wrong spec", [*LINREG, "train", "wrong.yaml"], IMPORT_TORCH, "import torch", 0.25, 2),
@@ -53,30 +60,42 @@ def measure(runs: int) -> list[Row]:
                 0,
             ),
             ("linreg train, writing all", train, textbook, "the textbook's program", 0.55, 0),
-            ("linreg train, no plots", [*train, "writer.plots=false"], IMPORT_TORCH, "import torch", 1.6, 0),
+            ("linreg train, no plots", [*LINREG, *plotless], IMPORT_TORCH, "import torch", 1.6, 0),
+            ("import torch, uncollected", _program(IMPORT_UNCOLLECTED), IMPORT_TORCH, "import torch", None, 0),
+            ("a step of SGD, the compiler spared", _program(STEP_SPARED), _program(STEP), "the same without", None, 0),
+            (
+                "linreg train, no plots, its end uncollected",
+                [*_program(MAIN), *plotless],
+                [*_program(MAIN_COLLECTED), *plotless],
+                "the same without",
+                None,
+                0,
+            ),
         ]
         return [_row(*case, folder=folder, runs=runs) for case in cases]
 
 
+def _program(text: str) -> list[str]:
+    return [sys.executable, "-c", text]
+
+
 def _row(
-    name: str, ours: list[str], theirs: list[str], reference: str, target: float, code: int, *, folder: Path, runs: int
+    name: str,
+    ours: list[str],
+    theirs: list[str],
+    reference: str,
+    target: float | None,
+    code: int,
+    *,
+    folder: Path,
+    runs: int,
 ) -> Row:
-    pairs = [(_seconds(ours, folder, code), _seconds(theirs, folder)) for _ in range(runs + 1)][1:]
-    return Row(
-        name,
-        statistics.median(mine / other for mine, other in pairs),
-        target,
-        "lower",
-        reference,
-        statistics.median(mine for mine, _ in pairs),
-        statistics.median(other for _, other in pairs),
-    )
-
-
-def _seconds(command: list[str], folder: Path, code: int = 0) -> float:
-    """Run a process to its end, in the folder; it must exit with the code."""
-    path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return time_process(command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, code=code)
+    processes = {
+        "ours": partial(time_process, ours, cwd=folder, code=code),
+        "theirs": partial(time_process, theirs, cwd=folder),
+    }
+    found = in_turn(processes, runs)
+    return compare(name, reference, found["ours"], found["theirs"], target=target)
 
 
 if __name__ == "__main__":

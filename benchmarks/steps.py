@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,14 +19,16 @@ from benchmarks.peers import (
     KERAS_JAX,
     KERAS_TORCH,
     LIGHTNING,
+    LINEAR_REGRESSION,
     MLP_REGRESSOR,
+    OWN_TEXTBOOK,
     PEERS,
     SGD_REGRESSOR,
     SKORCH,
     TEXTBOOK,
     WORKLOADS,
 )
-from benchmarks.rows import ROOT, Row, compare, in_turn, table
+from benchmarks.rows import ROOT, Row, compare, in_turn, reason, table
 
 ONE_THREAD = {
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"),
@@ -38,23 +40,37 @@ ONE_THREAD = {
 # Seconds a step, or why there are none, of each tool: by workload, then by tool.
 Times = dict[str, dict[str, float | str]]
 
+_OWN: dict[str, Mapping[str, float | None]] = {OWN_TEXTBOOK: {TEXTBOOK: None}}
 _FRAMEWORKS = {LIGHTNING: 1.0, SKORCH: 1.0, IGNITE: 1.0, KERAS_TORCH: 1.0, KERAS_JAX: 1.0}
 _COMPILED_ALIKE = {JAX_SCAN: 1.0, SGD_REGRESSOR: 1.0}
 
-# What is compared, and how many times as fast it should be at least; 1: ahead of it; None: only told.
-COMPARED: dict[str, dict[str, dict[str, float | None]]] = {
+# What is compared, and how many times as fast it should be at least; 1: ahead of it; None: only told. Every tool is in
+# it with every workload that it takes.
+COMPARED: dict[str, dict[str, Mapping[str, float | None]]] = {
+    "short_1x16": {
+        **_OWN,
+        AUTO: {TEXTBOOK: 8.0, **_FRAMEWORKS, JAX_SCAN: None},
+        COMPILED: {TEXTBOOK: None, **_COMPILED_ALIKE},
+    },
     "linear_1x16": {
+        **_OWN,
         AUTO: {TEXTBOOK: 8.0, **_FRAMEWORKS, JAX_SCAN: None},
         COMPILED: {TEXTBOOK: None, **_COMPILED_ALIKE},
     },
     "linear_10x32": {
+        **_OWN,
         AUTO: {TEXTBOOK: 8.0, **_FRAMEWORKS, JAX_SCAN: None},
         COMPILED: {TEXTBOOK: None, **_COMPILED_ALIKE},
     },
-    "mlp_10x32": {AUTO: {TEXTBOOK: 2.0, **_FRAMEWORKS, MLP_REGRESSOR: None, JAX_SCAN: None}},
+    "mlp_10x32": {
+        **_OWN,
+        AUTO: {TEXTBOOK: 2.0, **_FRAMEWORKS, MLP_REGRESSOR: None, JAX_SCAN: None},
+    },
+    "many_1x16": {COMPILED: {TEXTBOOK: None, SGD_REGRESSOR: None}},
+    "many_10x32": {COMPILED: {TEXTBOOK: None, SGD_REGRESSOR: None}},
     "million_20x32": {
         AUTO: {TEXTBOOK: 8.0},
-        COMPILED: {TEXTBOOK: 100.0, SGD_REGRESSOR: 2.0, JAX_SCAN: 1.0},
+        COMPILED: {TEXTBOOK: 100.0, SGD_REGRESSOR: 2.0, JAX_SCAN: 1.0, LINEAR_REGRESSION: None},
     },
 }
 
@@ -109,13 +125,6 @@ def ask(peer: Running, workload: str) -> float:
     raise PeerError(reason(peer.complaints.read()))
 
 
-def reason(complaints: str) -> str:
-    """Say why a tool ended, of what it wrote to stderr: the last line, which names the exception."""
-    last = (complaints.strip().splitlines() or ["no word"])[-1].replace(f"{ROOT}/", "")
-    kind, _, text = last.partition(": ")
-    return f"not installed: {text}" if kind == "ModuleNotFoundError" else f"failed: {last}"
-
-
 def time_steps(runs: int) -> Times:
     """Time every tool on every workload that it takes, in turn, after a warm-up; medians of `runs` rounds."""
     times: Times = {workload: {} for workload in WORKLOADS}
@@ -137,31 +146,40 @@ def time_steps(runs: int) -> Times:
     return times
 
 
+def title(workload: str, engine: str) -> str:
+    """Name the rows of an engine of linreg."""
+    return f"{WORKLOADS[workload].title}; {engine.removeprefix('linreg, ')}"
+
+
+def cases() -> Iterator[tuple[str, str, str, float | None]]:
+    """Give workload, engine, tool and target of each of COMPARED."""
+    for workload, engines in COMPARED.items():
+        for engine, references in engines.items():
+            for reference, target in references.items():
+                yield workload, engine, reference, target
+
+
 def compare_steps(times: Times) -> list[Row]:
     """Make the rows of COMPARED: what could not be timed says why."""
     rows = []
-    for workload, engines in COMPARED.items():
-        for ours, references in engines.items():
-            for reference, target in references.items():
-                told = [times[workload].get(name, "not timed") for name in (ours, reference)]
-                seconds = [value if isinstance(value, float) else None for value in told]
-                note = "; ".join(value for value in told if isinstance(value, str))
-                engine = ours.removeprefix("linreg, ")
-                title = f"{WORKLOADS[workload].title}; {engine}"
-                rows.append(compare(title, reference, *seconds, target=target, better="higher", note=note))
+    for workload, engine, reference, target in cases():
+        told = [times[workload].get(name, "not timed") for name in (engine, reference)]
+        seconds = [value if isinstance(value, float) else None for value in told]
+        note = "; ".join(value for value in told if isinstance(value, str))
+        rows.append(compare(title(workload, engine), reference, *seconds, target=target, better="higher", note=note))
     return rows
 
 
-def microseconds(times: Times) -> Mapping[str, Mapping[str, float | None]]:
-    """Give the timed steps in microseconds: by tool, then by workload; a tool that cannot take one has None."""
-    return {
-        name: {
-            workload: value * 1e6 if isinstance(value := told.get(name), float) else None
-            for workload, told in times.items()
-        }
-        for name in PEERS
-        if any(name in told for told in times.values())
-    }
+def microseconds(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
+    """Give the steps that were timed, of the rows of `compare_steps`, in microseconds: by tool, then by workload."""
+    found: dict[str, dict[str, float]] = {name: {} for name in PEERS}
+    by_names = {(row.name, row.reference): row for row in rows}
+    for workload, engine, reference, _ in cases():
+        if row := by_names.get((title(workload, engine), reference)):
+            for tool, seconds in ((engine, row.seconds), (reference, row.reference_seconds)):
+                if seconds is not None:
+                    found[tool][workload] = seconds * 1e6
+    return {tool: times for tool, times in found.items() if times}
 
 
 def measure(runs: int) -> list[Row]:

@@ -6,13 +6,11 @@ Every time is of a process of its own, in turn with that of its reference. Of th
 begins with torch imported, and of pyarrow's reading with pyarrow imported; of predictions whole processes are timed.
 """
 
-import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.rows import Row, compare, in_turn, table, time_process
+from benchmarks.rows import Row, compare, figures, in_turn, table, time_process
 
 N_ROWS = 5_000_000  # of ten features and a target: about 0.5 GB
 N_FEATURES = 10
@@ -38,9 +36,8 @@ print(perf_counter() - start)
 """
 
 TO_FIRST_STEP = """
-import resource, sys
-from pathlib import Path
 from time import perf_counter
+from benchmarks.rows import peak_memory
 from linreg.startup import importing_torch
 with importing_torch():  # as the command does
     import torch
@@ -51,11 +48,7 @@ experiment = linreg.build(linreg.load_spec("gradient.yaml"))
 loader, _ = make_tensor_loaders(experiment.loaders, experiment.device)
 experiment.train_step_fn(*next(loader.batches()))
 print(perf_counter() - start)
-status = Path("/proc/self/status")
-if status.exists():  # getrusage would count what the parent used before it started this process
-    print(next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")))
-else:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+print(peak_memory())
 """
 
 PANDAS = """
@@ -101,11 +94,17 @@ def measure(runs: int, n_rows: int = N_ROWS) -> list[Row]:
         time_process([*linreg, "train", "exact.yaml", "--quiet"], cwd=folder)
         predict = [*linreg, "predict", "checkpoints/tables_001/last.pth", "--input", "table.csv"]
 
-        peaks: list[float] = []
+        peaks = []
+
+        def to_first_step() -> float:
+            seconds, peak = figures(TO_FIRST_STEP, cwd=folder)
+            peaks.append(peak)
+            return seconds
+
         found = in_turn(
             {
-                "read": _figures(READ, folder, []),
-                "to_first_step": _figures(TO_FIRST_STEP, folder, peaks),
+                "read": lambda: figures(READ, cwd=folder)[0],
+                "to_first_step": to_first_step,
                 "pandas": lambda: time_process([sys.executable, "-c", PANDAS], cwd=folder),
                 "predict": lambda: time_process([*predict, "--output", "ours.csv"], cwd=folder),
             },
@@ -139,19 +138,6 @@ def measure(runs: int, n_rows: int = N_ROWS) -> list[Row]:
             better="higher",
         ),
     ]
-
-
-def _figures(code: str, folder: Path, more: list[float]) -> Callable[[], float]:
-    """Make the function that runs code and returns the first figure that it prints; the others go to `more`."""
-
-    def call() -> float:
-        argv = [sys.executable, "-c", code]
-        ended = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=True)
-        first, *others = map(float, ended.stdout.split())
-        more.extend(others)
-        return first
-
-    return call
 
 
 def main(argv: list[str]) -> None:

@@ -1,9 +1,14 @@
 """The benchmarks say what was measured, and what was not."""
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
+import benchmarks.__main__
 from benchmarks import page, peers, steps
-from benchmarks.rows import Row, compare, in_turn, quantity, table, time_process, timed, verdict
+from benchmarks.rows import Row, compare, figures, in_turn, quantity, reason, table, time_process, timed, verdict
 
 
 @pytest.mark.parametrize(
@@ -84,6 +89,26 @@ def test_a_process_that_ends_otherwise_than_it_should_is_not_timed():
         time_process(["sh", "-c", "echo no >&2; exit 3"])
 
 
+def test_a_program_gives_the_figures_that_it_prints(tmp_path):
+    program = "import os, sys, benchmarks; print(sys.argv[1], os.environ['A'], len(os.listdir()))"
+    assert figures(program, "1.5", cwd=tmp_path, env={"A": "2"}) == [1.5, 2.0, 0.0]
+    with pytest.raises(RuntimeError, match="ValueError: no"):
+        figures("raise ValueError('no')")
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="a peak begins anew on Linux alone")
+def test_the_peak_of_memory_rises_by_what_is_held_and_begins_anew():
+    rises = figures("""if True:
+        from benchmarks.rows import forget_peak, peak_memory
+        for size in (100, 50):
+            forget_peak()
+            before = peak_memory()
+            b"1" * (size * 2**20)
+            print((peak_memory() - before) / 2**20)
+    """)
+    assert rises == pytest.approx([100, 50], abs=2)
+
+
 @pytest.mark.parametrize(
     ("complaints", "said"),
     [
@@ -93,7 +118,7 @@ def test_a_process_that_ends_otherwise_than_it_should_is_not_timed():
     ],
 )
 def test_a_tool_that_is_missing_or_broken_is_told(complaints, said):
-    assert steps.reason(complaints) == said
+    assert reason(complaints) == said
 
 
 def test_a_tool_that_cannot_be_timed_leaves_the_rows_of_the_others():
@@ -106,16 +131,32 @@ def test_a_tool_that_cannot_be_timed_leaves_the_rows_of_the_others():
     )
     assert by_reference[peers.SKORCH].note == "not installed: no skorch"
     assert verdict(by_reference[peers.SKORCH]) == "not measured"
-    assert steps.microseconds(times)[peers.SKORCH] == {
-        "linear_1x16": 400.0, "linear_10x32": 400.0, "mlp_10x32": None, "million_20x32": 400.0
-    }  # fmt: skip
+    drawn = steps.microseconds(steps.compare_steps(times))
+    assert drawn[peers.SKORCH] == {"short_1x16": 400.0, "linear_1x16": 400.0, "linear_10x32": 400.0}
+    assert drawn[peers.AUTO]["mlp_10x32"] == 100.0
 
 
-def test_every_comparison_is_of_a_tool_that_takes_the_workload():
-    for workload, engines in steps.COMPARED.items():
-        for ours, references in engines.items():
-            for tool in (ours, *references):
-                assert workload in peers.PEERS[tool].workloads, (workload, tool)
+def test_every_tool_is_compared_with_the_workloads_that_it_takes_and_no_others():
+    compared = {(tool, workload) for workload, *tools, _ in steps.cases() for tool in tools}
+    assert compared == {(name, workload) for name, peer in peers.PEERS.items() for workload in peer.workloads}
+
+
+def test_a_part_that_breaks_leaves_what_the_others_measured(monkeypatch, capsys, tmp_path):
+    def measure(runs):
+        if tmp_path.joinpath("benchmarks.json").exists():
+            raise RuntimeError("sh: exit code 3\nValueError: no rows")
+        return [compare("help", "import torch", 0.5, 1.0)]
+
+    monkeypatch.setattr(benchmarks.__main__, "import_module", lambda name: SimpleNamespace(measure=measure))
+    benchmarks.__main__.main(["--only", "start", "tables", "--out", str(tmp_path)])
+    rows = json.loads(tmp_path.joinpath("benchmarks.json").read_text())["rows"]
+    assert [(row["part"], row["ratio"], row["note"]) for row in rows] == [
+        ("start", 0.5, ""),
+        ("tables", None, "failed: ValueError: no rows"),
+    ]
+    printed = capsys.readouterr()
+    assert "not measured" in printed.out.splitlines()[-1]
+    assert "Traceback" in printed.err
 
 
 def test_the_page_keeps_what_is_written_by_hand():

@@ -1,8 +1,8 @@
 """What makes a command start quickly: work-arounds for what libraries do, and import, that a command has no use for.
 
-Each says what it saves. Each changes the process as a whole, and so is for the command line, whose process it is, and
-not for those who import linreg. Where a library is not as a work-around expects it, that does nothing: all works as
-before, only later.
+Each says what it saves, and `benchmarks/start.py` measures how much time that is. Each changes the process as a whole,
+and so is for the command line, whose process it is, and not for those who import linreg. Where a library is not as a
+work-around expects it, that does nothing: all works as before, only later.
 """
 
 import gc
@@ -32,8 +32,8 @@ def importing_torch() -> Iterator[None]:
 def uncollected() -> Iterator[None]:
     """Import without the garbage collector, which is to pass over what was imported ever after, too.
 
-    Saves a third of `import torch`: the collector would go through its half a million objects again and again as they
-    are made, and once more at the end of the process, and none of them is garbage.
+    Saves that the collector goes through the half a million objects of torch again and again as they are made, and once
+    more at the end of the process; none of them is garbage.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -46,16 +46,16 @@ def uncollected() -> Iterator[None]:
 
 
 def end_uncollected() -> None:
-    """Let the process end without a last search for garbage in what goes anyway. Saves a twentieth of a short run."""
+    """Let the process end without a last search for garbage in what goes anyway."""
     gc.freeze()
 
 
 def spare_compiler() -> None:
     """Let optimizers be made and used without importing torch's compiler, for as long as nothing else imports it.
 
-    Saves nearly as much as `import torch` takes: the compiler is 800 modules, sympy's among them, and all that an
-    optimizer wants of it is to say "do not compile this". While it is not imported nothing is compiled, so there is
-    nothing to say; from its import on, every call goes torch's own way.
+    Saves the import of 800 modules, sympy's among them, of which all that an optimizer wants is to say "do not compile
+    this". While the compiler is not imported nothing is compiled, so there is nothing to say; from its import on, every
+    call goes torch's own way.
     """
     from torch import optim
 
