@@ -68,7 +68,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("engine", ["auto", "textbook"])
+@pytest.mark.parametrize("engine", ["auto", "textbook", "compiled"])
 def test_a_mapped_run_is_the_one_in_memory_to_the_last_bit(linreg, monkeypatch, name, engine):
     write_table(gaps=name in {"means", "medians", "dropped"})
     settings = {"optimizer": {"name": "sgd", "lr": 0.001, "momentum": 0.5}, "epochs": 2, "engine": engine}
