@@ -24,7 +24,7 @@ from linreg.engines.arrays import (
 )
 from linreg.engines.lean import SWITCHES, linear_layer
 from linreg.engines.training import Engine, Training
-from linreg.loaders import ROWS_AT_ONCE, CustomDataset, TensorLoader, make_tensor_loaders
+from linreg.loaders import CustomDataset, TensorLoader, make_tensor_loaders
 from linreg.loops import make_epoch_fn
 from linreg.losses import InTargetUnits, Weighted
 
@@ -158,5 +158,5 @@ def _points(loader: TensorLoader, rows: torch.Tensor) -> Iterator[tuple[Rows, ND
         weight = None if dataset.weight is None else dataset.weight.numpy()
         yield Rows(dataset.x.numpy(), dataset.y.numpy(), weight), rows.numpy().astype(np.int64)
         return
-    for some in torch.split(rows, max(1, ROWS_AT_ONCE // loader.batch_size) * loader.batch_size):
+    for some in torch.split(rows, loader.rows_at_once):
         yield Rows(*(part.numpy() for part in dataset.rows(some))), np.arange(len(some))

@@ -134,8 +134,8 @@ def linear_layer(model: nn.Module) -> tuple[list[nn.Module], nn.Linear] | None:
         return None
     *basis, layer = model
     assert isinstance(layer, nn.Linear)
-    parameters = list(model.parameters())
-    if len(parameters) != len(list(layer.parameters())) or not all(parameter.requires_grad for parameter in parameters):
+    parameters = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+    if any(True for module in basis for _ in module.parameters()) or not all(p.requires_grad for p in parameters):
         return None
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     hooked = any(getattr(module, kind) for module in (model, layer) for kind in kinds)
@@ -150,13 +150,13 @@ def is_direct(model: nn.Module, loss_fn: Any) -> bool:
     return type(loss_fn) is nn.MSELoss and loss_fn.reduction == "mean" and linear_layer(model) is not None
 
 
-def mean_squares(errors: Sequence[torch.Tensor]) -> list[float]:
+def mean_squares(errors: list[torch.Tensor]) -> list[float]:
     """Give the mean square of each batch's errors (N, n_targets), as mse_loss has it; all but the last are of one N."""
     if not errors or errors[0].numel() >= SPLIT_AT:  # here many at once would be summed in another order
         return _read([error.square().mean() for error in errors])
-    alike = [error for error in errors if len(error) == len(errors[0])]
-    found: list[float] = torch.stack(alike).square_().flatten(1).mean(1).tolist()
-    return found + [error.square().mean().item() for error in errors[len(alike) :]]
+    n_alike = len(errors) - (len(errors[-1]) != len(errors[0]))
+    found: list[float] = torch.stack(errors[:n_alike]).square_().flatten(1).mean(1).tolist()
+    return found + [error.square().mean().item() for error in errors[n_alike:]]
 
 
 def make_update_fn(optimizer: optim.Optimizer) -> Callable[[], None]:
@@ -181,19 +181,20 @@ def make_update_fn(optimizer: optim.Optimizer) -> Callable[[], None]:
         ):
             optimizer.step()
             return
-        group, *more = optimizer.param_groups
-        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-        if own is None or more or not own(group, parameters, optimizer.state):
+        groups = optimizer.param_groups
+        if own is None or len(groups) > 1 or not own(groups[0], optimizer.state):
             step(optimizer)
 
     return update
 
 
-def _sgd(group: dict[str, Any], parameters: list[Any], state: dict[Any, Any]) -> bool:
+def _sgd(group: dict[str, Any], state: dict[Any, Any]) -> bool:
     """Take a step of SGD, operation by operation as `torch.optim.sgd` does."""
     lr, momentum, weight_decay = group["lr"], group["momentum"], group["weight_decay"]
-    for parameter in parameters:
+    for parameter in group["params"]:
         grad = parameter.grad
+        if grad is None:
+            continue
         if weight_decay:
             grad = grad.add(parameter, alpha=weight_decay)
         if momentum:
@@ -207,9 +208,10 @@ def _sgd(group: dict[str, Any], parameters: list[Any], state: dict[Any, Any]) ->
     return True
 
 
-def _adam(group: dict[str, Any], parameters: list[Any], state: dict[Any, Any]) -> bool:
+def _adam(group: dict[str, Any], state: dict[Any, Any]) -> bool:
     """Take a step of Adam or AdamW, each operation on all parameters at once; False, and nothing done, before there is
     a state, with amsgrad, and where parameters are not at the same step."""
+    parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
     states = [state[parameter] for parameter in parameters]
     if not all(states) or group["amsgrad"]:
         return False
