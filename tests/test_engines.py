@@ -220,6 +220,70 @@ class Halving(optim.SGD):
         return super().step(closure)
 
 
+class Rebinding(optim.Optimizer):
+    """One that gives parameters new memory, and asks for gradients of its own."""
+
+    def __init__(self, parameters, lr):
+        super().__init__(parameters, {"lr": lr})
+
+    def step(self, closure=None):
+        scale = torch.ones((), requires_grad=True)
+        (scale * 2).backward()
+        for parameter in self.param_groups[0]["params"]:
+            parameter.data = parameter.data - self.param_groups[0]["lr"] * scale.grad * parameter.grad
+
+
+def patched(parameters, lr):
+    """One whose step was replaced."""
+    optimizer = optim.SGD(parameters, lr=lr)
+    inner = optimizer.step
+
+    def step(closure=None):
+        for parameter in optimizer.param_groups[0]["params"]:
+            parameter.grad.clamp_(-0.1, 0.1)
+        return inner()
+
+    optimizer.step = step
+    return optimizer
+
+
+def hooked(parameters, lr):
+    """One with a hook."""
+    optimizer = optim.SGD(parameters, lr=lr)
+    optimizer.register_step_pre_hook(
+        lambda *_: [p.grad.mul_(0.5) for p in optimizer.param_groups[0]["params"]] and None
+    )
+    return optimizer
+
+
+def only_the_first(parameters, lr):
+    """One that was not given all parameters."""
+    return optim.SGD([next(iter(parameters))], lr=lr)
+
+
+def tensor_lr(parameters, lr):
+    """One with a tensor for its learning rate."""
+    return optim.Adam(parameters, lr=torch.tensor(lr))
+
+
+@pytest.mark.parametrize("make", [Rebinding, patched, hooked, only_the_first, tensor_lr])
+@pytest.mark.parametrize("changes", [{}, {"model": {"name": "mlp", "hidden": [3]}}, {"clip_grad_norm": 0.1}], ids=str)
+def test_auto_trains_by_a_users_own_optimizer_as_the_textbook_does(make, changes):
+    @OPTIMIZERS.register("mine")
+    def mine(parameters, *, lr: float):
+        return make(parameters, lr)
+
+    spec = small_spec(optimizer={"name": "mine", "lr": 0.05}, **changes)
+    found = [trained(spec, engine)[1] for engine in ("auto", "textbook")]
+    for part in ("losses", "parameters"):
+        assert same(found[0][part], found[1][part])
+    if not changes and make is not tensor_lr:
+        with pytest.raises(
+            SpecError, match="compiled trains by the optimizers sgd, adam and adamw, all parameters alike"
+        ):
+            trained(spec, "compiled")
+
+
 @pytest.mark.parametrize(
     ("kind", "params"),
     [
@@ -348,7 +412,7 @@ def test_compiled_is_near_the_textbook(drawn):
     ("changes", "message"),
     [
         ({"model": {"name": "mlp", "hidden": [3]}}, "compiled trains model linear alone, without hooks, on the CPU; use engine: auto"),
-        ({"optimizer": {"name": "rmsprop", "lr": 0.1}}, "compiled trains by the optimizers sgd, adam and adamw, all parameters alike; use engine: auto"),
+        ({"optimizer": {"name": "rmsprop", "lr": 0.1}}, "compiled trains by the optimizers sgd, adam and adamw, all parameters alike, without hooks; use engine: auto"),
         ({"clip_grad_norm": 1.0}, "compiled does not clip gradients; leave out clip_grad_norm, or use engine: auto"),
     ],
     ids=str,
@@ -374,7 +438,7 @@ def test_parameters_that_are_trained_otherwise_are_not_compiled():
         weight, bias = parameters
         return optim.SGD([{"params": [weight]}, {"params": [bias], "lr": 0.0}], lr=0.1)
 
-    with pytest.raises(SpecError, match="adam and adamw, all parameters alike; use engine: auto"):
+    with pytest.raises(SpecError, match="adam and adamw, all parameters alike, without hooks; use engine: auto"):
         build(spec_from_dict(small_spec(engine="compiled", optimizer={"name": "two"}), "x.yaml"))
 
 

@@ -262,11 +262,14 @@ def test_a_table_that_changes_while_it_is_read_is_refused(linreg, monkeypatch):
         lambda entry: (entry / "meta.json").unlink(),
         lambda entry: (entry / "meta.json").write_text("{"),
         lambda entry: (entry / "meta.json").write_text(
-            (entry / "meta.json").read_text().replace('"format": 1', '"format": 0')
+            (entry / "meta.json").read_text().replace('"format": 2', '"format": 0')
         ),
+        lambda entry: (entry / "meta.json").write_text('{"format": 2}'),
         lambda entry: (entry / "points.bin").unlink(),
+        lambda entry: (entry / "points.bin").write_bytes(bytes((entry / "points.bin").stat().st_size)),
+        lambda entry: (entry / "points.bin").unlink() or (entry / "points.bin").mkdir(),
     ],
-    ids=["cut", "no meta", "half a meta", "another format", "no points"],
+    ids=["cut", "no meta", "half a meta", "another format", "less of a meta", "no points", "overwritten", "a folder"],
 )
 def test_a_damaged_entry_is_noticed_and_made_anew(linreg, damage):
     write_table()

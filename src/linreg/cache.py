@@ -28,8 +28,21 @@ from linreg.errors import StorageError, UsageError
 from linreg.storage import LEFTOVER, sync_folder, translated_errors
 from linreg.version import __version__
 
-FORMAT = 1  # of points.bin and meta.json
+FORMAT = 2  # of points.bin and meta.json
 POINTS, META = "points.bin", "meta.json"
+_META: dict[str, type] = {
+    "written": int,
+    "source": str,
+    "fingerprint": str,
+    "n_rows": int,
+    "n_columns": int,
+    "weighted": bool,
+    "feature_names": list,
+    "target_names": list,
+    "categories": dict,
+    "minimum": list,
+    "maximum": list,
+}
 LIMIT = "LINREG_CACHE_GIB"  # the environment variable that bounds the cache
 DEFAULT_GIB = 64.0
 
@@ -88,14 +101,14 @@ def open_entry(folder: Path, key: str) -> tuple[IO[bytes], dict[str, Any]] | Non
     one that is damaged."""
     try:
         file = (folder / key / POINTS).open("rb")
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except OSError as error:
         raise StorageError(f"{folder / key}: {error.strerror}; {_ELSEWHERE}") from error
     fcntl.flock(file, fcntl.LOCK_SH)
     meta = _read_meta(folder / key)
     stat = os.fstat(file.fileno())
-    if meta is None or not stat.st_nlink or stat.st_size != _size_of(meta):
+    if meta is None or not stat.st_nlink or not _is_whole(stat, meta):
         file.close()
         return None
     with contextlib.suppress(OSError):  # a cache that can only be read does not learn what was used
@@ -133,7 +146,8 @@ def publish(temporary: Path, key: str, meta: dict[str, Any]) -> None:
     """Make an entry of a folder that has its points: it appears whole, or not at all. One that is there already, and
     is not damaged, stays."""
     folder = temporary.parent
-    meta = {"format": FORMAT, "linreg": __version__, **meta}
+    written = (temporary / POINTS).stat().st_mtime_ns
+    meta = {"format": FORMAT, "linreg": __version__, "written": written, **meta}
     with translated_errors(folder / key, REMEDIES):
         with (temporary / META).open("w") as file:
             json.dump(meta, file, indent=2, allow_nan=False)
@@ -196,9 +210,9 @@ def clear(folder: Path) -> tuple[list[Entry], list[Entry]]:
 def _entry(path: Path) -> Entry:
     meta = _read_meta(path)
     points = path / POINTS
-    size = points.stat().st_size if points.exists() else 0
+    stat = points.stat() if points.is_file() else None
     used = (path / META).stat().st_mtime if (path / META).exists() else path.stat().st_mtime
-    lock = _locked(points) if points.exists() else None
+    lock = _locked(points) if points.is_file() else None
     if lock is not None:
         os.close(lock)
     return Entry(
@@ -206,23 +220,27 @@ def _entry(path: Path) -> Entry:
         source=meta["source"] if meta else "",
         n_rows=meta["n_rows"] if meta else None,
         n_columns=meta["n_columns"] if meta else None,
-        bytes=size,
+        bytes=stat.st_size if stat else 0,
         used=datetime.fromtimestamp(used, UTC).isoformat(),
-        in_use=points.exists() and lock is None,
-        damaged=meta is None or size != _size_of(meta),
+        in_use=points.is_file() and lock is None,
+        damaged=meta is None or stat is None or not _is_whole(stat, meta),
     )
 
 
 def _read_meta(path: Path) -> dict[str, Any] | None:
+    """Read what is said of an entry; None where it is not what `publish` wrote."""
     try:
         meta = json.loads((path / META).read_bytes())
     except (OSError, ValueError):
         return None
-    return meta if isinstance(meta, dict) and meta.get("format") == FORMAT else None
+    known = isinstance(meta, dict) and meta.get("format") == FORMAT
+    return meta if known and all(isinstance(meta.get(key), kind) for key, kind in _META.items()) else None
 
 
-def _size_of(meta: dict[str, Any]) -> int:
-    return int(meta["n_rows"] * meta["n_columns"] * 8)
+def _is_whole(stat: os.stat_result, meta: dict[str, Any]) -> bool:
+    """Whether a file of points has the size that it must have, and was not written to since it was made."""
+    size = meta["n_rows"] * meta["n_columns"] * 8
+    return bool(stat.st_size == size and stat.st_mtime_ns == meta["written"])
 
 
 def _remove(folder: Path, key: str) -> bool:
@@ -231,10 +249,10 @@ def _remove(folder: Path, key: str) -> bool:
     lock = None
     try:
         for _ in range(5):  # one who only looks is gone in a moment
-            if not points.exists() or (lock := _locked(points)) is not None:
+            if not points.is_file() or (lock := _locked(points)) is not None:
                 break
             time.sleep(0.04)
-        if lock is None and points.exists():
+        if lock is None and points.is_file():
             return False
         (folder / key).rename(_temporary(folder, name))  # so that no half of it is met
         _remove_tree(_temporary(folder, name))

@@ -12,13 +12,14 @@ with another version of numba, the last bits may be others.
 """
 
 from collections.abc import Callable
+from pickle import UnpicklingError
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from linreg.errors import UsageError
+from linreg.errors import StorageError, UsageError
 
 Array = NDArray[Any]  # float32 or float64, C-contiguous, the same type in all arrays of a call
 Order = NDArray[np.int64]
@@ -129,7 +130,7 @@ def make_train_chunk_fn(
         n_steps = -(-len(order) // batch_size)
         losses, lrs, momenta = np.empty((3, n_steps))
         lrs[:], momenta[:] = lr, momentum
-        run(*common(order), w_moments, b_moments, steps_done, lrs, momenta, *constants, losses)
+        _call(run, *common(order), w_moments, b_moments, steps_done, lrs, momenta, *constants, losses)
         return _told(losses, loss, rows)
 
     return train_chunk
@@ -142,10 +143,20 @@ def make_val_chunk_fn(rows: Rows, weight: Array, bias: Array | None, *, loss: Lo
 
     def val_chunk(order: Order) -> Losses:
         losses = np.empty(-(-len(order) // batch_size))
-        kernels.val_chunk(*common(order), losses)
+        _call(kernels.val_chunk, *common(order), losses)
         return _told(losses, loss, rows)
 
     return val_chunk
+
+
+def _call(kernel: Any, *arguments: Any) -> None:
+    """Call a kernel; at its first call numba reads the machine code that it kept. Raises StorageError for one that is
+    damaged."""
+    try:
+        kernel(*arguments)
+    except (EOFError, UnpicklingError) as error:
+        folder = kernel.stats.cache_path
+        raise StorageError(f"{folder}: numba's compiled code is damaged: {error}; remove its *.nbi and *.nbc") from None
 
 
 def _arguments(

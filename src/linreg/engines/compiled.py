@@ -22,7 +22,7 @@ from linreg.engines.arrays import (
     make_val_chunk_fn,
     moment_names,
 )
-from linreg.engines.lean import SWITCHES, linear_layer
+from linreg.engines.lean import SWITCHES, has_hooks, is_plain, linear_layer
 from linreg.engines.training import Engine, Training
 from linreg.loaders import CustomDataset, TensorLoader, make_tensor_loaders
 from linreg.loops import make_epoch_fn
@@ -33,14 +33,14 @@ def make_compiled_engine(training: Training) -> Engine:
     """Make what runs a linear model's steps in compiled code, a chunk in one call. Raises UsageError without numba, and
     ValueError for what has no compiled code."""
     layer, loss = _compiled_model(training)
-    _compiled_optimizer(training.optimizer)
+    _compiled_optimizer(training.optimizer, layer)
     load_kernels()
     train_loader, val_loader = make_tensor_loaders(training.loaders, training.device)
     size = train_loader.batch_size
     training.optimizer._opt_called = True  # type: ignore[attr-defined]  # or a scheduler warns that it was never stepped
 
     def begin_training(after: int) -> Callable[[int], list[float]]:
-        optimizer = _compiled_optimizer(training.optimizer)  # now: loading a checkpoint changes its settings
+        optimizer = _compiled_optimizer(training.optimizer, layer)  # now: loading a checkpoint changes its settings
         group = training.optimizer.param_groups[0]
         parameters = [_Shared(parameter, training.optimizer, optimizer) for parameter in layer.parameters()]
         weight, bias = parameters[0].arrays, parameters[1].arrays if len(parameters) > 1 else None
@@ -87,16 +87,19 @@ def _compiled_model(training: Training) -> tuple[nn.Linear, Loss]:
     return layer, Loss(kinds[type(by_point)], getattr(by_point, "delta", 1.0), scale)
 
 
-def _compiled_optimizer(optimizer: optim.Optimizer) -> Sgd | Adam:
+def _compiled_optimizer(optimizer: optim.Optimizer, layer: nn.Linear) -> Sgd | Adam:
     """Say in the kernels' words how it is trained. Raises ValueError where they have none."""
     group, *more = optimizer.param_groups
-    plain = not more and not any(map(group.get, SWITCHES))
+    plain = is_plain(optimizer) and not has_hooks(optimizer) and not more and not any(map(group.get, SWITCHES))
+    plain = plain and set(group["params"]) == set(layer.parameters())
     if type(optimizer) is optim.SGD and plain:
         return Sgd(group["dampening"], group["weight_decay"], group["nesterov"])
     if type(optimizer) in (optim.Adam, optim.AdamW) and plain:
         decoupled = group["decoupled_weight_decay"]
         return Adam(group["betas"][1], group["eps"], group["weight_decay"], group["amsgrad"], decoupled)
-    raise ValueError("trains by the optimizers sgd, adam and adamw, all parameters alike; use engine: auto")
+    raise ValueError(
+        "trains by the optimizers sgd, adam and adamw, all parameters alike, without hooks; use engine: auto"
+    )
 
 
 class _Shared:

@@ -52,8 +52,9 @@ def make_lean_train_fn(
                 nn.utils.clip_grad_norm_(parameters, clip_grad_norm)
             with torch.no_grad():
                 update()
-            for parameter in parameters:
-                parameter.grad = None
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
             if after_step is not None:
                 after_step()
             losses.append(loss.detach() if reported_loss_fn is None else reported_loss_fn(yhat.detach(), y, *weight))
@@ -86,7 +87,7 @@ def make_direct_train_fn(
     For yhat = x W' + b (N, n_targets) the gradients are g = 2 (yhat - y) / (N n_targets) of yhat, g' x of W, and of b
     the sum of g over the batch: the operations that torch's derivatives.yaml has for mse_loss, addmm and a broadcast.
     """
-    weight, bias = layer.weight, layer.bias
+    weight, bias, linear = layer.weight, layer.bias, nn.functional.linear
     update = make_update_fn(optimizer)
     factors: dict[int, torch.Tensor] = {}  # 2 / (N n_targets), as tensors: a number would be made one at each step
 
@@ -95,12 +96,11 @@ def make_direct_train_fn(
             module.train()
         errors, reported = [], []
         with torch.no_grad():
-            columns = weight.t()
             for x, y in batches:
                 for module in basis:
                     x = module(x)  # noqa: PLW2901
                 # Step 1: predictions - forward pass
-                yhat = x.mm(columns) if bias is None else torch.addmm(bias, x, columns)
+                yhat = linear(x, weight, bias)
                 # Step 2: what the loss is the mean square of; that is taken for many batches at once
                 error = yhat - y
                 # Step 3: gradients of the loss with respect to every parameter
@@ -161,31 +161,47 @@ def mean_squares(errors: list[torch.Tensor]) -> list[float]:
 
 def make_update_fn(optimizer: optim.Optimizer) -> Callable[[], None]:
     """Make the function that does what `optimizer.step()` does; call it under `torch.no_grad()`."""
+
+    def whole_step() -> None:
+        with torch.enable_grad():  # as the textbook has it, for a step of a user's own
+            optimizer.step()
+
+    if not is_plain(optimizer):
+        return whole_step
     step: Any = type(optimizer).step
-    ours = type(optimizer).__module__.startswith("torch.optim.") and not isinstance(optimizer, optim.LBFGS)
-    if not ours:
-        return optimizer.step
     while hasattr(step, "__wrapped__"):  # around it are hooks, a profiler, and an import of the compiler
         step = step.__wrapped__
     optimizer._opt_called = True  # type: ignore[attr-defined]  # or a scheduler warns that it was never stepped
     own = _UPDATES.get(type(optimizer))
-    if own is not None and any(map(optimizer.param_groups[0].get, SWITCHES)):
+    group = optimizer.param_groups[0]
+    if any(map(group.get, SWITCHES)) or isinstance(group.get("lr"), torch.Tensor):
         own = None
 
     def update() -> None:
-        if (
-            optimizer._optimizer_step_pre_hooks
-            or optimizer._optimizer_step_post_hooks
-            or torch_optimizer._global_optimizer_pre_hooks
-            or torch_optimizer._global_optimizer_post_hooks
-        ):
-            optimizer.step()
-            return
         groups = optimizer.param_groups
-        if own is None or len(groups) > 1 or not own(groups[0], optimizer.state):
+        if has_hooks(optimizer):
+            whole_step()
+        elif own is None or len(groups) > 1 or not own(groups[0], optimizer.state):
             step(optimizer)
 
     return update
+
+
+def is_plain(optimizer: optim.Optimizer) -> bool:
+    """Whether an optimizer is one of torch's as it stands, whose step is its class's (a scheduler wraps that)."""
+    theirs = type(optimizer).__module__.startswith("torch.optim.") and not isinstance(optimizer, optim.LBFGS)
+    replaced = vars(optimizer).get("step")
+    return theirs and (replaced is None or getattr(replaced, "__wrapped__", None) is type(optimizer).step)
+
+
+def has_hooks(optimizer: optim.Optimizer) -> bool:
+    """Whether anything is to be called before or after each step."""
+    return bool(
+        optimizer._optimizer_step_pre_hooks
+        or optimizer._optimizer_step_post_hooks
+        or torch_optimizer._global_optimizer_pre_hooks
+        or torch_optimizer._global_optimizer_post_hooks
+    )
 
 
 def _sgd(group: dict[str, Any], state: dict[Any, Any]) -> bool:

@@ -178,7 +178,8 @@ def remedy(experiment: Experiment) -> str:
     """Say what helps against divergence."""
     lr = experiment.spec.optimizer.params.get("lr")
     lower = f"lower optimizer.lr (it is {lr})" if lr is not None else "take smaller steps"
-    return f"{lower}, set clip_grad_norm, or bring the inputs to a common scale"
+    clip = "" if experiment.engine.name == "compiled" else " set clip_grad_norm,"
+    return f"{lower},{clip} or bring the inputs to a common scale"
 
 
 def warn_of_slopes(experiment: Experiment) -> None:

@@ -15,7 +15,7 @@ from linreg.spec import ExperimentSpec
 
 def check(spec: ExperimentSpec) -> dict[str, Any]:
     """Build a spec, run one training and one validation batch by the textbook's steps, and say what came of it. Writes
-    nothing.
+    nothing, but the cache of mapped tables.
 
     Raises what `build` raises, and DivergedError for a loss that is not finite.
     """
