@@ -15,7 +15,7 @@ from linreg import loops
 from linreg.checkpoint import load
 from linreg.datasets import DATASETS, Samples
 from linreg.engines import ENGINES
-from linreg.engines.lean import SPLIT_AT, is_direct, linear_layer, make_update_fn, mean_squares
+from linreg.engines.lean import SPLIT_AT, is_direct, layers_of, make_update_fn, mean_squares
 from linreg.errors import SpecError
 from linreg.experiment import build, resume, train
 from linreg.loaders import CustomDataset, make_loaders, make_tensor_loaders
@@ -133,7 +133,8 @@ def test_auto_gives_the_textbooks_bits(drawn):
         ({"data__standardize": True}, "direct"),
         ({"loss": {"name": "mae"}}, "lean"),
         ({"clip_grad_norm": 1.0}, "lean"),
-        ({"model": {"name": "mlp", "hidden": [3]}}, "lean"),
+        ({"model": {"name": "mlp", "hidden": [3]}}, "direct"),
+        ({"model": {"name": "mlp", "hidden": [3], "dropout": 0.5}}, "lean"),
         ({"engine": "textbook"}, "textbook"),
     ],
     ids=str,
@@ -144,14 +145,21 @@ def test_auto_calls_directly_what_it_can(changes, name):
 
 def test_a_model_or_a_loss_that_a_direct_call_would_pass_over_is_left_to_autograd():
     linear, loss = nn.Sequential(nn.Linear(2, 1)), nn.MSELoss()
-    assert linear_layer(linear) == ([], linear[0])
+    assert layers_of(linear) == ([], [linear[0]])
+    assert is_direct(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1)), loss)
     assert is_direct(linear, loss)
     frozen, hooked, watched, watched_late = (nn.Sequential(nn.Linear(2, 1)) for _ in range(4))
     frozen[0].bias.requires_grad_(False)
     hooked[0].register_forward_hook(lambda module, x, yhat: 2 * yhat)
     watched[0].weight.register_hook(lambda grad: 2 * grad)
     watched_late[0].weight.register_post_accumulate_grad_hook(lambda parameter: None)
-    others = (nn.Linear(2, 1), nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)))
+    others = (
+        nn.Linear(2, 1),
+        nn.Sequential(nn.Linear(2, 2), nn.ReLU(inplace=True), nn.Linear(2, 1)),
+        nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5), nn.Linear(2, 1)),
+        nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1)),
+        nn.Sequential(nn.Linear(2, 1), nn.ReLU()),
+    )
     for model in (frozen, hooked, watched, watched_late, *others):
         assert not is_direct(model, loss)
     for other in (nn.MSELoss(reduction="sum"), nn.L1Loss(), lambda yhat, y: ((yhat - y) ** 2).mean()):

@@ -22,7 +22,7 @@ from linreg.engines.arrays import (
     make_val_chunk_fn,
     moment_names,
 )
-from linreg.engines.lean import SWITCHES, has_hooks, is_plain, linear_layer
+from linreg.engines.lean import SWITCHES, has_hooks, is_plain, layers_of
 from linreg.engines.training import Engine, Training
 from linreg.loaders import CustomDataset, TensorLoader, make_tensor_loaders
 from linreg.loops import make_epoch_fn
@@ -74,8 +74,8 @@ def make_compiled_engine(training: Training) -> Engine:
 def _compiled_model(training: Training) -> tuple[nn.Linear, Loss]:
     """Say in the kernels' words what is trained. Raises ValueError where they have none."""
     loss_fn, reported = training.loss_fn, training.reported_loss_fn
-    basis, layer = linear_layer(training.model) or ([], None)
-    if layer is None or basis or training.device.type != "cpu":
+    basis, layers = layers_of(training.model) or ([], [])
+    if len(layers) != 1 or basis or training.device.type != "cpu":
         raise ValueError("trains model linear alone, without hooks, on the CPU; use engine: auto")
     if training.clip_grad_norm is not None:
         raise ValueError("does not clip gradients; leave out clip_grad_norm, or use engine: auto")
@@ -84,6 +84,8 @@ def _compiled_model(training: Training) -> tuple[nn.Linear, Loss]:
     kinds: dict[type, LossKind] = {nn.MSELoss: "mse", nn.L1Loss: "mae", nn.HuberLoss: "huber"}
     if type(by_point) not in kinds or (by_point is loss_fn and getattr(loss_fn, "reduction", "") != "mean"):
         raise ValueError("trains by the losses mse, mae and huber; use engine: auto")
+    (layer,) = layers
+    assert isinstance(layer, nn.Linear)
     return layer, Loss(kinds[type(by_point)], getattr(by_point, "delta", 1.0), scale)
 
 

@@ -7,7 +7,7 @@ from itertools import islice
 from linreg.engines.lean import (
     RunFn,
     is_direct,
-    linear_layer,
+    layers_of,
     make_direct_train_fn,
     make_lean_train_fn,
     make_lean_val_fn,
@@ -25,7 +25,7 @@ def make_textbook_engine(training: Training) -> Engine:
 
 
 def make_auto_engine(training: Training) -> Engine:
-    """Make what has the textbook's bits at the least cost: `direct` for one linear layer trained by mse, else `lean`.
+    """Make what has the textbook's bits at the least cost: `direct` for linear layers trained by mse, else `lean`.
     Which it is is looked at anew in each epoch, for a hook may have been registered meanwhile."""
     train_loader, val_loader = make_tensor_loaders(training.loaders, training.device)
     lean = make_lean_train_fn(
@@ -36,7 +36,7 @@ def make_auto_engine(training: Training) -> Engine:
         after_step=training.after_step,
         reported_loss_fn=training.reported_loss_fn,
     )
-    found = linear_layer(training.model)
+    found = layers_of(training.model)
     direct = found and make_direct_train_fn(
         *found, training.optimizer, after_step=training.after_step, reported_loss_fn=training.reported_loss_fn
     )

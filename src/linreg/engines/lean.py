@@ -3,7 +3,8 @@
 Each function here makes one that runs a few mini-batches, one step after the other, and returns their losses, which
 nothing has waited for in between. `make_lean_train_fn` leaves out what surrounds a step: modes are set once, gradients
 are let go instead of zeroed, the optimizer's update is called without the hooks, profiling and switches around it.
-`make_direct_train_fn` leaves out autograd, too: for one linear layer and mse it calls what autograd would.
+`make_direct_train_fn` leaves out autograd, too: for linear layers, activations between them, and mse it calls what
+autograd would.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -18,13 +19,7 @@ from linreg.steps import LossFn
 
 RunFn = Callable[[Iterable[tuple[torch.Tensor, ...]]], list[float]]  # of mini-batches, gives their losses
 
-SWITCHES = (
-    "maximize",
-    "foreach",
-    "fused",
-    "capturable",
-    "differentiable",
-)  # settings that change an update's operations
+SWITCHES = ("maximize", "foreach", "fused", "capturable", "differentiable")  # of an optimizer: other operations
 SPLIT_AT = 2**15  # elements; a sum of so many is divided among torch's threads
 
 
@@ -76,18 +71,20 @@ def make_lean_val_fn(model: nn.Module, loss_fn: LossFn) -> RunFn:
 
 def make_direct_train_fn(
     basis: Sequence[nn.Module],
-    layer: nn.Linear,
+    layers: Sequence[nn.Module],
     optimizer: optim.Optimizer,
     *,
     after_step: Callable[[], None] | None = None,
     reported_loss_fn: LossFn | None = None,
 ) -> RunFn:
-    """Make the function that trains layer(basis(x)) by the mean squared error, a step for each mini-batch.
+    """Make the function that trains layers(basis(x)) by the mean squared error, a step for each mini-batch.
 
-    For yhat = x W' + b (N, n_targets) the gradients are g = 2 (yhat - y) / (N n_targets) of yhat, g' x of W, and of b
-    the sum of g over the batch: the operations that torch's derivatives.yaml has for mse_loss, addmm and a broadcast.
+    The gradient of the loss with respect to yhat (N, n_targets) is 2 (yhat - y) / (N n_targets); `_LAYERS` has how each
+    layer hands it on: the operations that torch's derivatives.yaml has for each.
     """
-    weight, bias, linear = layer.weight, layer.bias, nn.functional.linear
+    forwards, backwards = zip(*(_LAYERS[type(layer)](layer) for layer in layers), strict=True)
+    backwards_by_number = list(enumerate(backwards))[::-1]
+    parameters = [parameter for layer in layers for parameter in layer.parameters()]
     update = make_update_fn(optimizer)
     factors: dict[int, torch.Tensor] = {}  # 2 / (N n_targets), as tensors: a number would be made one at each step
 
@@ -98,19 +95,21 @@ def make_direct_train_fn(
         with torch.no_grad():
             for x, y in batches:
                 for module in basis:
-                    x = module(x)  # noqa: PLW2901
+                    x = module(x)  # noqa: PLW2901  # what the layers are given
                 # Step 1: predictions - forward pass
-                yhat = linear(x, weight, bias)
+                values = [x]
+                for forward in forwards:
+                    values.append(forward(values[-1]))
+                yhat = values[-1]
                 # Step 2: what the loss is the mean square of; that is taken for many batches at once
                 error = yhat - y
                 # Step 3: gradients of the loss with respect to every parameter
                 n = error.numel()
                 if n not in factors:
-                    factors[n] = weight.new_tensor(2 / n)
+                    factors[n] = parameters[0].new_tensor(2 / n)
                 grad = error * factors[n]
-                weight.grad = grad.t().mm(x)
-                if bias is not None:
-                    bias.grad = grad.sum(0)
+                for number, backward in backwards_by_number:
+                    grad = backward(grad, values[number], values[number + 1], number == 0)
                 # Step 4: new parameters, from the gradients and the learning rate
                 update()
                 if after_step is not None:
@@ -119,35 +118,81 @@ def make_direct_train_fn(
                     errors.append(error)
                 else:
                     reported.append(reported_loss_fn(yhat, y))
-            weight.grad = None
-            if bias is not None:
-                bias.grad = None
+            for parameter in parameters:
+                parameter.grad = None
             return mean_squares(errors) if reported_loss_fn is None else _read(reported)
 
     return train
 
 
-def linear_layer(model: nn.Module) -> tuple[list[nn.Module], nn.Linear] | None:
-    """Take apart a model that is modules without parameters, and one linear layer after them. None for any other, for
-    one with a frozen parameter, and for one with hooks, which a direct call would pass over."""
+Forward = Callable[[torch.Tensor], torch.Tensor]
+Backward = Callable[
+    ..., torch.Tensor
+]  # of the gradient of yhat, x, yhat, and whether nobody needs that of x; gives that
+
+
+def _linear(layer: Any) -> tuple[Forward, Backward]:
+    """For yhat = x W' + b (N, m) and g the gradient of yhat that of W is g' x, of b the sum of g over the batch, of x
+    g W."""
+    weight, bias, linear = layer.weight, layer.bias, nn.functional.linear
+
+    def backward(grad: torch.Tensor, x: torch.Tensor, yhat: torch.Tensor, is_first: bool) -> torch.Tensor:
+        weight.grad = grad.t().mm(x)
+        if bias is not None:
+            bias.grad = grad.sum(0)
+        return grad if is_first else grad.mm(weight)
+
+    return lambda x: linear(x, weight, bias), backward
+
+
+def _activation(derivative: Callable[[Any, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]) -> Any:
+    """derivative: of the module, the gradient of yhat, x and yhat, gives the gradient of x."""
+    return lambda module: (module.forward, lambda grad, x, yhat, is_first: derivative(module, grad, x, yhat))
+
+
+_aten = torch.ops.aten
+_LAYERS: dict[type[nn.Module], Callable[[Any], tuple[Forward, Backward]]] = {
+    nn.Linear: _linear,
+    nn.ReLU: _activation(lambda module, grad, x, yhat: _aten.threshold_backward.default(grad, yhat, 0)),
+    nn.Tanh: _activation(lambda module, grad, x, yhat: _aten.tanh_backward.default(grad, yhat)),
+    nn.Sigmoid: _activation(lambda module, grad, x, yhat: _aten.sigmoid_backward.default(grad, yhat)),
+    nn.GELU: _activation(
+        lambda module, grad, x, yhat: _aten.gelu_backward.default(grad, x, approximate=module.approximate)
+    ),
+    nn.SiLU: _activation(lambda module, grad, x, yhat: _aten.silu_backward.default(grad, x)),
+    nn.ELU: _activation(
+        lambda module, grad, x, yhat: _aten.elu_backward.default(grad, module.alpha, 1.0, 1.0, False, x)
+    ),
+    nn.LeakyReLU: _activation(
+        lambda module, grad, x, yhat: _aten.leaky_relu_backward.default(grad, x, module.negative_slope, False)
+    ),
+}
+
+
+def layers_of(model: nn.Module) -> tuple[list[nn.Module], list[nn.Module]] | None:
+    """Take apart a model that is modules without parameters, and after them linear layers with activations between.
+    None for any other, for one with a frozen parameter, and for one with hooks, which a direct call would pass over."""
     if type(model) is not nn.Sequential or not len(model) or type(model[-1]) is not nn.Linear:
         return None
-    *basis, layer = model
-    assert isinstance(layer, nn.Linear)
-    parameters = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
-    if any(True for module in basis for _ in module.parameters()) or not all(p.requires_grad for p in parameters):
+    modules = list(model)
+    n_basis = next(number for number, module in enumerate(modules) if next(module.parameters(), None) is not None)
+    basis, layers = modules[:n_basis], modules[n_basis:]
+    if type(layers[0]) is not nn.Linear or not all(type(layer) in _LAYERS for layer in layers):
         return None
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    hooked = any(getattr(module, kind) for module in (model, layer) for kind in kinds)
-    watched = any(p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters)
-    if hooked or watched or torch_module._has_any_global_hook():  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    hooked = any(getattr(module, kind) for module in (model, *layers) for kind in kinds)
+    own = (getattr(layer, name, None) for layer in layers for name in ("weight", "bias"))
+    parameters = [parameter for parameter in own if parameter is not None]
+    watched = any(p._backward_hooks or p._post_accumulate_grad_hooks or not p.requires_grad for p in parameters)
+    in_place = any(getattr(layer, "inplace", False) for layer in layers)
+    if hooked or watched or in_place or torch_module._has_any_global_hook():  # type: ignore[no-untyped-call]  # torch's
         return None
-    return basis, layer
+    return basis, layers
 
 
 def is_direct(model: nn.Module, loss_fn: Any) -> bool:
     """Whether `make_direct_train_fn` can train a model by a loss."""
-    return type(loss_fn) is nn.MSELoss and loss_fn.reduction == "mean" and linear_layer(model) is not None
+    return type(loss_fn) is nn.MSELoss and loss_fn.reduction == "mean" and layers_of(model) is not None
 
 
 def mean_squares(errors: list[torch.Tensor]) -> list[float]:
