@@ -125,6 +125,17 @@ def test_auto_gives_the_textbooks_bits(drawn):
     assert {key for key in by_auto if not same(by_auto[key], by_textbook[key])} == set()
 
 
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "leaky_relu"])
+@pytest.mark.parametrize("n_targets", [1, 3])
+def test_every_activation_hands_gradients_on_as_autograd_does(activation, n_targets):
+    source = {"name": "drawn", "n": 90, "features": 4, "targets": n_targets, "seed": 1, "weighted": False}
+    model = {"name": "mlp", "hidden": [7, 5], "activation": activation}
+    spec = small_spec(model=model, data__source=source, optimizer={"name": "adam", "lr": 0.01})
+    experiment, by_auto = trained(spec, "auto")
+    assert experiment.engine.name == "direct"
+    assert same(by_auto, trained(spec, "textbook")[1])
+
+
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
