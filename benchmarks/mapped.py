@@ -118,7 +118,7 @@ def measure(runs: int = 5, n_rows: int = N_ROWS) -> list[Row]:
                 max(peaks["plain, beyond"]),
                 max(peaks["plain, memory"]),
                 unit="MiB",
-                note="the order of the rows of an epoch is in memory, about 25 bytes a row",
+                note="the order of the rows of an epoch is in memory, about 8 bytes a row",
             )
         )
     return rows
