@@ -1,5 +1,6 @@
 """What a command imports, and that the work-arounds which keep the rest away change nothing and know when to stop."""
 
+import ctypes
 import gc
 import json
 import subprocess
@@ -243,3 +244,33 @@ def test_the_collector_rests_while_importing_and_is_as_it_was_after():
     finally:
         gc.enable()
         gc.unfreeze()
+
+
+MAPPED_BLOCKS = """
+import ctypes, sys
+import numpy as np
+from linreg.startup import give_back_what_is_freed
+
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd a b c d e".split()]
+
+mallinfo = ctypes.CDLL(None).mallinfo2
+mallinfo.restype = Info
+if sys.argv[1] == "given back":
+    give_back_what_is_freed()
+del_me = np.ones(2**20)  # glibc would keep blocks of this size from now on
+del del_me
+before = mallinfo().hblks
+block = np.ones(2**20)
+print(mallinfo().hblks - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="another C library, or one that tells nothing")
+def test_large_blocks_are_the_systems_again_when_they_are_freed():
+    def mapped(how):
+        command = [sys.executable, "-c", MAPPED_BLOCKS, how]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
+
+    assert mapped("given back") == 1
+    assert mapped("kept") == 0

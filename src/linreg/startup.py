@@ -5,6 +5,7 @@ and so is for the command line, whose process it is, and not for those who impor
 work-around expects it, that does nothing: all works as before, only later.
 """
 
+import ctypes
 import gc
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from types import FunctionType
 from typing import Any
 
 COMPILER = "torch._dynamo"
+MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of malloc.h
 
 
 @contextmanager
@@ -22,6 +24,7 @@ def importing_torch() -> Iterator[None]:
     if "torch" in sys.modules:
         yield
     else:
+        give_back_what_is_freed()
         with uncollected():
             yield
     if "torch" in sys.modules and COMPILER not in sys.modules:
@@ -43,6 +46,17 @@ def uncollected() -> Iterator[None]:
         gc.freeze()
         if enabled:
             gc.enable()
+
+
+def give_back_what_is_freed() -> None:
+    """Let glibc give a large block that is freed back to the system at once. By itself it keeps, in each thread's heap,
+    blocks up to the size of the largest that it has seen freed: of a large table that is read, some slices' worth.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # another C library
+        return
+    mallopt(MMAP_THRESHOLD, 2**20)
 
 
 def end_uncollected() -> None:
