@@ -125,7 +125,7 @@ def run_with_peak(code: str, *arguments: str) -> str:
 
 TRAINED = (
     "epoch", "loss", "val_loss", "lr", "model_state_dict", "optimizer_state_dict", "scheduler_state_dict",
-    "loader_state", "rng_state", "best", "position", "outcome",
+    "loader_state", "rng_state", "numpy_rng_state", "python_rng_state", "best", "position", "outcome",
 )  # fmt: skip
 
 

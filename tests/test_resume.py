@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import random
 import shutil
 import signal
 import subprocess
@@ -104,6 +105,21 @@ def test_every_scheduler_resumes_exactly(scheduler, stops):
 @pytest.mark.parametrize("calls", range(1, 13))
 def test_a_stop_at_any_step_resumes_exactly(calls):
     assert_as_if_never_interrupted({"model": MLP, "epochs": 3}, calls)
+
+
+@pytest.mark.parametrize("calls", range(3, 11))
+def test_a_model_that_draws_from_every_generator_resumes_exactly(calls):
+    """In validation, too, which begins anew when it was under way."""
+
+    @MODELS.register("drawing")
+    def drawing(n_features: int, n_targets: int) -> torch.nn.Module:
+        class Drawing(torch.nn.Linear):
+            def forward(self, x):
+                return super().forward(x) * (1 + 0.1 * random.random() * np.random.rand() * torch.rand(()))
+
+        return Drawing(n_features, n_targets)
+
+    assert_as_if_never_interrupted({"model": {"name": "drawing"}, "epochs": 3, "data__batch_size": 10}, calls)
 
 
 def test_early_stopping_goes_on_counting():

@@ -19,7 +19,7 @@ from linreg.errors import CheckpointError
 from linreg.storage import replace_file
 
 FORMAT = "linreg"
-VERSION = 2  # 2: preprocessing, fit
+VERSION = 3  # 2: preprocessing, fit; 3: NumPy's and Python's generators
 FEW = 20  # up to so many parameters are shown as numbers
 
 
@@ -29,7 +29,8 @@ class Checkpoint:
 
     epoch: how many epochs are done; loss, val_loss, lr: one value an epoch; planned_epochs: what a scheduler was made
     for, and a finished run is trained again for; position: the losses of the batches of the next epoch that are done;
-    loader_state: the state of the loaders' generator as that epoch began; best: the epoch, its losses, its spec, and
+    loader_state: the state of the loaders' generator as that epoch began; rng_state, cuda_rng_state, numpy_rng_state,
+    python_rng_state: those of the global generators (see `generators`); best: the epoch, its losses, its spec, and
     the states as it ended, or None; preprocessing: the features, with ranges and categories; fit: the closed form's
     optimum (see `exact`), or None; resumed_at: the epochs at which the run was gone on with; outcome: `running`,
     `interrupted`, `finished` or `early_stopped`; run: the name and id of the run that wrote it.
@@ -53,6 +54,8 @@ class Checkpoint:
     loader_state: torch.Tensor
     rng_state: torch.Tensor
     cuda_rng_state: torch.Tensor | None
+    numpy_rng_state: dict[str, Any]
+    python_rng_state: dict[str, Any]
     best: dict[str, Any] | None
     fit: dict[str, Any] | None
     resumed_at: list[int]
@@ -87,6 +90,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "loader_state": torch.Tensor,
     "rng_state": torch.Tensor,
     "cuda_rng_state": (torch.Tensor, type(None)),
+    "numpy_rng_state": dict,
+    "python_rng_state": dict,
     "best": (dict, type(None)),
     "fit": (dict, type(None)),
     "resumed_at": list,

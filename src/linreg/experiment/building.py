@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn, optim
 
+from linreg import generators
 from linreg.engines import ENGINES, Engine, Training
 from linreg.errors import DivergedError, SpecError, UsageError
 from linreg.experiment.data import Data, open_points
@@ -78,7 +79,7 @@ def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experim
     device = choose_device(spec)
     data = prepare(spec)
 
-    torch.manual_seed(spec.seed)
+    generators.seed(spec.seed)
     network = build_network(spec, data.n_columns, len(data.target_names), device)
 
     batch_size = None if spec.data.batch_size == "full" else spec.data.batch_size

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from linreg import generators
 from linreg.checkpoint import Checkpoint, save
 from linreg.datasets import Block, Points, Samples
 from linreg.equation import equation
@@ -189,8 +190,7 @@ def _checkpoint(spec: ExperimentSpec, solved: Solved, record: EpochRecord, run: 
         target_names=targets,
         position=[],
         loader_state=torch.Generator().get_state(),
-        rng_state=torch.get_rng_state(),
-        cuda_rng_state=None,
+        **generators.states(torch.device("cpu")),
         best=None,
         fit=solved.exact.fit,
         resumed_at=[],

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from linreg import generators
 from linreg.checkpoint import Checkpoint, save
 from linreg.errors import CheckpointError, DivergedError, SpecError
 from linreg.experiment.building import Experiment, remedy
@@ -25,12 +26,14 @@ SHARE_OF_SAVING = 1 / 30  # saving by the clock takes at most this share of the 
 @dataclass
 class Progress:
     """How far a run has come. position: the losses of the batches of the next epoch that are done; loader_state:
-    the state of the loaders' generator as that epoch began."""
+    the state of the loaders' generator as that epoch began; generators: those of the global ones as the validation that
+    is under way began, which is done anew on resume."""
 
     loader_state: torch.Tensor
     planned_epochs: int
     records: list[EpochRecord] = field(default_factory=list)
     position: list[float] = field(default_factory=list)
+    generators: dict[str, Any] | None = None
     best: dict[str, Any] | None = None
     resumed_at: list[int] = field(default_factory=list)
     outcome: str = "running"
@@ -50,17 +53,15 @@ def saved_spec(saved: Checkpoint, overrides: Sequence[str] = ()) -> ExperimentSp
     return spec_from_dict(saved.spec, str(saved.path), overrides) if overrides else spec
 
 
-def states(experiment: Experiment, loader_state: torch.Tensor) -> dict[str, Any]:
+def states(experiment: Experiment, progress: Progress) -> dict[str, Any]:
     """Collect the states that training moves, as the model, optimizer, scheduler and generators now hold them."""
     schedule = experiment.schedule
-    cuda = experiment.device.type == "cuda"
     return {
         "model_state_dict": dict(experiment.model.state_dict()),
         "optimizer_state_dict": experiment.optimizer.state_dict(),
         "scheduler_state_dict": schedule.scheduler.state_dict() if schedule else None,
-        "loader_state": loader_state,
-        "rng_state": torch.get_rng_state(),
-        "cuda_rng_state": torch.cuda.get_rng_state(experiment.device) if cuda else None,
+        "loader_state": progress.loader_state,
+        **(progress.generators or generators.states(experiment.device)),
     }
 
 
@@ -74,9 +75,7 @@ def restore(experiment: Experiment, saved: Checkpoint) -> Progress:
         if experiment.schedule is not None and saved.scheduler_state_dict is not None:
             experiment.schedule.scheduler.load_state_dict(_copy(saved.scheduler_state_dict))
         experiment.loaders.generator.set_state(saved.loader_state)
-        torch.set_rng_state(saved.rng_state)
-        if saved.cuda_rng_state is not None and experiment.device.type == "cuda":
-            torch.cuda.set_rng_state(saved.cuda_rng_state, experiment.device)
+        generators.set_states(vars(saved), experiment.device)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         reason = str(error).strip().replace("\n", " ")
         raise CheckpointError(f"{saved.path}: does not fit what its spec builds: {reason}") from None
@@ -98,7 +97,7 @@ def restore(experiment: Experiment, saved: Checkpoint) -> Progress:
 def snapshot(experiment: Experiment, progress: Progress) -> dict[str, Any]:
     """Keep the states as the last epoch left them, for best.pth."""
     record = progress.records[-1]
-    current = _copy(states(experiment, progress.loader_state))
+    current = _copy(states(experiment, progress))
     return {
         "epoch": record.epoch,
         "loss": record.loss,
@@ -138,7 +137,7 @@ class Saver:
         """Write what there is to write. A model, or a loss, that is not finite is a DivergedError, not saved."""
         begin = time.monotonic()
         progress, folder = self.progress, self.run.checkpoints
-        current = states(self.experiment, progress.loader_state)
+        current = states(self.experiment, progress)
         for name, tensor in self.experiment.network.state_dict().items():
             if not torch.isfinite(tensor).all():
                 epoch = len(progress.records)

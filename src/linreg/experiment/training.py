@@ -6,11 +6,10 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from linreg import plots
+from linreg import generators, plots
 from linreg.documents import flatten
 from linreg.equation import equation
 from linreg.errors import DivergedError, StorageError
@@ -125,7 +124,13 @@ def _epochs(
         with overflow_is_divergence(experiment):
             return engine.train_epoch(mini_batch_losses=progress.position, pause=pause)
 
-    val_epoch = partial(engine.val_epoch, pause=pause) if engine.val_epoch else None
+    def val_epoch() -> float:
+        assert engine.val_epoch is not None
+        progress.generators = generators.states(experiment.device)
+        val_loss = engine.val_epoch(pause=pause)
+        progress.generators = None
+        return val_loss
+
     improved = make_improved_fn()
     early = spec.early_stopping
     out_of_patience = make_out_of_patience_fn(early.patience, early.min_delta) if early else None
@@ -135,7 +140,9 @@ def _epochs(
             out_of_patience(_monitored(record))
 
     try:
-        for losses in fit(train_epoch, val_epoch, range(len(progress.records), spec.epochs)):
+        for losses in fit(
+            train_epoch, val_epoch if engine.val_epoch else None, range(len(progress.records), spec.epochs)
+        ):
             lr = experiment.optimizer.param_groups[0]["lr"]
             record = EpochRecord(losses.epoch, losses.loss, losses.val_loss, float(lr), _optimum(experiment))
             _refuse_divergence(experiment, record, saver)
