@@ -107,7 +107,7 @@ def test_a_stop_at_any_step_resumes_exactly(calls):
     assert_as_if_never_interrupted({"model": MLP, "epochs": 3}, calls)
 
 
-@pytest.mark.parametrize("calls", range(3, 11))
+@pytest.mark.parametrize("calls", range(8, 13))
 def test_a_model_that_draws_from_every_generator_resumes_exactly(calls):
     """In validation, too, which begins anew when it was under way."""
 
@@ -119,7 +119,7 @@ def test_a_model_that_draws_from_every_generator_resumes_exactly(calls):
 
         return Drawing(n_features, n_targets)
 
-    assert_as_if_never_interrupted({"model": {"name": "drawing"}, "epochs": 3, "data__batch_size": 10}, calls)
+    assert_as_if_never_interrupted({"model": {"name": "drawing"}, "epochs": 2, "data__batch_size": 5}, calls)
 
 
 def test_early_stopping_goes_on_counting():
