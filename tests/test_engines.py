@@ -15,7 +15,7 @@ from linreg import loops
 from linreg.checkpoint import load
 from linreg.datasets import DATASETS, Samples
 from linreg.engines import ENGINES
-from linreg.engines.lean import SPLIT_AT, is_direct, layers_of, make_update_fn, mean_squares
+from linreg.engines.lean import SPLIT_AT, is_mean_square, layers_of, make_update_fn, make_watched_fn, mean_squares
 from linreg.errors import SpecError
 from linreg.experiment import build, resume, train
 from linreg.loaders import CustomDataset, make_loaders, make_tensor_loaders
@@ -156,9 +156,11 @@ def test_auto_calls_directly_what_it_can(changes, name):
 
 def test_a_model_or_a_loss_that_a_direct_call_would_pass_over_is_left_to_autograd():
     linear, loss = nn.Sequential(nn.Linear(2, 1)), nn.MSELoss()
+    mlp = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
     assert layers_of(linear) == ([], [linear[0]])
-    assert is_direct(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1)), loss)
-    assert is_direct(linear, loss)
+    assert layers_of(mlp) == ([], list(mlp))
+    assert is_mean_square(loss)
+    assert not any(make_watched_fn([model, *model])() for model in (linear, mlp))
     frozen, hooked, watched, watched_late = (nn.Sequential(nn.Linear(2, 1)) for _ in range(4))
     frozen[0].bias.requires_grad_(False)
     hooked[0].register_forward_hook(lambda module, x, yhat: 2 * yhat)
@@ -171,14 +173,16 @@ def test_a_model_or_a_loss_that_a_direct_call_would_pass_over_is_left_to_autogra
         nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1)),
         nn.Sequential(nn.Linear(2, 1), nn.ReLU()),
     )
-    for model in (frozen, hooked, watched, watched_late, *others):
-        assert not is_direct(model, loss)
+    for model in others:
+        assert layers_of(model) is None
+    for model in (frozen, hooked, watched, watched_late):
+        assert make_watched_fn([model, *model])()
     for other in (nn.MSELoss(reduction="sum"), nn.L1Loss(), lambda yhat, y: ((yhat - y) ** 2).mean()):
-        assert not is_direct(linear, other)
+        assert not is_mean_square(other)
     handle = nn.modules.module.register_module_forward_hook(lambda module, x, yhat: None)
-    assert not is_direct(linear, loss)
+    assert make_watched_fn([linear])()
     handle.remove()
-    assert is_direct(linear, loss)
+    assert not make_watched_fn([linear])()
 
 
 def meddle_with_hook(experiment, calls):

@@ -22,7 +22,7 @@ from linreg.engines.arrays import (
     make_val_chunk_fn,
     moment_names,
 )
-from linreg.engines.lean import SWITCHES, has_hooks, is_plain, layers_of
+from linreg.engines.lean import SWITCHES, has_hooks, is_plain, layers_of, make_watched_fn
 from linreg.engines.training import Engine, Training
 from linreg.loaders import CustomDataset, TensorLoader, make_tensor_loaders
 from linreg.loops import make_epoch_fn
@@ -75,7 +75,8 @@ def _compiled_model(training: Training) -> tuple[nn.Linear, Loss]:
     """Say in the kernels' words what is trained. Raises ValueError where they have none."""
     loss_fn, reported = training.loss_fn, training.reported_loss_fn
     basis, layers = layers_of(training.model) or ([], [])
-    if len(layers) != 1 or basis or training.device.type != "cpu":
+    watched = make_watched_fn([training.model, *layers])
+    if len(layers) != 1 or basis or watched() or training.device.type != "cpu":
         raise ValueError("trains model linear alone, without hooks, on the CPU; use engine: auto")
     if training.clip_grad_norm is not None:
         raise ValueError("does not clip gradients; leave out clip_grad_norm, or use engine: auto")

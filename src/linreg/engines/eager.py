@@ -6,11 +6,12 @@ from itertools import islice
 
 from linreg.engines.lean import (
     RunFn,
-    is_direct,
+    is_mean_square,
     layers_of,
     make_direct_train_fn,
     make_lean_train_fn,
     make_lean_val_fn,
+    make_watched_fn,
 )
 from linreg.engines.training import Engine, Training
 from linreg.loaders import TensorLoader, make_tensor_loaders
@@ -36,18 +37,19 @@ def make_auto_engine(training: Training) -> Engine:
         after_step=training.after_step,
         reported_loss_fn=training.reported_loss_fn,
     )
-    found = layers_of(training.model)
-    direct = found and make_direct_train_fn(
-        *found, training.optimizer, after_step=training.after_step, reported_loss_fn=training.reported_loss_fn
-    )
+    found = layers_of(training.model) if is_mean_square(training.loss_fn) and training.clip_grad_norm is None else None
+    if found is not None:
+        watched = make_watched_fn([training.model, *found[1]])
+        direct = make_direct_train_fn(
+            *found, training.optimizer, after_step=training.after_step, reported_loss_fn=training.reported_loss_fn
+        )
 
     def choose() -> RunFn:
-        plain = training.clip_grad_norm is None and is_direct(training.model, training.loss_fn)
-        return direct if direct and plain else lean
+        return lean if found is None or watched() else direct
 
     validate = make_lean_val_fn(training.model, training.val_loss_fn)
     return Engine(
-        "direct" if choose() is direct else "lean",
+        "lean" if choose() is lean else "direct",
         _epoch_fn(train_loader, choose),
         None if val_loader is None else _epoch_fn(val_loader, lambda: validate),
     )

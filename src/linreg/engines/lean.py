@@ -171,7 +171,7 @@ _LAYERS: dict[type[nn.Module], Callable[[Any], tuple[Forward, Backward]]] = {
 
 def layers_of(model: nn.Module) -> tuple[list[nn.Module], list[nn.Module]] | None:
     """Take apart a model that is modules without parameters, and after them linear layers with activations between.
-    None for any other, for one with a frozen parameter, and for one with hooks, which a direct call would pass over."""
+    None for any other."""
     if type(model) is not nn.Sequential or not len(model) or type(model[-1]) is not nn.Linear:
         return None
     modules = list(model)
@@ -179,20 +179,29 @@ def layers_of(model: nn.Module) -> tuple[list[nn.Module], list[nn.Module]] | Non
     basis, layers = modules[:n_basis], modules[n_basis:]
     if type(layers[0]) is not nn.Linear or not all(type(layer) in _LAYERS for layer in layers):
         return None
+    return None if any(getattr(layer, "inplace", False) for layer in layers) else (basis, layers)
+
+
+def make_watched_fn(modules: Sequence[nn.Module]) -> Callable[[], bool]:
+    """Make the function that tells whether any of the modules has a hook, or a frozen parameter, which a direct call
+    would pass over."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    hooked = any(getattr(module, kind) for module in (model, *layers) for kind in kinds)
-    own = (getattr(layer, name, None) for layer in layers for name in ("weight", "bias"))
-    parameters = [parameter for parameter in own if parameter is not None]
-    watched = any(p._backward_hooks or p._post_accumulate_grad_hooks or not p.requires_grad for p in parameters)
-    in_place = any(getattr(layer, "inplace", False) for layer in layers)
-    if hooked or watched or in_place or torch_module._has_any_global_hook():  # type: ignore[no-untyped-call]  # torch's
-        return None
-    return basis, layers
+    hooks = [getattr(module, kind) for module in modules for kind in kinds]
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    any_global: Callable[[], bool] = torch_module._has_any_global_hook
+
+    def watched() -> bool:
+        of_parameters = any(
+            p._backward_hooks or p._post_accumulate_grad_hooks or not p.requires_grad for p in parameters
+        )
+        return of_parameters or any(hooks) or any_global()
+
+    return watched
 
 
-def is_direct(model: nn.Module, loss_fn: Any) -> bool:
-    """Whether `make_direct_train_fn` can train a model by a loss."""
-    return type(loss_fn) is nn.MSELoss and loss_fn.reduction == "mean" and layers_of(model) is not None
+def is_mean_square(loss_fn: Any) -> bool:
+    """Whether a loss is what `make_direct_train_fn` trains by."""
+    return type(loss_fn) is nn.MSELoss and loss_fn.reduction == "mean"
 
 
 def mean_squares(errors: list[torch.Tensor]) -> list[float]:
