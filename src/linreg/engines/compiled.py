@@ -22,7 +22,7 @@ from linreg.engines.arrays import (
     make_val_chunk_fn,
     moment_names,
 )
-from linreg.engines.lean import SWITCHES, has_hooks, is_plain, layers_of, make_watched_fn
+from linreg.engines.lean import SWITCHES, hooks_of, is_plain, layers_of, make_watched_fn
 from linreg.engines.training import Engine, Training
 from linreg.loaders import CustomDataset, TensorLoader, make_tensor_loaders
 from linreg.loops import make_epoch_fn
@@ -93,7 +93,7 @@ def _compiled_model(training: Training) -> tuple[nn.Linear, Loss]:
 def _compiled_optimizer(optimizer: optim.Optimizer, layer: nn.Linear) -> Sgd | Adam:
     """Say in the kernels' words how it is trained. Raises ValueError where they have none."""
     group, *more = optimizer.param_groups
-    plain = is_plain(optimizer) and not has_hooks(optimizer) and not more and not any(map(group.get, SWITCHES))
+    plain = is_plain(optimizer) and not any(hooks_of(optimizer)) and not more and not any(map(group.get, SWITCHES))
     plain = plain and set(group["params"]) == set(layer.parameters())
     if type(optimizer) is optim.SGD and plain:
         return Sgd(group["dampening"], group["weight_decay"], group["nesterov"])

@@ -231,9 +231,11 @@ def make_update_fn(optimizer: optim.Optimizer) -> Callable[[], None]:
     if any(map(group.get, SWITCHES)) or isinstance(group.get("lr"), torch.Tensor):
         own = None
 
+    hooks = hooks_of(optimizer)
+
     def update() -> None:
         groups = optimizer.param_groups
-        if has_hooks(optimizer):
+        if any(hooks):
             whole_step()
         elif own is None or len(groups) > 1 or not own(groups[0], optimizer.state):
             step(optimizer)
@@ -248,14 +250,14 @@ def is_plain(optimizer: optim.Optimizer) -> bool:
     return theirs and (replaced is None or getattr(replaced, "__wrapped__", None) is type(optimizer).step)
 
 
-def has_hooks(optimizer: optim.Optimizer) -> bool:
-    """Whether anything is to be called before or after each step."""
-    return bool(
-        optimizer._optimizer_step_pre_hooks
-        or optimizer._optimizer_step_post_hooks
-        or torch_optimizer._global_optimizer_pre_hooks
-        or torch_optimizer._global_optimizer_post_hooks
-    )
+def hooks_of(optimizer: optim.Optimizer) -> list[dict[int, Any]]:
+    """Give the tables of what is to be called before or after each step; a hook registered later appears in them."""
+    return [
+        optimizer._optimizer_step_pre_hooks,
+        optimizer._optimizer_step_post_hooks,
+        torch_optimizer._global_optimizer_pre_hooks,
+        torch_optimizer._global_optimizer_post_hooks,
+    ]
 
 
 def _sgd(group: dict[str, Any], state: dict[Any, Any]) -> bool:
