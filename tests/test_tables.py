@@ -357,3 +357,20 @@ def test_what_is_piped_in_is_read_in_parts_of_whole_rows(monkeypatch):
     assert len(found) > 20
     assert np.concatenate([batch.numbers["a"] for batch in found]).tolist() == list(range(200))
     assert [text for batch in found for text in batch.texts["k"].to_pylist()][7] == 'say "7"\nagain'
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([1.5, None, 3.0, None, 5.0] * 5, pa.float64()),
+        pa.array([1.5, None, 3.0, None, 5.0] * 5, pa.float64()).slice(3, 14),
+        pa.array([1.5, 2.0, 3.0], pa.float64()).slice(1),
+        pa.nulls(9, pa.float64()),
+        pa.array([], pa.float64()),
+        pa.array([None, 2], pa.int64()).cast(pa.float64()),
+    ],
+    ids=lambda column: f"{len(column)}-{column.null_count}",
+)
+def test_a_column_is_what_arrow_makes_of_it(column):
+    expected = column.to_numpy(zero_copy_only=False)
+    np.testing.assert_array_equal(formats._to_numpy(column), expected)
