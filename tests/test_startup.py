@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
+import pyarrow as pa
 import pytest
 
-from linreg.startup import uncollected
+from linreg.startup import arrow_keeps_nothing, uncollected
 from tests.conftest import write_spec
 
 COMPILER = {"torch._dynamo", "torch._inductor", "sympy"}
@@ -274,3 +275,11 @@ def test_large_blocks_are_the_systems_again_when_they_are_freed():
 
     assert mapped("given back") == 1
     assert mapped("kept") == 0
+
+
+def test_arrow_takes_its_memory_from_the_system_only_for_the_while():
+    pool = pa.default_memory_pool().backend_name
+    with pytest.raises(ZeroDivisionError), arrow_keeps_nothing():
+        assert pa.default_memory_pool().backend_name == "system"
+        1 / 0  # noqa: B018  # as any error within
+    assert pa.default_memory_pool().backend_name == pool != "system"

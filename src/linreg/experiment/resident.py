@@ -28,6 +28,7 @@ from linreg.preprocessing import (
     to_dict,
 )
 from linreg.spec import ExperimentSpec
+from linreg.startup import arrow_keeps_nothing
 
 
 def prepare_resident(spec: ExperimentSpec, points: Points) -> Data:
@@ -40,7 +41,8 @@ def prepare_resident(spec: ExperimentSpec, points: Points) -> Data:
     if isinstance(points, Samples):
         refuse_shapes(points, where=where)
     needed = is_needed(points, spec.data.standardize)
-    raw = _gathered(points, "float64" if needed else spec.dtype, where=where, gaps=needed)
+    with arrow_keeps_nothing():
+        raw = _gathered(points, "float64" if needed else spec.dtype, where=where, gaps=needed)
     train, val = split_rows(len(raw.x), **split_of(spec))
     weight = None if raw.weight is None else _scaled_weight(raw.weight, train, val, where)
 
