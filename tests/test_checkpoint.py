@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from linreg import checkpoint
-from linreg.errors import CheckpointError, StorageError
+from linreg.errors import CheckpointError
 from linreg.experiment import train
 from linreg.spec import spec_from_dict
 from tests.conftest import differences, small_spec
@@ -126,28 +126,3 @@ def test_a_wrong_checksum_is_named(path):
     Path("x.pth").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"^x.pth: damaged: the checksum of .*/data/0 is wrong; use another"):
         checkpoint.load("x.pth")
-
-
-@pytest.mark.parametrize("failing", ["fsync", "replace"])
-def test_a_save_that_fails_leaves_the_old_file_and_no_other(path, monkeypatch, failing):
-    saved, before = checkpoint.load(path), path.read_bytes()
-    files = sorted(path.parent.iterdir())
-
-    def fail(*_):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os if failing == "fsync" else Path, failing, fail)
-        with pytest.raises(StorageError, match="No space left on device; free some space, then go on with linreg"):
-            checkpoint.save(path, saved)
-    assert path.read_bytes() == before
-    assert sorted(path.parent.iterdir()) == files
-
-
-def test_a_save_is_synced_before_it_takes_the_name(path, monkeypatch):
-    saved, done = checkpoint.load(path), []
-    fsync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda descriptor: done.append("fsync") or fsync(descriptor))
-    monkeypatch.setattr(Path, "replace", lambda self, target: done.append("rename") or replace(self, target))
-    checkpoint.save(path, saved)
-    assert done == ["fsync", "rename", "fsync"]

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from linreg.checkpoint import load
 from linreg.datasets import DATASETS, Samples
 from linreg.errors import CheckpointError, DataError, DivergedError, StorageError, UsageError
-from linreg.experiment import build, resume, state, train
+from linreg.experiment import build, resume, saving, state, train
 from linreg.models import MODELS
 from linreg.runs import create, hold
 from linreg.spec import spec_from_dict
@@ -341,8 +341,7 @@ def test_a_crash_within_an_epoch_resumes_from_the_last_step_that_was_saved(monke
     """Saving by the clock happens between steps, too, so a long epoch is not lost."""
     spec = spec_from_dict(small_spec(model=MLP, epochs=4, data__batch_size=8), "test")
     whole = train(spec, runs=Path("whole/runs"), checkpoints=Path("whole/checkpoints"))
-    monkeypatch.setattr(state, "SECONDS_BETWEEN_SAVES", 0.0)
-    monkeypatch.setattr(state, "SHARE_OF_SAVING", 1e9)
+    monkeypatch.setattr(saving.Saver, "is_due_by_clock", lambda saver: True)
     asked = itertools.count(1)
 
     def crash():
@@ -459,11 +458,11 @@ def test_a_model_that_is_not_finite_is_never_saved():
         with pytest.raises(
             DivergedError, match=r"^epoch 0: 0.bias is no longer finite; lower optimizer.lr \(it is 0.1\)"
         ):
-            state.Saver(experiment, progress, run).save()
+            saving.Saver(experiment, progress, run).save()
         experiment.model[0].bias.fill_(0.0)
         progress.position = [float("inf")]
-        with pytest.raises(DivergedError, match=r"^epoch 0: the loss is not finite"):
-            state.Saver(experiment, progress, run).save()
+        with pytest.raises(DivergedError, match=r"^epoch 0, step 0: loss is inf"):
+            saving.Saver(experiment, progress, run).save()
     assert not list(Path("checkpoints").rglob("*.pth"))
 
 

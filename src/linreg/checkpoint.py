@@ -152,10 +152,15 @@ def _is_finite(value: object) -> bool:
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, whole or not at all: an older file of that name stays until the new one is on disk.
     Raises StorageError."""
+    replace_file(path, serialize(checkpoint))
+
+
+def serialize(checkpoint: Checkpoint) -> memoryview:
+    """Give what the file of a checkpoint holds."""
     content = {name: getattr(checkpoint, name) for name in _KEYS}
     buffer = io.BytesIO()  # memory first: torch.save to a full disk raises an error without a reason
     torch.save({"format": FORMAT, "version": VERSION, **content}, buffer)
-    replace_file(path, buffer.getvalue())
+    return buffer.getbuffer()
 
 
 def load(path: str | Path) -> Checkpoint:

@@ -59,7 +59,8 @@ class Run:
 
     def publish(self) -> None:
         """Make this run's last.pth the one that `predict` takes without being told."""
-        _write_latest(self.checkpoints.parent, self.last)
+        if latest_checkpoint(self.checkpoints.parent) != self.last:
+            _write_latest(self.checkpoints.parent, self.last)
 
 
 @contextmanager
@@ -71,6 +72,7 @@ def create(name: str, runs: Path, checkpoints: Path) -> Iterator[Run]:
         runs.mkdir(parents=True, exist_ok=True)
     with translated_errors(checkpoints):
         checkpoints.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(checkpoints, shared=True)
     number = 1 + max(_numbers(name, runs) | _numbers(name, checkpoints), default=0)
     while True:
         folder = runs / f"{name}_{number:03}"
@@ -98,6 +100,7 @@ def hold(name: str, runs: Path, checkpoints: Path) -> Iterator[Run]:
     folder = _existing(name, runs)
     with _held(folder):
         remove_leftovers(folder, checkpoints / name)
+        remove_leftovers(checkpoints, shared=True)
         run = Run(folder, checkpoints / name, read_info(folder))
         with translated_errors(run.checkpoints):
             run.checkpoints.mkdir(parents=True, exist_ok=True)

@@ -95,6 +95,9 @@ class CheckpointSpec(_Part):
     every: PositiveInt | None = Field(
         None, description="epochs between checkpoints; `null` goes by the clock, about once a second"
     )
+    every_seconds: PositiveFloat | None = Field(
+        None, description="seconds between checkpoints, within an epoch, too; beside `every`, or instead"
+    )
     keep: NonNegativeInt = Field(0, description="how many numbered checkpoints to keep beside `last.pth`")
     best: bool = Field(True, description="whether to keep the best epoch in `best.pth`")
 

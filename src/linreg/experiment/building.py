@@ -2,8 +2,6 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +9,7 @@ from torch import nn, optim
 
 from linreg import generators
 from linreg.engines import ENGINES, Engine, Training
-from linreg.errors import DivergedError, SpecError, UsageError
+from linreg.errors import SpecError, UsageError
 from linreg.experiment.data import Data, open_points
 from linreg.experiment.exact import Exact, baseline, largest_stable_lr
 from linreg.experiment.mapped import prepare_mapped
@@ -175,14 +173,6 @@ def choose_device(spec: ExperimentSpec) -> torch.device:
     return torch.device(name)
 
 
-def remedy(experiment: Experiment) -> str:
-    """Say what helps against divergence."""
-    lr = experiment.spec.optimizer.params.get("lr")
-    lower = f"lower optimizer.lr (it is {lr})" if lr is not None else "take smaller steps"
-    clip = "" if experiment.engine.name == "compiled" else " set clip_grad_norm,"
-    return f"{lower},{clip} or bring the inputs to a common scale"
-
-
 def warn_of_slopes(experiment: Experiment) -> None:
     """Warn of a learning rate that is too large for the data, and of columns that say nothing of their own."""
     spec, found = experiment.spec, experiment.baseline
@@ -196,17 +186,6 @@ def warn_of_slopes(experiment: Experiment) -> None:
         log.warning(
             "%s: lr %g > %.2g: will diverge; try %.2g%s", spec.where("optimizer"), lr, largest, largest / 2, other
         )
-
-
-@contextmanager
-def overflow_is_divergence(experiment: Experiment) -> Iterator[None]:
-    """Take torch's refusal of a number that its type cannot hold for the divergence that it is."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "without overflow" not in str(error):
-            raise
-        raise DivergedError(f"a step is too large for {experiment.spec.dtype}; {remedy(experiment)}") from error
 
 
 def _probe(

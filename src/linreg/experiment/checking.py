@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from linreg.errors import DivergedError
-from linreg.experiment.building import build, overflow_is_divergence, remedy, warn_of_slopes
+from linreg.experiment.building import build, warn_of_slopes
+from linreg.experiment.divergence import overflow_is_divergence, remedy
 from linreg.experiment.solving import ENGINE, solve_exactly
 from linreg.loops import mini_batch
 from linreg.spec import ExperimentSpec
@@ -24,7 +25,7 @@ def check(spec: ExperimentSpec) -> dict[str, Any]:
     experiment = build(spec)
     warn_of_slopes(experiment)
     parts = experiment.loaders
-    with overflow_is_divergence(experiment):
+    with overflow_is_divergence(experiment, spec.where("optimizer")):
         loss = mini_batch(experiment.device, islice(parts.train, 1), experiment.train_step_fn)
     val_loss = None
     if parts.val is not None:

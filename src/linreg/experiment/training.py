@@ -13,10 +13,12 @@ from linreg import generators, plots
 from linreg.documents import flatten
 from linreg.equation import equation
 from linreg.errors import DivergedError, StorageError
-from linreg.experiment.building import Experiment, build, overflow_is_divergence, remedy, warn_of_slopes
+from linreg.experiment.building import Experiment, build, warn_of_slopes
+from linreg.experiment.divergence import overflow_is_divergence, refuse_losses, refuse_tensors, remedy
 from linreg.experiment.result import CHECKPOINTS, RUNS, Result, new_session
+from linreg.experiment.saving import Saver
 from linreg.experiment.solving import solve
-from linreg.experiment.state import Progress, Saver, snapshot
+from linreg.experiment.state import Progress, snapshot
 from linreg.loops import fit, make_improved_fn, make_out_of_patience_fn
 from linreg.runs import FINISHED, Run, create, now
 from linreg.spec import ExperimentSpec
@@ -87,13 +89,19 @@ def run_session(
             saver.save()
         if spec.writer.plots and progress.records:
             _plot(run.folder / "losses.png", progress)
+        saver.wait()
     except BaseException as error:
+        kept = saver.kept() if isinstance(error, DivergedError) else ""
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # asked to end at once
         outcome = "interrupted" if stopped else "diverged" if isinstance(error, DivergedError) else "failed"
         session |= {"ended": now(), "epochs": len(progress.records), "outcome": outcome}
         with contextlib.suppress(StorageError):  # the error itself is what to tell
             run.write_info(outcome=outcome)
+        if kept:
+            raise DivergedError(f"{error}; {kept}") from error
         raise
+    finally:
+        saver.close()
     session |= {"ended": now(), "epochs": len(progress.records), "outcome": progress.outcome}
     run.write_info(outcome=progress.outcome)
     return _result(experiment, progress, run, time.monotonic() - begin)
@@ -108,29 +116,9 @@ def _epochs(
     stop: Callable[[], bool],
 ) -> None:
     """The loop: train and validate, then write, report, save, stop, epoch by epoch."""
-    spec, parts = experiment.spec, experiment.loaders
-    engine = experiment.engine
-
-    def pause() -> None:
-        """Between two steps: save if it is time to, and leave the loops if a stop is asked for."""
-        if saver.is_due_by_clock():
-            writer.flush()
-            saver.save()
-        if stop():
-            raise StopRequested
-
-    def train_epoch() -> float:
-        progress.loader_state = parts.generator.get_state()
-        with overflow_is_divergence(experiment):
-            return engine.train_epoch(mini_batch_losses=progress.position, pause=pause)
-
-    def val_epoch() -> float:
-        assert engine.val_epoch is not None
-        progress.generators = generators.states(experiment.device)
-        val_loss = engine.val_epoch(pause=pause)
-        progress.generators = None
-        return val_loss
-
+    spec = experiment.spec
+    pause = _make_pause_fn(experiment, progress, saver, writer, stop)
+    train_epoch, val_epoch = _make_epoch_fns(experiment, progress, pause)
     improved = make_improved_fn()
     early = spec.early_stopping
     out_of_patience = make_out_of_patience_fn(early.patience, early.min_delta) if early else None
@@ -140,17 +128,15 @@ def _epochs(
             out_of_patience(_monitored(record))
 
     try:
-        for losses in fit(
-            train_epoch, val_epoch if engine.val_epoch else None, range(len(progress.records), spec.epochs)
-        ):
+        for losses in fit(train_epoch, val_epoch, range(len(progress.records), spec.epochs)):
             lr = experiment.optimizer.param_groups[0]["lr"]
             record = EpochRecord(losses.epoch, losses.loss, losses.val_loss, float(lr), _optimum(experiment))
-            _refuse_divergence(experiment, record, saver)
+            _refuse_divergence(experiment, progress, record)
             if experiment.schedule and experiment.schedule.after_epoch:
                 experiment.schedule.after_epoch(_monitored(record))
             progress.records.append(record)
             progress.position = []
-            progress.loader_state = parts.generator.get_state()
+            progress.loader_state = experiment.loaders.generator.get_state()
             if improved(_monitored(record)):
                 progress.best = snapshot(experiment, progress)
 
@@ -171,6 +157,62 @@ def _epochs(
         progress.outcome = "finished"
 
 
+def _make_epoch_fns(
+    experiment: Experiment, progress: Progress, pause: Callable[[], None]
+) -> tuple[Callable[[], float], Callable[[], float] | None]:
+    """Make what trains an epoch, and what validates after it, where there is a part for that."""
+    engine, validate = experiment.engine, experiment.engine.val_epoch
+
+    def train_epoch() -> float:
+        progress.loader_state = experiment.loaders.generator.get_state()
+        with overflow_is_divergence(experiment, f"epoch {len(progress.records)}"):
+            return engine.train_epoch(mini_batch_losses=progress.position, pause=pause)
+
+    if validate is None:
+        return train_epoch, None
+
+    def val_epoch() -> float:
+        progress.generators = generators.states(experiment.device)
+        val_loss = validate(pause=pause)
+        progress.generators = None
+        return val_loss
+
+    return train_epoch, val_epoch
+
+
+def _make_pause_fn(
+    experiment: Experiment, progress: Progress, saver: Saver, writer: RunWriter, stop: Callable[[], bool]
+) -> Callable[[], None]:
+    """Make what is done between two steps: look whether it still goes well, save if it is time to, and leave the loops
+    if a stop is asked for."""
+    n_checked = 0  # losses of the epoch that were looked at
+
+    def pause() -> None:
+        nonlocal n_checked
+        n_done = len(progress.position)
+        refuse_losses(
+            experiment, len(progress.records), progress.position, since=n_checked if n_checked <= n_done else 0
+        )
+        n_checked = n_done
+        saver.refuse_failed()
+        if saver.is_due_by_clock():
+            writer.flush()
+            saver.save()
+        if stop():
+            raise StopRequested
+
+    return pause
+
+
+def _refuse_divergence(experiment: Experiment, progress: Progress, record: EpochRecord) -> None:
+    """Refuse an epoch that has left the finite numbers: in a loss, in a parameter, in validation."""
+    refuse_losses(experiment, record.epoch, progress.position)
+    where = f"epoch {record.epoch}, step {len(progress.position) - 1}"
+    refuse_tensors(experiment, where, experiment.network.state_dict().items())
+    if record.val_loss is not None and not math.isfinite(record.val_loss):
+        raise DivergedError(f"epoch {record.epoch}: val_loss is {record.val_loss}; {remedy(experiment)}")
+
+
 def _monitored(record: EpochRecord) -> float:
     return record.loss if record.val_loss is None else record.val_loss
 
@@ -179,14 +221,6 @@ def _optimum(experiment: Experiment) -> float | None:
     """The lowest that the monitored loss can come to, as far as the training part tells."""
     found = experiment.baseline
     return None if found is None else found.loss if found.val_loss is None else found.val_loss
-
-
-def _refuse_divergence(experiment: Experiment, record: EpochRecord, saver: Saver) -> None:
-    for name, value in (("loss", record.loss), ("val_loss", record.val_loss)):
-        if value is not None and not math.isfinite(value):
-            last = saver.run.last
-            kept = f"; {last} has the last good state" if last.is_file() else ""
-            raise DivergedError(f"epoch {record.epoch}: {name} is {value}; {remedy(experiment)}{kept}")
 
 
 def _write_start(writer: RunWriter, experiment: Experiment) -> None:

@@ -1,0 +1,162 @@
+"""When a run is saved, and how: a step's end, finite values only, written beside the training."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from linreg.checkpoint import Checkpoint, save, serialize
+from linreg.errors import StorageError
+from linreg.experiment.building import Experiment
+from linreg.experiment.divergence import refuse_losses, refuse_tensors
+from linreg.experiment.state import Progress, copy_of, states
+from linreg.runs import Run, environment
+from linreg.storage import replace_file
+
+SECONDS_BETWEEN_SAVES = 1.0
+SHARE_OF_SAVING = 1 / 30  # saving by the clock takes at most this share of the time
+
+
+class Saver:
+    """Knows when a checkpoint is due, and writes it: best.pth, the numbered ones, last.pth.
+
+    What is saved is copied, and written by a thread of its own while training goes on, one save after the other.
+    """
+
+    def __init__(self, experiment: Experiment, progress: Progress, run: Run) -> None:
+        self.experiment, self.progress, self.run = experiment, progress, run
+        self.spec = experiment.spec.checkpoint
+        self.seconds = self.spec.every_seconds or SECONDS_BETWEEN_SAVES
+        self.due_at = time.monotonic() + self.seconds
+        self.saved_best: int | None = None
+        self.thread = ThreadPoolExecutor(1)
+        self.writing: Future[None] | None = None
+
+    def is_due_by_count(self) -> bool:
+        """Whether the end of this epoch is one to save at."""
+        return self.spec.every is not None and len(self.progress.records) % self.spec.every == 0
+
+    def is_due_by_clock(self) -> bool:
+        """Whether enough time has gone by, where the spec counts seconds or nothing."""
+        counts = self.spec.every is not None and self.spec.every_seconds is None
+        return not counts and time.monotonic() >= self.due_at and (self.writing is None or self.writing.done())
+
+    def save(self) -> None:
+        """Begin to write how the run stands, once the save before is written. A state that is not finite is a
+        DivergedError, and not saved; StorageError is what became of the save before."""
+        self.wait()
+        checkpoint = self._checkpoint()
+        refuse_losses(self.experiment, checkpoint.epoch, checkpoint.position)
+        for state in (checkpoint.model_state_dict, checkpoint.optimizer_state_dict):
+            refuse_tensors(self.experiment, f"epoch {checkpoint.epoch}", _tensors(state))
+        best, done = checkpoint.best, checkpoint.epoch
+        at_end = not checkpoint.position
+        numbered = bool(self.spec.keep and self.spec.every and done % self.spec.every == 0 and at_end)
+        is_new = self.spec.best and best is not None and best["epoch"] != self.saved_best
+        self.saved_best = best["epoch"] if best else None
+        self.writing = self.thread.submit(self._write, checkpoint, is_new=is_new, numbered=numbered)
+
+    def wait(self) -> None:
+        """Wait until all is written. Raises StorageError."""
+        if self.writing is not None:
+            self.writing.result()
+
+    def refuse_failed(self) -> None:
+        """Raise the StorageError of a save that has failed meanwhile."""
+        if self.writing is not None and self.writing.done():
+            self.writing.result()
+
+    def kept(self) -> str:
+        """Say what is kept of a run that diverged, after writing its best epoch."""
+        self.wait()
+        path, best = self.run.checkpoints / "best.pth", self.progress.best
+        if self.spec.best and best is not None and best["epoch"] != self.saved_best:
+            save(path, self._best(self._checkpoint()))
+        files = {path: "the best epoch", self.run.last: "the last good state"}
+        return " and ".join(f"{path} has {what}" for path, what in files.items() if path.is_file())
+
+    def close(self) -> None:
+        """End the thread, when it has written what it was given."""
+        self.thread.shutdown()
+
+    def _write(self, checkpoint: Checkpoint, *, is_new: bool, numbered: bool) -> None:
+        begin = time.monotonic()
+        folder, content = self.run.checkpoints, serialize(checkpoint)
+        if is_new:
+            is_best = checkpoint.best is not None and checkpoint.best["epoch"] == checkpoint.epoch - 1
+            own = is_best and not checkpoint.position
+            replace_file(folder / "best.pth", content if own else serialize(self._best(checkpoint)))
+        if numbered:
+            replace_file(folder / f"epoch_{checkpoint.epoch:06}.pth", content)
+        replace_file(self.run.last, content)
+        self.run.publish()
+        self._prune(content)
+        cost = time.monotonic() - begin
+        share = 0.0 if self.spec.every_seconds else cost / SHARE_OF_SAVING
+        self.due_at = time.monotonic() + max(self.seconds, share)
+
+    def _prune(self, content: memoryview) -> None:
+        """Remove the oldest numbered checkpoints, once the newest is known to read back as it was written."""
+        old = sorted(self.run.checkpoints.glob("epoch_*.pth"))[: -self.spec.keep] if self.spec.keep else []
+        if old and self.run.last.read_bytes() != content:
+            raise StorageError(f"{self.run.last}: does not read back as it was written; check the disk")
+        for path in old:
+            path.unlink()
+
+    def _best(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Make, of a checkpoint, the one of its best epoch."""
+        assert checkpoint.best is not None
+        best: dict[str, Any] = checkpoint.best
+        epochs = best["epoch"] + 1
+        return replace(
+            checkpoint,
+            **best["states"],
+            epoch=epochs,
+            loss=checkpoint.loss[:epochs],
+            val_loss=checkpoint.val_loss[:epochs],
+            lr=checkpoint.lr[:epochs],
+            spec=best["spec"],
+            position=[],
+            resumed_at=[epoch for epoch in checkpoint.resumed_at if epoch <= epochs],
+            outcome="running",
+        )
+
+    def _checkpoint(self) -> Checkpoint:
+        experiment, progress = self.experiment, self.progress
+        records, best = progress.records, progress.best
+        is_best = best is not None and best["epoch"] == len(records) - 1 and not progress.position
+        current = best["states"] if best and is_best else copy_of(states(experiment, progress))
+        return Checkpoint(
+            **current,
+            epoch=len(records),
+            loss=[record.loss for record in records],
+            val_loss=[record.val_loss for record in records],
+            lr=[record.lr for record in records],
+            spec=experiment.spec.to_dict(),
+            planned_epochs=progress.planned_epochs,
+            preprocessing=experiment.data.described,
+            n_features=len(experiment.feature_names),
+            n_targets=len(experiment.target_names),
+            feature_names=experiment.feature_names,
+            target_names=experiment.target_names,
+            position=list(progress.position),
+            best=best,
+            fit=experiment.baseline.fit if experiment.baseline else None,
+            resumed_at=list(progress.resumed_at),
+            outcome=progress.outcome,
+            run={"name": self.run.name, "id": self.run.info["id"]},
+            data_fingerprint=experiment.data.fingerprint,
+            environment=environment(experiment.device),
+        )
+
+
+def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Give the tensors of a state, each with its name."""
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _tensors(item, f"{name} {key}".lstrip())
