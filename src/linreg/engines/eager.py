@@ -8,7 +8,7 @@ from linreg.engines.lean import (
     RunFn,
     is_direct,
     layers_of,
-    make_direct_train_fn,
+    make_direct_steps_fn,
     make_lean_train_fn,
     make_lean_val_fn,
 )
@@ -36,10 +36,7 @@ def make_auto_engine(training: Training) -> Engine:
         after_step=training.after_step,
         reported_loss_fn=training.reported_loss_fn,
     )
-    found = layers_of(training.model)
-    direct = found and make_direct_train_fn(
-        *found, training.optimizer, after_step=training.after_step, reported_loss_fn=training.reported_loss_fn
-    )
+    direct = _make_direct_train_fn(training)
 
     def choose() -> RunFn:
         plain = training.clip_grad_norm is None and is_direct(training.model, training.loss_fn)
@@ -51,6 +48,17 @@ def make_auto_engine(training: Training) -> Engine:
         _epoch_fn(train_loader, choose),
         None if val_loader is None else _epoch_fn(val_loader, lambda: validate),
     )
+
+
+def _make_direct_train_fn(training: Training) -> RunFn | None:
+    """Make the function that trains without autograd, or None for a model that needs it."""
+    found = layers_of(training.model)
+    if found is None:
+        return None
+    steps = make_direct_steps_fn(
+        *found, training.optimizer, after_step=training.after_step, reported_loss_fn=training.reported_loss_fn
+    )
+    return lambda batches: steps(batches).tolist()
 
 
 def _epoch_fn(loader: TensorLoader, choose: Callable[[], RunFn]) -> EpochFn:
