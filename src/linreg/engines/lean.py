@@ -199,7 +199,7 @@ def is_direct(model: nn.Module, loss_fn: Any) -> bool:
 
 def mean_squares(errors: list[torch.Tensor]) -> torch.Tensor:
     """Give the mean square of each batch's errors (N, n_targets), as mse_loss has it; all but the last are of one N."""
-    if not errors or errors[0].numel() >= SPLIT_AT:
+    if not errors or errors[0].numel() >= SPLIT_AT or errors[0].device.type != "cpu":
         return _stacked([error.square().mean() for error in errors])  # many at once would be summed in another order
     n_alike = len(errors) - (len(errors[-1]) != len(errors[0]))
     found = torch.stack(errors[:n_alike]).square_().flatten(1).mean(1)
