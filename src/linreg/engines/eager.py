@@ -1,9 +1,11 @@
 """The engines that have the textbook's bits."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
 
+from linreg.engines.captured import CHUNK, capture_on, make_captured_train_fn
 from linreg.engines.lean import (
     RunFn,
     is_direct,
@@ -15,6 +17,7 @@ from linreg.engines.lean import (
 from linreg.engines.training import Engine, Training
 from linreg.loaders import TensorLoader, make_tensor_loaders
 from linreg.loops import EpochFn, make_epoch_fn, mini_batch
+from linreg.losses import InTargetUnits
 
 
 def make_textbook_engine(training: Training) -> Engine:
@@ -36,7 +39,7 @@ def make_auto_engine(training: Training) -> Engine:
         after_step=training.after_step,
         reported_loss_fn=training.reported_loss_fn,
     )
-    direct = _make_direct_train_fn(training)
+    direct = _make_direct_train_fn(training, train_loader)
 
     def choose() -> RunFn:
         plain = training.clip_grad_norm is None and is_direct(training.model, training.loss_fn)
@@ -50,15 +53,22 @@ def make_auto_engine(training: Training) -> Engine:
     )
 
 
-def _make_direct_train_fn(training: Training) -> RunFn | None:
-    """Make the function that trains without autograd, or None for a model that needs it."""
+def _make_direct_train_fn(training: Training, loader: TensorLoader) -> RunFn | None:
+    """Make the function that trains without autograd, or None for a model that needs it. Where that is of use its steps
+    are captured and replayed: those that are operations on tensors alone, of linreg's own."""
     found = layers_of(training.model)
     if found is None:
         return None
-    steps = make_direct_steps_fn(
-        *found, training.optimizer, after_step=training.after_step, reported_loss_fn=training.reported_loss_fn
-    )
-    return lambda batches: steps(batches).tolist()
+    basis, layers = found
+    after_step, reported = training.after_step, training.reported_loss_fn
+    steps = make_direct_steps_fn(basis, layers, training.optimizer, after_step=after_step, reported_loss_fn=reported)
+    capture = capture_on(training.device)
+    if capture is None or basis or after_step is not None or not isinstance(reported, InTargetUnits | None):
+        return lambda batches: steps(batches).tolist()
+    # the whole batches of an epoch in as few chunks as may be, all of a length
+    n_whole = max(1, len(loader.indices) // loader.batch_size)
+    n_chunks = math.ceil(n_whole / min(CHUNK, loader.rows_at_once // loader.batch_size))
+    return make_captured_train_fn(steps, layers, training.optimizer, capture, n_steps=n_whole // n_chunks)
 
 
 def _epoch_fn(loader: TensorLoader, choose: Callable[[], RunFn]) -> EpochFn:
