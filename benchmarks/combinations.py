@@ -29,7 +29,7 @@ NEEDED: dict[str, dict[str, Any]] = {  # the params that have no default
 }
 
 
-def epoch_of(engine: str, model: str, loss: str, optimizer: str) -> Callable[[], float]:
+def epoch_of(engine: str, model: str, loss: str, optimizer: str, device: str = "cpu") -> Callable[[], float]:
     """Make the function that trains for an epoch and returns its seconds."""
     chosen = {
         kind: {"name": name, **NEEDED.get(name, {})}
@@ -41,7 +41,7 @@ def epoch_of(engine: str, model: str, loss: str, optimizer: str) -> Callable[[],
         "name": "benchmark",
         "epochs": 1,
         "engine": engine,
-        "device": "cpu",
+        "device": device,
         "baseline": False,
         "data": data,
         **chosen,

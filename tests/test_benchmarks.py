@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import benchmarks.__main__
-from benchmarks import page, peers, steps
+from benchmarks import captured, page, peers, steps
 from benchmarks.rows import Row, compare, figures, in_turn, quantity, reason, table, time_process, timed, verdict
 
 
@@ -176,6 +176,13 @@ def test_a_linear_model_of_a_workload_has_something_to_learn():
     x, y = peers.make_data(workload)
     assert (x.shape, y.shape) == ((6400, 10), (6400, 1))
     assert x.dtype == y.dtype == "float32"
+
+
+def test_the_measurement_for_a_gpu_runs_on_the_cpu_where_nothing_is_captured(monkeypatch):
+    monkeypatch.setattr(captured, "WARM_UP", 0)
+    rows = captured.measure(1, "cpu")
+    assert [row.reference for row in rows] == ["one by one", "textbook"] * 2
+    assert all(row.ratio > 0 for row in rows)
 
 
 def test_a_tool_answers_workloads_until_it_breaks_and_then_says_why(tmp_path):

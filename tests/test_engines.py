@@ -356,7 +356,7 @@ def test_the_hooks_of_an_optimizer_are_called():
 def test_the_losses_of_many_batches_are_those_of_each(n, dtype):
     torch.manual_seed(n)
     errors = [torch.randn(length, 1, dtype=dtype) for length in (n, n, n, max(1, n // 2))]
-    assert mean_squares(errors) == [nn.functional.mse_loss(e, torch.zeros_like(e)).item() for e in errors]
+    assert mean_squares(errors).tolist() == [nn.functional.mse_loss(e, torch.zeros_like(e)).item() for e in errors]
 
 
 @pytest.mark.parametrize(("n", "batch_size", "shuffle"), [(70, 16, True), (50, 3, True), (40, 40, False), (9, 1, True)])

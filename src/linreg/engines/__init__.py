@@ -1,7 +1,7 @@
 """Engines: how an epoch is run.
 
-`textbook` is the text's loop; `auto` gives the same bits in a fraction of the time; `compiled` trains a linear model in
-compiled code, near those bits.
+`textbook` is the text's loop; `auto` gives the same bits in a fraction of the time, on a GPU by replays where it can;
+`compiled` trains a linear model in compiled code, near those bits.
 """
 
 from collections.abc import Callable

@@ -1,14 +1,18 @@
 """The engines that have the textbook's bits."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 
+from torch import nn
+
+from linreg.engines.captured import CHUNK, capture_on, make_captured_train_fn
 from linreg.engines.lean import (
     RunFn,
     is_mean_square,
     layers_of,
-    make_direct_train_fn,
+    make_direct_steps_fn,
     make_lean_train_fn,
     make_lean_val_fn,
     make_watched_fn,
@@ -16,6 +20,7 @@ from linreg.engines.lean import (
 from linreg.engines.training import Engine, Training
 from linreg.loaders import TensorLoader, make_tensor_loaders
 from linreg.loops import EpochFn, make_epoch_fn, mini_batch
+from linreg.losses import InTargetUnits
 
 
 def make_textbook_engine(training: Training) -> Engine:
@@ -40,9 +45,7 @@ def make_auto_engine(training: Training) -> Engine:
     found = layers_of(training.model) if is_mean_square(training.loss_fn) and training.clip_grad_norm is None else None
     if found is not None:
         watched = make_watched_fn([training.model, *found[1]])
-        direct = make_direct_train_fn(
-            *found, training.optimizer, after_step=training.after_step, reported_loss_fn=training.reported_loss_fn
-        )
+        direct = _make_direct_train_fn(training, train_loader, *found)
 
     def choose() -> RunFn:
         return lean if found is None or watched() else direct
@@ -53,6 +56,22 @@ def make_auto_engine(training: Training) -> Engine:
         _epoch_fn(train_loader, choose),
         None if val_loader is None else _epoch_fn(val_loader, lambda: validate),
     )
+
+
+def _make_direct_train_fn(
+    training: Training, loader: TensorLoader, basis: Sequence[nn.Module], layers: Sequence[nn.Module]
+) -> RunFn:
+    """Make the function that trains without autograd. Where that is of use its steps are captured and replayed: those
+    that are operations on tensors alone, of linreg's own."""
+    after_step, reported = training.after_step, training.reported_loss_fn
+    steps = make_direct_steps_fn(basis, layers, training.optimizer, after_step=after_step, reported_loss_fn=reported)
+    capture = capture_on(training.device)
+    if capture is None or basis or after_step is not None or not isinstance(reported, InTargetUnits | None):
+        return lambda batches: steps(batches).tolist()
+    # the whole batches of an epoch in as few chunks as may be, all of a length
+    n_whole = max(1, len(loader.indices) // loader.batch_size)
+    n_chunks = math.ceil(n_whole / min(CHUNK, loader.rows_at_once // loader.batch_size))
+    return make_captured_train_fn(steps, layers, training.optimizer, capture, n_steps=n_whole // n_chunks)
 
 
 def _epoch_fn(loader: TensorLoader, choose: Callable[[], RunFn]) -> EpochFn:

@@ -3,7 +3,7 @@
 Each function here makes one that runs a few mini-batches, one step after the other, and returns their losses, which
 nothing has waited for in between. `make_lean_train_fn` leaves out what surrounds a step: modes are set once, gradients
 are let go instead of zeroed, the optimizer's update is called without the hooks, profiling and switches around it.
-`make_direct_train_fn` leaves out autograd, too: for linear layers, activations between them, and mse it calls what
+`make_direct_steps_fn` leaves out autograd, too: for linear layers, activations between them, and mse it calls what
 autograd would.
 """
 
@@ -17,7 +17,9 @@ from torch.optim import optimizer as torch_optimizer
 
 from linreg.steps import LossFn
 
-RunFn = Callable[[Iterable[tuple[torch.Tensor, ...]]], list[float]]  # of mini-batches, gives their losses
+Batch = tuple[torch.Tensor, ...]
+RunFn = Callable[[Iterable[Batch]], list[float]]  # of mini-batches, gives their losses
+StepsFn = Callable[[Iterable[Batch]], torch.Tensor]  # gives them as a tensor (n,), which nothing has waited for
 
 SWITCHES = ("maximize", "foreach", "fused", "capturable", "differentiable")  # of an optimizer: other operations
 SPLIT_AT = 2**15  # elements; a sum of so many is divided among torch's threads
@@ -36,7 +38,7 @@ def make_lean_train_fn(
     parameters = list(model.parameters())
     update = make_update_fn(optimizer)
 
-    def train(batches: Iterable[tuple[torch.Tensor, ...]]) -> list[float]:
+    def train(batches: Iterable[Batch]) -> list[float]:
         model.train()
         losses = []
         for x, y, *weight in batches:
@@ -61,7 +63,7 @@ def make_lean_train_fn(
 def make_lean_val_fn(model: nn.Module, loss_fn: LossFn) -> RunFn:
     """Make the function that does to each mini-batch what the one of `make_val_step_fn` does."""
 
-    def validate(batches: Iterable[tuple[torch.Tensor, ...]]) -> list[float]:
+    def validate(batches: Iterable[Batch]) -> list[float]:
         model.eval()
         with torch.no_grad():
             return _read([loss_fn(model(x), y, *weight) for x, y, *weight in batches])
@@ -69,14 +71,14 @@ def make_lean_val_fn(model: nn.Module, loss_fn: LossFn) -> RunFn:
     return validate
 
 
-def make_direct_train_fn(
+def make_direct_steps_fn(
     basis: Sequence[nn.Module],
     layers: Sequence[nn.Module],
     optimizer: optim.Optimizer,
     *,
     after_step: Callable[[], None] | None = None,
     reported_loss_fn: LossFn | None = None,
-) -> RunFn:
+) -> StepsFn:
     """Make the function that trains layers(basis(x)) by the mean squared error, a step for each mini-batch.
 
     The gradient of the loss with respect to yhat (N, n_targets) is 2 (yhat - y) / (N n_targets); `_LAYERS` has how each
@@ -88,7 +90,7 @@ def make_direct_train_fn(
     update = make_update_fn(optimizer)
     factors: dict[int, torch.Tensor] = {}  # 2 / (N n_targets), as tensors: a number would be made one at each step
 
-    def train(batches: Iterable[tuple[torch.Tensor, ...]]) -> list[float]:
+    def steps(batches: Iterable[Batch]) -> torch.Tensor:
         for module in basis:
             module.train()
         errors, reported = [], []
@@ -120,9 +122,9 @@ def make_direct_train_fn(
                     reported.append(reported_loss_fn(yhat, y))
             for parameter in parameters:
                 parameter.grad = None
-            return mean_squares(errors) if reported_loss_fn is None else _read(reported)
+            return mean_squares(errors) if reported_loss_fn is None else _stacked(reported)
 
-    return train
+    return steps
 
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -200,17 +202,17 @@ def make_watched_fn(modules: Sequence[nn.Module]) -> Callable[[], bool]:
 
 
 def is_mean_square(loss_fn: Any) -> bool:
-    """Whether a loss is what `make_direct_train_fn` trains by."""
+    """Whether a loss is what `make_direct_steps_fn` trains by."""
     return type(loss_fn) is nn.MSELoss and loss_fn.reduction == "mean"
 
 
-def mean_squares(errors: list[torch.Tensor]) -> list[float]:
+def mean_squares(errors: list[torch.Tensor]) -> torch.Tensor:
     """Give the mean square of each batch's errors (N, n_targets), as mse_loss has it; all but the last are of one N."""
-    if not errors or errors[0].numel() >= SPLIT_AT:  # here many at once would be summed in another order
-        return _read([error.square().mean() for error in errors])
+    if not errors or errors[0].numel() >= SPLIT_AT or errors[0].device.type != "cpu":
+        return _stacked([error.square().mean() for error in errors])  # many at once would be summed in another order
     n_alike = len(errors) - (len(errors[-1]) != len(errors[0]))
-    found: list[float] = torch.stack(errors[:n_alike]).square_().flatten(1).mean(1).tolist()
-    return found + [error.square().mean().item() for error in errors[n_alike:]]
+    found = torch.stack(errors[:n_alike]).square_().flatten(1).mean(1)
+    return found if n_alike == len(errors) else torch.cat([found, errors[-1].square().mean()[None]])
 
 
 def make_update_fn(optimizer: optim.Optimizer) -> Callable[[], None]:
@@ -316,7 +318,12 @@ _UPDATES: dict[type[optim.Optimizer], Callable[..., bool]] = {
 }
 
 
+def _stacked(losses: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Put losses, one number each, into a tensor (n,)."""
+    return torch.stack(list(losses)) if losses else torch.empty(0)
+
+
 def _read(losses: Sequence[torch.Tensor]) -> list[float]:
     """Read losses, one number each, at once."""
-    found: list[float] = torch.stack(list(losses)).tolist() if losses else []
+    found: list[float] = _stacked(losses).tolist()
     return found
