@@ -238,8 +238,79 @@ def test_other_data_is_refused():
     np.save("x.npy", np.arange(20.0)[:, None] / 20)
     result = train(spec_from_dict(small_spec(data__source={"name": "from_file"}), "test"))
     np.save("x.npy", np.arange(20.0)[:, None] / 21)
-    with pytest.raises(DataError, match="was trained on other data than data.source gives now"):
+    with pytest.raises(DataError) as caught:
         resume(result.checkpoint)
+    assert str(caught.value) == (
+        "checkpoints/small_001/last.pth: was trained on other data than data.source gives now (values of x; values of "
+        "y; x was from 0 to 0.9, and is from 0 to 0.857143); bring the old data back, train anew, or go on all the "
+        "same with --other-data"
+    )
+    np.save("x.npy", np.arange(30.0)[:, None] / 30)
+    with pytest.raises(DataError, match=r"gives now \(20 rows, now 30; values of x; values of y; x was"):
+        resume(result.checkpoint)
+    again = resume(result.checkpoint, other_data=True)
+    assert (again.run, again.epochs) == ("small_002", 12)
+    assert load(again.checkpoint).loss[:6] == load(result.checkpoint).loss
+
+
+def test_other_data_is_refused_where_what_was_learnt_is_of_the_old():
+    def write(n):
+        Path("t.csv").write_text("x,y\n" + "".join(f"{i},{2 * i}\n" for i in range(n)))
+
+    write(20)
+    source = {"name": "csv", "path": "t.csv", "target": "y"}
+    spec = small_spec(data__source=source, data__standardize=True, name="a")
+    cycle = small_spec(data__source=source, scheduler={"name": "one_cycle", "max_lr": 0.1}, optimizer__lr=1e-4)
+    standardised, planned = (train(spec_from_dict(changed, "test"), stop=stop_after(3)) for changed in (spec, cycle))
+    write(21)
+    with pytest.raises(DataError, match="and its preprocessing was learnt by the old"):
+        resume(standardised.checkpoint, other_data=True)
+    with pytest.raises(DataError, match="and its scheduler was planned by the old"):
+        resume(planned.checkpoint, other_data=True)
+
+
+def test_other_data_in_the_middle_of_an_epoch_begins_that_anew():
+    def write(n):
+        Path("t.csv").write_text("x,y\n" + "".join(f"{i / n},{2 * i / n}\n" for i in range(n)))
+
+    write(40)
+    source = {"name": "csv", "path": "t.csv", "target": "y"}
+    result = train(spec_from_dict(small_spec(data__source=source, data__batch_size=4), "test"), stop=stop_after(4))
+    assert len(load(result.checkpoint).position) == 3
+    write(20)
+    again = resume(result.checkpoint, other_data=True)
+    assert (again.run, again.epochs, again.outcome) == ("small_002", 6, "finished")
+
+
+def damage(path):
+    content = bytearray(Path(path).read_bytes())
+    content[len(content) // 2] ^= 1
+    Path(path).write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["small_001", "runs/small_001", "checkpoints/small_001", "restart"])
+def test_a_run_whose_last_checkpoint_is_damaged_goes_on_from_the_newest_good_one(linreg, how):
+    changes = {"model": MLP, "checkpoint": {"every": 1, "keep": 3}}
+    whole = train(spec_from_dict(small_spec(**changes), "t"), runs=Path("whole/runs"), checkpoints=Path("whole/ckpt"))
+    train(spec_from_dict(small_spec(**changes), "t"), stop=stop_after(28))  # of seven a epoch
+    for name in ("last", "epoch_000003"):
+        damage(f"checkpoints/small_001/{name}.pth")
+    answer = linreg("train", write_spec(**changes), "--resume") if how == "restart" else linreg("resume", how)
+    assert (answer.code, answer.out) == (0, "checkpoints/small_001/last.pth\n")
+    warned, told = answer.err.splitlines()[:2]
+    assert warned.startswith("warning: checkpoints/small_001/last.pth: damaged")
+    assert told.startswith("warning: going on from checkpoints/small_001/")
+    assert differences(load(whole.checkpoint), load("checkpoints/small_001/last.pth")) == []
+    assert series("runs/small_001") == series("whole/runs/small_001")
+
+
+def test_a_run_without_a_good_checkpoint_is_told(linreg):
+    train(spec_from_dict(small_spec(), "t"))
+    for path in Path("checkpoints/small_001").iterdir():
+        damage(path)
+    answer = linreg("resume", "small_001")
+    assert (answer.code, answer.out) == (4, "")
+    assert answer.err.startswith("error: checkpoints/small_001/last.pth: damaged")
 
 
 def test_a_run_in_use_is_refused_before_anything_is_written(linreg):

@@ -81,7 +81,7 @@ def survey(points: Points, spec: ExperimentSpec) -> Survey:
         found = Fingerprint(points)
         for block in points.blocks():
             found.add(block)
-        n_rows, fingerprint = found.n_rows, found.hexdigest()
+        n_rows, fingerprint = found.n_rows, found.text()
     train, _ = split_rows(n_rows, **split_of(spec))
     return Survey(mask_of(train, n_rows), fingerprint)
 

@@ -155,7 +155,7 @@ def _gathered(points: Points, dtype: str, *, where: str, gaps: bool) -> _Gathere
         block = bisect_right(starts, row) - 1
         return places[block](row - starts[block])
 
-    return _Gathered(x.whole(), y.whole(), weight.whole()[:, 0] if weight.n_rows else None, place, found.hexdigest())
+    return _Gathered(x.whole(), y.whole(), weight.whole()[:, 0] if weight.n_rows else None, place, found.text())
 
 
 def _preprocessed(
