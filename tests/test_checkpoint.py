@@ -42,7 +42,7 @@ def test_what_is_saved_is_loaded(path):
     [
         (b"", "x.pth: empty; name a .pth file that linreg train wrote"),
         (b"nonsense", "x.pth: not a checkpoint, nor any file that torch.save writes; name a .pth file that linreg train wrote"),
-        (b"PK\x03\x04 and no more", "x.pth: damaged: File is not a zip file; use another checkpoint of the run"),
+        (b"PK\x03\x04 and no more", "x.pth: damaged: its table of contents is not at its end; use another checkpoint of the run"),
         (pickle.dumps({"a": 1}), "x.pth: not a checkpoint, nor any file that torch.save writes; name a .pth file that linreg train wrote"),
     ],
     ids=range(4),
@@ -124,7 +124,7 @@ def test_a_wrong_checksum_is_named(path):
     name_and_extra = sum(struct.unpack_from("<HH", content, info.header_offset + 26))
     content[info.header_offset + 30 + name_and_extra] ^= 1
     Path("x.pth").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"^x.pth: damaged: the checksum of .*/data/0 is wrong; use another"):
+    with pytest.raises(CheckpointError, match=r"^x.pth: damaged: the checksum of data/0 is wrong; use another"):
         checkpoint.load("x.pth")
 
 
