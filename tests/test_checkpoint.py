@@ -28,7 +28,7 @@ def test_it_has_the_textbooks_keys_and_opens_without_an_allowlist(path):
     assert len(content["loss"]) == len(content["val_loss"]) == 6
     assert list(content["model_state_dict"]) == ["0.weight", "0.bias"]
     assert content["optimizer_state_dict"]["param_groups"][0]["lr"] == 0.1
-    assert (content["format"], content["version"]) == ("linreg", 3)
+    assert (content["format"], content["version"]) == ("linreg", 4)
 
 
 def test_what_is_saved_is_loaded(path):
@@ -66,7 +66,7 @@ def test_what_is_not_there_is_refused():
     ("change", "message"),
     [
         (lambda content: content.pop("format"), "a state without a spec, as the textbook saves it"),
-        (lambda content: content.update(version=1), "of version 1, and this linreg reads version 3"),
+        (lambda content: content.update(version=1), "of version 1, and this linreg reads version 4"),
         (lambda content: content.pop("spec"), "not a whole checkpoint: spec is missing; use another"),
         (lambda content: content.update(more=1), "not a whole checkpoint: 'more' is unknown; use another"),
         (lambda content: content.update(loss=3), "not a whole checkpoint: loss is int; use another"),

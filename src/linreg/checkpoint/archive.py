@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 MOST_BYTES = 2**32 - 1  # beyond it zip has other fields
 _DAMAGED = "damaged: {}; use another checkpoint of the run"
@@ -35,6 +36,13 @@ _CONTENTS = {
 
 class Unsound(Exception):  # noqa: N818  # it says what the file is
     """A file is not a checkpoint; the text says why, and what would do, without its path."""
+
+
+class Record(NamedTuple):
+    """What stands in the file under one name, and its checksum."""
+
+    data: memoryview
+    crc: int
 
 
 def read(path: Path) -> bytes:
@@ -64,12 +72,12 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)  # a pipe would wait for a writer
 
 
-def records(content: bytes) -> dict[str, memoryview]:
+def records(content: bytes) -> dict[str, Record]:
     """Find the records by their names, without the folder; they and their headers fill the file without gap or overlap,
     and each has its checksum. Raises Unsound."""
     view = memoryview(content)
     start, number = _end(view)
-    found: dict[str, memoryview] = {}
+    found: dict[str, Record] = {}
     top, position, entry = "", 0, start
     for _ in range(number):
         if entry + _CENTRAL.size > len(view) - _END.size:
@@ -94,7 +102,7 @@ def records(content: bytes) -> dict[str, memoryview]:
         top = folder
         if zlib.crc32(data) != crc:
             raise Unsound(_DAMAGED.format(f"the checksum of {rest} is wrong"))
-        found[rest] = data
+        found[rest] = Record(data, crc)
     if position != start or entry != len(view) - _END.size:
         raise Unsound(_DAMAGED.format("its table of contents does not fit its records"))
     _check_names(found)
@@ -142,16 +150,17 @@ def _is_known(name: str) -> bool:
     return name in _NEEDED | _TOLD or _STORAGE.fullmatch(name) is not None
 
 
-def _check_names(found: Mapping[str, memoryview]) -> None:
+def _check_names(found: Mapping[str, Record]) -> None:
     """Refuse a file without a record that each has, or whose small records say what torch.save never does."""
     missing = sorted(_NEEDED - set(found))
     if missing or next(iter(found)) != _FIRST:
         raise Unsound(_FOREIGN.format(f"a zip file without {' and '.join(missing)}" if missing else "in another order"))
     for name, wanted in _CONTENTS.items():
-        if name in found and not re.fullmatch(wanted, found[name]):
+        if name in found and not re.fullmatch(wanted, found[name].data):
             raise Unsound(_FOREIGN.format(f"its {name} is not that of a checkpoint"))
 
 
-def storages(found: Mapping[str, memoryview]) -> dict[str, int]:
-    """The sizes in bytes of the records that hold tensors, by their keys."""
-    return {name.removeprefix("data/"): len(data) for name, data in found.items() if _STORAGE.fullmatch(name)}
+def storages(found: Mapping[str, Record]) -> dict[str, Record]:
+    """The records that hold tensors by their keys, in the order of these."""
+    keys = sorted((name.removeprefix("data/") for name in found if _STORAGE.fullmatch(name)), key=int)
+    return {key: found[f"data/{key}"] for key in keys}

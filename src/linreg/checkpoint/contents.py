@@ -13,7 +13,7 @@ from linreg import generators
 from linreg.equation import equation
 
 FORMAT = "linreg"
-VERSION = 3  # 2: preprocessing, fit; 3: NumPy's and Python's generators
+VERSION = 4  # 2: preprocessing, fit; 3: NumPy's and Python's generators; 4: checksums of the tensors
 FEW = 20  # up to so many parameters are shown as numbers
 
 
@@ -95,6 +95,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "environment": (dict,),
 }
 KEYS = frozenset(_TYPES)
+_ENVELOPE: dict[str, tuple[type, ...]] = {"format": (str,), "version": (int,), "checksums": (list,)}
 _STATES = {key: types for key, types in _TYPES.items() if key.endswith(("_state", "_state_dict"))}
 _BEST = {"epoch": (int,), "loss": (float,), "val_loss": (float, type(None)), "spec": (dict,), "states": (dict,)}
 _FIT = {
@@ -157,8 +158,7 @@ def strange(content: Mapping[str, Any], *, most: int) -> str | None:
 
 def problems(content: Mapping[str, Any]) -> list[str]:
     """Say what is wrong with the parts of a checkpoint, which are plain values and dense tensors."""
-    content = {key: value for key, value in content.items() if key not in ("format", "version")}
-    found = _mistyped(content, _TYPES)
+    found = _mistyped(content, {**_ENVELOPE, **_TYPES})
     found = found or [*_about_history(content), *_about_names(content), *_about_states(content)]
     if not found and content["best"] is not None:
         found = _about_best(content)

@@ -1,7 +1,8 @@
 """A checkpoint, written and opened."""
 
 import io
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     except Unsound as error:
         raise CheckpointError(f"{path}: cannot be written: {error}") from None
     buffer = io.BytesIO()  # memory first: torch.save to a full disk raises an error without a reason
-    torch.save({"format": FORMAT, "version": VERSION, **plain}, buffer)
+    checksums = [_checksum(tensor) for tensor in {id(tensor): tensor for tensor in _tensors(plain)}.values()]
+    torch.save({"format": FORMAT, "version": VERSION, "checksums": checksums, **plain}, buffer)
     if buffer.tell() > archive.MOST_BYTES:
         raise StorageError(f"{path}: a checkpoint of {buffer.tell()} bytes, and the most is {archive.MOST_BYTES}")
     replace_file(path, buffer.getvalue())
@@ -72,6 +74,19 @@ def _plain(value: Any, where: str, owners: dict[int, torch.Tensor], taken: set[i
     raise Unsound(f"{where} holds {type(value).__name__}, and a checkpoint takes plain values and dense tensors")
 
 
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors in plain values, in the order in which torch.save numbers their records."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)
+
+
+def _checksum(tensor: torch.Tensor) -> int:
+    return zlib.crc32(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
+
+
 def load(path: str | Path) -> Checkpoint:
     """Open a checkpoint, on the CPU, without running or importing anything from it, or reading another file.
 
@@ -80,7 +95,7 @@ def load(path: str | Path) -> Checkpoint:
     path = Path(path)
     _refuse_old_torch(path)
     try:
-        content = _opened(path)
+        content, checksums = _opened(path)
         if content.get("format") != FORMAT:
             textbook = "model_state_dict" in content
             what = "a state without a spec, as the textbook saves it" if textbook else "a PyTorch file of another kind"
@@ -91,6 +106,10 @@ def load(path: str | Path) -> Checkpoint:
                 "use the linreg that wrote it, or train anew"
             )
         found = problems(content)
+        if not found and content["checksums"] != checksums:
+            raise Unsound(
+                "damaged: a tensor is not the one that was saved in its place; use another checkpoint of the run"
+            )
         if found:
             more = f", and {len(found) - 10} more" if len(found) > 10 else ""
             raise Unsound(f"not a whole checkpoint: {', '.join(found[:10])}{more}; use another")
@@ -107,8 +126,9 @@ def _refuse_old_torch(path: Path) -> None:
         )
 
 
-def _opened(path: Path) -> dict[str, Any]:
-    """Read a file and take it through every gate but the last: a dictionary of plain values and dense tensors."""
+def _opened(path: Path) -> tuple[dict[str, Any], list[int]]:
+    """Read a file and take it through every gate but the last: a dictionary of plain values and dense tensors, and the
+    checksums of these."""
     try:
         content = archive.read(path)
     except FileNotFoundError:
@@ -118,14 +138,15 @@ def _opened(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:  # a ValueError for a name with a zero byte
         raise Unsound(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
     records = archive.records(content)
-    pickle = bytes(records["data.pkl"])
-    pickles.check(pickle, archive.storages(records))
+    pickle, storages = bytes(records["data.pkl"].data), archive.storages(records)
+    pickles.check(pickle, {key: len(record.data) for key, record in storages.items()})
+    checksums = [record.crc for record in storages.values()]
     try:
         loaded: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True, mmap=False)
     except Exception:  # many kinds were met, and their texts advise weights_only=False
         raise Unsound("holds what torch does not open; use another checkpoint of the run") from None
-    del content, records
+    del content, records, storages  # as large as the tensors
     found = strange(loaded, most=2 * len(pickle))
     if found:
         raise Unsound(f"{found}; use a checkpoint that linreg train wrote")
-    return loaded
+    return loaded, checksums
