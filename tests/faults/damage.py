@@ -152,53 +152,53 @@ def _prepended(content: bytes, other: bytes, rng: random.Random) -> bytes:
 
 def _swapped_records(content: bytes, other: bytes, rng: random.Random) -> bytes:
     """Two tensors in each other's place, in a file that is whole."""
-    found = _records(content)
+    found = records_of(content)
     names = [name for name in found if name.startswith("data/")]
     one = rng.choice(names)
     two = rng.choice([name for name in names if len(found[name]) == len(found[one])])
     found[one], found[two] = found[two], found[one]
-    return _rewritten(found)
+    return rewritten(found)
 
 
 def _records_of_another(content: bytes, other: bytes, rng: random.Random) -> bytes:
     """Some records of another checkpoint, in a file that is whole."""
-    found, lent = _records(content), _records(other)
+    found, lent = records_of(content), records_of(other)
     names = sorted(set(found) & set(lent) - WRITTEN_BY_TORCH)
     chosen = rng.choice([["data.pkl"], [name for name in names if name != "data.pkl"], [rng.choice(names)]])
-    return _rewritten({**found, **{name: lent[name] for name in chosen}})
+    return rewritten({**found, **{name: lent[name] for name in chosen}})
 
 
 def _lost_record(content: bytes, other: bytes, rng: random.Random) -> bytes:
-    found = _records(content)
+    found = records_of(content)
     del found[rng.choice(sorted(set(found) - WRITTEN_BY_TORCH))]
-    return _rewritten(found)
+    return rewritten(found)
 
 
 def _changed_record(content: bytes, other: bytes, rng: random.Random) -> bytes:
     """A tensor that was damaged before the file was written: its checksum in the file is right."""
-    found = _records(content)
+    found = records_of(content)
     name = rng.choice([name for name in found if name.startswith("data/")])
     found[name] = rng.choice(
         [bytes(len(found[name])), _flip(found[name], b"", rng), found[name] + b"\0", found[name][:-1]]
     )
-    return _rewritten(found)
+    return rewritten(found)
 
 
 def _repacked(content: bytes, other: bytes, rng: random.Random) -> bytes:
     """By another program, as it were: the same records, perhaps compressed."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])) as archive:
-        for name, record in _records(content).items():
+        for name, record in records_of(content).items():
             archive.writestr(f"archive/{name}", record)
     return buffer.getvalue()
 
 
-def _records(content: bytes) -> dict[str, bytes]:
+def records_of(content: bytes) -> dict[str, bytes]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         return {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
 
 
-def _rewritten(records: dict[str, bytes]) -> bytes:
+def rewritten(records: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     writer = torch._C.PyTorchFileWriter(buffer)
     for name, record in records.items():
@@ -221,7 +221,8 @@ def make_others(folder: Path) -> dict[str, Path]:
     made = {
         name: folder / name for name in ("npz", "png", "zip", "docx", "gz", "tar", "legacy", "script", "plain", "empty")
     }
-    np.savez(made["npz"].open("wb"), a=np.arange(3))
+    with made["npz"].open("wb") as file:
+        np.savez(file, a=np.arange(3))
     made["png"].write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     with zipfile.ZipFile(made["zip"], "w") as archive:
         archive.writestr("archive/data.pkl", b"\x80\2}.")
@@ -233,13 +234,13 @@ def make_others(folder: Path) -> dict[str, Path]:
         archive.add(made["zip"], "pickle")
     torch.save({"format": "linreg"}, made["legacy"], _use_new_zipfile_serialization=False)
     made["script"].write_bytes(
-        _rewritten({"data.pkl": b"\x80\2}.", "constants.pkl": b"\x80\2).", "byteorder": b"little"})
+        rewritten({"data.pkl": b"\x80\2}.", "constants.pkl": b"\x80\2).", "byteorder": b"little"})
     )
     torch.save({"a": torch.ones(3)}, made["plain"])
     made["empty"].touch()
     (folder / "folder").mkdir()
     os.mkfifo(folder / "fifo")
-    (folder / "loop").symlink_to(folder / "loop")
+    (folder / "loop").symlink_to("loop")
     more = {name: folder / name for name in ("folder", "fifo", "loop", "missing", "x" * 300, "zero\0byte")}
     return made | more | {"device": Path("/dev/zero"), "under a file": made["zip"] / "x"}
 

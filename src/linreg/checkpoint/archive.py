@@ -11,7 +11,6 @@ import struct
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 MOST_BYTES = 2**32 - 1  # beyond it zip has other fields
 _DAMAGED = "damaged: {}; use another checkpoint of the run"
@@ -36,13 +35,6 @@ _CONTENTS = {
 
 class Unsound(Exception):  # noqa: N818  # it says what the file is
     """A file is not a checkpoint; the text says why, and what would do, without its path."""
-
-
-class Record(NamedTuple):
-    """What stands in the file under one name, and its checksum."""
-
-    data: memoryview
-    crc: int
 
 
 def read(path: Path) -> bytes:
@@ -72,29 +64,26 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)  # a pipe would wait for a writer
 
 
-def records(content: bytes) -> dict[str, Record]:
+def records(content: bytes) -> dict[str, memoryview]:
     """Find the records by their names, without the folder; they and their headers fill the file without gap or overlap,
     and each has its checksum. Raises Unsound."""
     view = memoryview(content)
     start, number = _end(view)
-    found: dict[str, Record] = {}
+    found: dict[str, memoryview] = {}
     top, position, entry = "", 0, start
     for _ in range(number):
         if entry + _CENTRAL.size > len(view) - _END.size:
             raise Unsound(_DAMAGED.format("its table of contents is cut"))
         header = _CENTRAL.unpack_from(view, entry)
-        flags, method, crc, stored, size, length, *beside, offset = (
-            *header[3:5],
-            *header[7:11],
-            *header[11:15],
-            header[16],
-        )
+        method, crc, stored, size, length = header[4], *header[7:11]
+        flags = _DESCRIBED if size else _PLAIN
         name = bytes(view[entry + _CENTRAL.size : entry + _CENTRAL.size + length])
         entry += _CENTRAL.size + length
-        if header[0] != b"PK\1\2" or any(beside[:3]) or offset != position:
-            raise Unsound(_DAMAGED.format("its table of contents does not fit its records"))
-        if method or stored != size or flags != (_DESCRIBED if size else _PLAIN):
+        if method or stored != size or header[3] != flags:
             raise Unsound(_FOREIGN.format("compressed, encrypted or otherwise not as torch.save stores it"))
+        # no attributes: of a record that says it is a folder, torch hands out memory as it happens to be
+        if header != (b"PK\1\2", 0, 0, flags, 0, 0, 0, crc, size, size, length, 0, 0, 0, 0, 0, position):
+            raise Unsound(_DAMAGED.format("its table of contents does not fit its records"))
         data, position = _local(view, position, start, name, (crc, size))
         folder, _, rest = name.decode(errors="replace").partition("/")
         if (top and folder != top) or rest in found or not _is_known(rest):
@@ -102,7 +91,7 @@ def records(content: bytes) -> dict[str, Record]:
         top = folder
         if zlib.crc32(data) != crc:
             raise Unsound(_DAMAGED.format(f"the checksum of {rest} is wrong"))
-        found[rest] = Record(data, crc)
+        found[rest] = data
     if position != start or entry != len(view) - _END.size:
         raise Unsound(_DAMAGED.format("its table of contents does not fit its records"))
     _check_names(found)
@@ -133,13 +122,11 @@ def _local(view: memoryview, position: int, end: int, name: bytes, told: tuple[i
     wrong = Unsound(_DAMAGED.format("a record does not fit the table of contents"))
     if position + _LOCAL.size > end:
         raise wrong
-    header = _LOCAL.unpack_from(view, position)
-    begin = position + _LOCAL.size + header[9]
-    if header[0] != b"PK\3\4" or header[2] != (_DESCRIBED if size else _PLAIN) or any((header[3], *header[6:9])):
-        raise wrong
-    data = begin + header[10]
+    header, padding = _LOCAL.unpack_from(view, position), position + _LOCAL.size + len(name)
+    data = padding + header[10]
     after = data + size + (_DESCRIPTOR.size if size else 0)
-    if after > end or view[position + _LOCAL.size : begin] != name:
+    expected = (b"PK\3\4", 0, _DESCRIBED if size else _PLAIN, 0, 0, 0, 0, 0, 0, len(name), header[10])
+    if header != expected or after > end or view[position + _LOCAL.size : padding] != name:
         raise wrong
     if size and _DESCRIPTOR.unpack_from(view, data + size) != (b"PK\7\x08", crc, size, size):
         raise wrong
@@ -150,17 +137,16 @@ def _is_known(name: str) -> bool:
     return name in _NEEDED | _TOLD or _STORAGE.fullmatch(name) is not None
 
 
-def _check_names(found: Mapping[str, Record]) -> None:
+def _check_names(found: Mapping[str, memoryview]) -> None:
     """Refuse a file without a record that each has, or whose small records say what torch.save never does."""
     missing = sorted(_NEEDED - set(found))
     if missing or next(iter(found)) != _FIRST:
         raise Unsound(_FOREIGN.format(f"a zip file without {' and '.join(missing)}" if missing else "in another order"))
     for name, wanted in _CONTENTS.items():
-        if name in found and not re.fullmatch(wanted, found[name].data):
+        if name in found and not re.fullmatch(wanted, found[name]):
             raise Unsound(_FOREIGN.format(f"its {name} is not that of a checkpoint"))
 
 
-def storages(found: Mapping[str, Record]) -> dict[str, Record]:
-    """The records that hold tensors by their keys, in the order of these."""
-    keys = sorted((name.removeprefix("data/") for name in found if _STORAGE.fullmatch(name)), key=int)
-    return {key: found[f"data/{key}"] for key in keys}
+def storages(found: Mapping[str, memoryview]) -> dict[str, int]:
+    """The sizes in bytes of the records that hold tensors, by their keys."""
+    return {name.removeprefix("data/"): len(data) for name, data in found.items() if _STORAGE.fullmatch(name)}

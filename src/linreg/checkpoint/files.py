@@ -33,8 +33,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     except Unsound as error:
         raise CheckpointError(f"{path}: cannot be written: {error}") from None
     buffer = io.BytesIO()  # memory first: torch.save to a full disk raises an error without a reason
-    checksums = [_checksum(tensor) for tensor in {id(tensor): tensor for tensor in _tensors(plain)}.values()]
-    torch.save({"format": FORMAT, "version": VERSION, "checksums": checksums, **plain}, buffer)
+    torch.save({"format": FORMAT, "version": VERSION, "checksums": _checksums(plain), **plain}, buffer)
     if buffer.tell() > archive.MOST_BYTES:
         raise StorageError(f"{path}: a checkpoint of {buffer.tell()} bytes, and the most is {archive.MOST_BYTES}")
     replace_file(path, buffer.getvalue())
@@ -53,7 +52,7 @@ def _plain(value: Any, where: str, owners: dict[int, torch.Tensor], taken: set[i
             return int(value)
         case float():
             return float(value)
-        case torch.Tensor() if value.layout == torch.strided and value.dtype in pickles.DTYPES:
+        case torch.Tensor() if value.layout == torch.strided and value.dtype in pickles.DTYPES and not value.is_meta:
             if not is_finite(value):
                 raise DivergedError(
                     f"{where} is no longer finite; take smaller steps, or bring the inputs to a common scale"
@@ -75,7 +74,7 @@ def _plain(value: Any, where: str, owners: dict[int, torch.Tensor], taken: set[i
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors in plain values, in the order in which torch.save numbers their records."""
+    """The tensors in plain values, depth first."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, dict | list | tuple):
@@ -83,8 +82,11 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(item)
 
 
-def _checksum(tensor: torch.Tensor) -> int:
-    return zlib.crc32(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
+def _checksums(content: Any) -> list[int]:
+    """The checksums of the tensors in plain values, in their order. They tell a tensor in the place of another, or one
+    that torch did not read to its end; the zip's own would be right."""
+    tensors = {id(tensor): tensor for tensor in _tensors(content)}
+    return [zlib.crc32(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data) for tensor in tensors.values()]
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -95,7 +97,7 @@ def load(path: str | Path) -> Checkpoint:
     path = Path(path)
     _refuse_old_torch(path)
     try:
-        content, checksums = _opened(path)
+        content = _opened(path)
         if content.get("format") != FORMAT:
             textbook = "model_state_dict" in content
             what = "a state without a spec, as the textbook saves it" if textbook else "a PyTorch file of another kind"
@@ -106,7 +108,7 @@ def load(path: str | Path) -> Checkpoint:
                 "use the linreg that wrote it, or train anew"
             )
         found = problems(content)
-        if not found and content["checksums"] != checksums:
+        if not found and content["checksums"] != _checksums(content):
             raise Unsound(
                 "damaged: a tensor is not the one that was saved in its place; use another checkpoint of the run"
             )
@@ -126,9 +128,8 @@ def _refuse_old_torch(path: Path) -> None:
         )
 
 
-def _opened(path: Path) -> tuple[dict[str, Any], list[int]]:
-    """Read a file and take it through every gate but the last: a dictionary of plain values and dense tensors, and the
-    checksums of these."""
+def _opened(path: Path) -> dict[str, Any]:
+    """Read a file and take it through every gate but the last: a dictionary of plain values and dense tensors."""
     try:
         content = archive.read(path)
     except FileNotFoundError:
@@ -138,15 +139,14 @@ def _opened(path: Path) -> tuple[dict[str, Any], list[int]]:
     except (OSError, ValueError) as error:  # a ValueError for a name with a zero byte
         raise Unsound(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
     records = archive.records(content)
-    pickle, storages = bytes(records["data.pkl"].data), archive.storages(records)
-    pickles.check(pickle, {key: len(record.data) for key, record in storages.items()})
-    checksums = [record.crc for record in storages.values()]
+    pickle = bytes(records["data.pkl"])
+    pickles.check(pickle, archive.storages(records))
     try:
         loaded: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True, mmap=False)
     except Exception:  # many kinds were met, and their texts advise weights_only=False
         raise Unsound("holds what torch does not open; use another checkpoint of the run") from None
-    del content, records, storages  # as large as the tensors
+    del content, records  # as large as the tensors
     found = strange(loaded, most=2 * len(pickle))
     if found:
         raise Unsound(f"{found}; use a checkpoint that linreg train wrote")
-    return loaded, checksums
+    return loaded

@@ -28,15 +28,17 @@ _HOOKS, _REBUILD = b"collections\nOrderedDict\n", b"torch._utils\n_rebuild_tenso
 _CLASSES = {f"torch\n{name}\n".encode(): dtype.itemsize for name, dtype in _STORAGES.items()}
 _NAMES = re.compile(b"|".join(re.escape(name) for name in (_HOOKS, _REBUILD, *_CLASSES)))
 
-# Of each opcode, the bytes of its argument and what it costs in memory; strings and names are longer by their length.
+# Of each opcode, the bytes of its argument, and its share of the budget: what it takes in memory, or more, so that one
+# who has but few bytes to send is refused at once. Strings and names are longer by their length.
 _OPCODES = {
-    p.NONE: (0, 8), p.NEWTRUE: (0, 8), p.NEWFALSE: (0, 8), p.BININT1: (1, 8), p.BININT2: (2, 40), p.BININT: (4, 40),
-    p.LONG1: (1, 48), p.BINFLOAT: (8, 40), p.BINUNICODE: (4, 64), p.EMPTY_TUPLE: (0, 8), p.EMPTY_LIST: (0, 96),
-    p.EMPTY_DICT: (0, 240), p.MARK: (0, 72), p.TUPLE: (0, 56), p.TUPLE1: (0, 56), p.TUPLE2: (0, 64), p.TUPLE3: (0, 72),
-    p.APPEND: (0, 8), p.APPENDS: (0, 8), p.SETITEM: (0, 100), p.SETITEMS: (0, 100), p.BINPUT: (1, 100),
-    p.LONG_BINPUT: (4, 100), p.BINGET: (1, 8), p.LONG_BINGET: (4, 8), p.GLOBAL: (0, 8), p.BINPERSID: (0, 500),
-    p.REDUCE: (0, 1500), p.STOP: (0, 0),
+    p.NONE: (0, 16), p.NEWTRUE: (0, 100), p.NEWFALSE: (0, 100), p.BININT1: (1, 100), p.BININT2: (2, 100),
+    p.BININT: (4, 100), p.LONG1: (1, 100), p.BINFLOAT: (8, 40), p.BINUNICODE: (4, 100), p.EMPTY_TUPLE: (0, 100),
+    p.EMPTY_LIST: (0, 500), p.EMPTY_DICT: (0, 500), p.MARK: (0, 500), p.TUPLE: (0, 500), p.TUPLE1: (0, 500),
+    p.TUPLE2: (0, 500), p.TUPLE3: (0, 500), p.APPEND: (0, 100), p.APPENDS: (0, 100), p.SETITEM: (0, 200),
+    p.SETITEMS: (0, 100), p.BINPUT: (1, 100), p.LONG_BINPUT: (4, 100), p.BINGET: (1, 100), p.LONG_BINGET: (4, 100),
+    p.GLOBAL: (0, 100), p.BINPERSID: (0, 500), p.REDUCE: (0, 1500), p.STOP: (0, 0),
 }  # fmt: skip
+_FLOATS, _NONES = re.compile(b"(?:G.{8})+", re.DOTALL), re.compile(b"N+")  # a history has many
 
 
 class _Kind(NamedTuple):
@@ -95,6 +97,8 @@ def _walk(data: bytes, unused: dict[str, int]) -> dict[str, int]:  # noqa: PLR09
         raise _unsound("a pickle of another protocol")
     while True:
         opcode = data[at : at + 1]
+        if not opcode:
+            raise IndexError
         if opcode not in _OPCODES:
             raise _unsound(f"opcode {opcode!r}")
         length, cost = _OPCODES[opcode]
@@ -105,7 +109,13 @@ def _walk(data: bytes, unused: dict[str, int]) -> dict[str, int]:  # noqa: PLR09
             raise Unsound("holds more values than a checkpoint can have; use another checkpoint of the run")
         match opcode:
             case p.BINFLOAT | p.NONE:
-                stack.append(_VALUE)
+                run = (_FLOATS if opcode == p.BINFLOAT else _NONES).match(data, at - 1 - length)
+                if run is None:
+                    raise IndexError
+                count = (run.end() - run.start()) // (1 + length)
+                budget -= cost * (count - 1)
+                stack += [_VALUE] * count
+                at = run.end()
             case p.BINPUT | p.LONG_BINPUT:
                 if number != len(memo):
                     raise _unsound("a memo out of order")
@@ -155,9 +165,9 @@ def _walk(data: bytes, unused: dict[str, int]) -> dict[str, int]:  # noqa: PLR09
             case p.BININT:
                 stack.append(number - 2**32 if number >= 2**31 else number)
             case p.LONG1:
-                if number > 9:
-                    raise _unsound("a number of more than 64 bits")
                 stack.append(int.from_bytes(data[at : at + number], "little", signed=True))
+                if stack[-1].bit_length() > 64:
+                    raise _unsound("a number of more than 64 bits")
                 at += number
             case p.GLOBAL:
                 name = _NAMES.match(data, at)

@@ -117,17 +117,17 @@ def _about_optimizer(state: Mapping[str, Any], optimizer: optim.Optimizer) -> It
 
 
 def _unlike(met: Any, built: Any, where: str = "state") -> Iterator[str]:
-    """Name what differs in kind from what was built: keys, lengths, types; texts and switches in value, too."""
+    """Name what differs in kind from what was built: keys, lengths, types; texts and switches, and which parameters a
+    group has, in value, too."""
     if isinstance(built, dict) and isinstance(met, dict):
         if set(met) != set(built):
             yield f"{where} has other keys"
-        else:
-            for key in built:
-                yield from (
-                    ()
-                    if key in _MAY_CHANGE and type(met[key]) is bool
-                    else _unlike(met[key], built[key], f"{where}.{key}")
-                )
+            return
+        for key in built:
+            if key == "params" and met[key] != built[key]:
+                yield f"{where}.params are others"
+            elif key not in _MAY_CHANGE or type(met[key]) is not bool:
+                yield from _unlike(met[key], built[key], f"{where}.{key}")
     elif isinstance(built, list | tuple) and type(met) is type(built):
         if len(met) != len(built):
             yield f"{where} has another length"
