@@ -25,7 +25,7 @@ def mlp(
     n_features: int,
     n_targets: int,
     *,
-    hidden: Annotated[list[PositiveInt], Field(min_length=1)],
+    hidden: Annotated[list[PositiveInt], Field(min_length=1, max_length=1000)],
     activation: Literal["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "leaky_relu"] = "relu",
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
 ) -> "nn.Module":

@@ -110,6 +110,11 @@ class Component:
         return {"kind": self.kind, "name": self.name, "summary": self.summary, "params": params}
 
     @property
+    def is_own(self) -> bool:
+        """Whether it is linreg's, not a plugin's."""
+        return self.builder.__module__.startswith("linreg.")
+
+    @property
     def where(self) -> str:
         """The file and line of the builder, to point a plugin's author to."""
         code = getattr(inspect.unwrap(self.builder), "__code__", None)
@@ -149,6 +154,10 @@ class Registry:
             return builder
 
         return add
+
+    def is_own(self, name: str) -> bool:
+        """Whether a component is linreg's, not a plugin's."""
+        return self._components[name].is_own
 
     def check(self, value: object) -> ComponentSpec:
         """Check `{name: ..., params flat beside it}`.
@@ -241,7 +250,7 @@ class Registry:
         ):
             takes = ", ".join(self.hands_over)
             raise UsageError(f"{where}: a {self.kind} takes ({takes}) and, after a *, its params")
-        if not component.builder.__module__.startswith("linreg."):  # ours are tested; this takes a while
+        if not component.is_own:  # ours are tested; this takes a while
             try:
                 component.described()
             except Exception as error:  # of what an annotation may be, pydantic raises many kinds

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,7 +42,8 @@ def put(text: str) -> None:
 
 def put_json(value: Any) -> None:
     """Write one JSON document to stdout."""
-    put(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    put(re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))  # JSON itself escapes those below
 
 
 def show_log(*, quiet: bool) -> None:
@@ -55,7 +57,7 @@ def show_log(*, quiet: bool) -> None:
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        say(f"{prefix}{record.getMessage()}")
+        say("\n".join(map(printable, f"{prefix}{record.getMessage()}".split("\n"))))
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
@@ -91,7 +93,7 @@ def number(value: Any) -> str:
     """Show a value in a table: six digits of a number, a dash for none."""
     if value is None:
         return "-"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else printable(str(value))
 
 
 def duration(seconds: float) -> str:
