@@ -28,8 +28,8 @@ pytestmark = pytest.mark.usefixtures("pause_at_each_step")
 
 
 def stop_after(calls):
-    """Ask to stop at the n-th time of being asked, which is between two steps."""
-    counter = itertools.count(1)
+    """Ask to stop at the n-th time of being asked between two steps; before those it is asked once."""
+    counter = itertools.count()
     return lambda: next(counter) >= calls
 
 
@@ -379,6 +379,28 @@ def test_a_signal_saves_says_how_to_go_on_and_exits(number, code):
     )
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_table_is_read_ends_it_at_once_and_nothing_is_begun(number):
+    Path("p.py").write_text(
+        "import time\nfrom linreg import DATASETS, Samples\n"
+        "@DATASETS.register('slow')\ndef slow() -> Samples:\n"
+        "    open('reading', 'w').close()\n    time.sleep(60)\n"
+    )
+    path = write_spec(data__source={"name": "slow"})
+    process = subprocess.Popen(command("train", path, "--plugin", "p.py"), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not Path("reading").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    begin = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - begin < 2
+    assert (process.returncode, err) == (128 + number, "")
+    assert not Path("runs").exists()
+
+
 def test_restarting_a_finished_spec_starts_a_new_run(linreg):
     path = write_spec()
     assert linreg("train", path, "--resume", "-q").out == "checkpoints/small_001/last.pth\n"
@@ -413,7 +435,7 @@ def test_a_crash_within_an_epoch_resumes_from_the_last_step_that_was_saved(monke
     spec = spec_from_dict(small_spec(model=MLP, epochs=4, data__batch_size=8), "test")
     whole = train(spec, runs=Path("whole/runs"), checkpoints=Path("whole/checkpoints"))
     monkeypatch.setattr(saving.Saver, "is_due_by_clock", lambda saver: True)
-    asked = itertools.count(1)
+    asked = itertools.count()
 
     def crash():
         if next(asked) == crash_at:
@@ -549,3 +571,16 @@ def test_tracing_the_graph_draws_nothing_that_training_would_have_drawn():
     plain = train(spec_from_dict(small_spec(model={"name": "noisy"}), "test"))
     traced = train(spec_from_dict(small_spec(model={"name": "noisy"}, writer__graph=True), "test"))
     assert load(plain.checkpoint).loss == load(traced.checkpoint).loss
+
+
+def test_a_damaged_checkpoint_of_a_run_names_the_newest_good_one_beside_it(linreg):
+    train(spec_from_dict(small_spec(checkpoint={"every": 1, "keep": 3}), "t"))
+    damage("checkpoints/small_001/last.pth")
+    for arguments in (("resume", "L"), ("predict", "L", "--inputs", "0.2"), ("inspect", "L"), ("evaluate", "L")):
+        answer = linreg(*(argument.replace("L", "checkpoints/small_001/last.pth") for argument in arguments))
+        assert (answer.code, answer.out) == (4, "")
+        assert answer.err.startswith("error: checkpoints/small_001/last.pth: damaged")
+        assert answer.err.endswith("the newest good one there is checkpoints/small_001/best.pth\n")
+    shutil.copy("checkpoints/small_001/last.pth", "alone.pth")
+    shutil.copy("checkpoints/small_001/best.pth", "other.pth")
+    assert "newest good" not in linreg("inspect", "alone.pth").err

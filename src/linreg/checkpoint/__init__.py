@@ -7,6 +7,6 @@ leaves less to the next: the layout of the file (`archive`), the opcodes of its 
 """
 
 from linreg.checkpoint.contents import FORMAT, VERSION, Checkpoint, summary
-from linreg.checkpoint.files import load, save, serialize
+from linreg.checkpoint.files import load, load_or_advise, newest, save, serialize
 
-__all__ = ["FORMAT", "VERSION", "Checkpoint", "load", "save", "serialize", "summary"]
+__all__ = ["FORMAT", "VERSION", "Checkpoint", "load", "load_or_advise", "newest", "save", "serialize", "summary"]

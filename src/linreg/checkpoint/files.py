@@ -1,5 +1,6 @@
 """A checkpoint, written and opened."""
 
+import contextlib
 import io
 import zlib
 from collections.abc import Iterator, Mapping
@@ -123,6 +124,29 @@ def load(path: str | Path) -> Checkpoint:
     except Unsound as error:
         raise CheckpointError(f"{path}: {error}") from None
     return Checkpoint(**{key: content[key] for key in KEYS}, path=path)
+
+
+def load_or_advise(path: str | Path) -> Checkpoint:
+    """Open a checkpoint as `load` does; of one in a run's folder the error names the newest good one beside it."""
+    try:
+        return load(path)
+    except CheckpointError as error:
+        found = newest(Path(path).parent)
+        if found is None:
+            raise
+        raise CheckpointError(f"{error}; the newest good one there is {found.path}") from None
+
+
+def newest(folder: Path) -> Checkpoint | None:
+    """Open, of the checkpoints in a run's folder that are not damaged, the one that came furthest."""
+    found: Checkpoint | None = None
+    for path in sorted(folder.glob("*.pth")):
+        with contextlib.suppress(CheckpointError):
+            saved = load(path)
+            further = found is None or (saved.epoch, len(saved.position)) > (found.epoch, len(found.position))
+            if further and saved.run["name"] == folder.absolute().name:
+                found = saved
+    return found
 
 
 def _refuse_old_torch(path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import typer
 
 from linreg.cli.commands import app
+from linreg.cli.progress import Stopped
 from linreg.cli.text import printable, say, tolerate_any_text
 from linreg.errors import LinregError
 from linreg.plugins import plugin_at_fault
@@ -26,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         exit_code = error.exit_code
     except typer.Abort as error:
         caught, message, exit_code = error, "aborted", 130
+    except Stopped as stop:
+        return stop.exit_code
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError):  # a pipe that nobody reads any more; Typer exits with 1
             return 0

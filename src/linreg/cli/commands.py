@@ -351,10 +351,10 @@ def inspect(
     path = _checkpoint_or_latest(checkpoint, checkpoints)
 
     with importing_torch():
-        from linreg.checkpoint import load, summary
+        from linreg.checkpoint import load_or_advise, summary
     from linreg.documents import write_yaml
 
-    saved = load(path)
+    saved = load_or_advise(path)
     found = summary(saved)
     if json:
         put_json(found)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from linreg import plots
-from linreg.checkpoint import Checkpoint, load
+from linreg.checkpoint import Checkpoint, load_or_advise
 from linreg.datasets import Block, Points
 from linreg.errors import CheckpointError, DataError, UsageError
 from linreg.experiment.building import choose_device
@@ -62,7 +62,7 @@ class Applied:
     """A checkpoint's model, ready to be applied to rows of inputs."""
 
     def __init__(self, path: str | Path, *, device: str) -> None:
-        self.saved = load(path)
+        self.saved = load_or_advise(path)
         self.spec = saved_spec(self.saved, [f"device={json.dumps(device)}"])
         self.features = features_of(self.saved.preprocessing)
         self.model, self.device = load_model(self.saved, self.spec)

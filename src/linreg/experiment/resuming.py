@@ -1,12 +1,11 @@
 """Going on with a run: what may change, whose run it is, and what is put back before training goes on."""
 
-import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from linreg.checkpoint import Checkpoint, load
+from linreg.checkpoint import Checkpoint, load, load_or_advise, newest
 from linreg.documents import flatten
 from linreg.errors import CheckpointError, DataError, StorageError, UsageError
 from linreg.experiment.building import Experiment, build, warn_of_slopes
@@ -41,7 +40,7 @@ def resume(
     named = _named_run(path, runs, checkpoints)
     path = checkpoints / named / "last.pth" if named else Path(path)
     stamp = _stamp(path)
-    saved = load_newest(path) if named else load(path)
+    saved = load_newest(path) if named else load_or_advise(path)
     old = saved_spec(saved)
     if old.solver == "exact":
         raise UsageError(f"{path}: was solved exactly; there is nothing to go on with")
@@ -176,18 +175,9 @@ def load_newest(path: Path) -> Checkpoint:
     try:
         return load(path)
     except CheckpointError as error:
-        found = newest_good(path.parent)
+        found = newest(path.parent)
         if found is None:
             raise
         log.warning("%s", error)
         log.warning("going on from %s instead, after %d epochs", found.path, found.epoch)
         return found
-
-
-def newest_good(folder: Path) -> Checkpoint | None:
-    """Open the checkpoint of a folder that came furthest, of those that are not damaged."""
-    good = []
-    for path in folder.glob("*.pth"):
-        with contextlib.suppress(CheckpointError):
-            good.append(load(path))
-    return max(good, key=lambda saved: (saved.epoch, len(saved.position)), default=None)
