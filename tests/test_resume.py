@@ -584,3 +584,32 @@ def test_a_damaged_checkpoint_of_a_run_names_the_newest_good_one_beside_it(linre
     shutil.copy("checkpoints/small_001/last.pth", "alone.pth")
     shutil.copy("checkpoints/small_001/best.pth", "other.pth")
     assert "newest good" not in linreg("inspect", "alone.pth").err
+
+
+@pytest.mark.parametrize(
+    ("every", "saved"),
+    [
+        ({"every_seconds": 1e-9}, True),
+        ({"every": 1000, "every_seconds": 1e-9}, True),
+        ({"every": 1000}, False),
+        ({"every_seconds": 1000}, False),
+        ({}, False),  # a second has not gone by
+    ],
+    ids=str,
+)
+def test_checkpoints_come_by_epochs_by_seconds_or_by_both(every, saved):
+    asked = itertools.count()
+
+    def crash():
+        if next(asked) == 9:
+            raise CrashError
+        return False
+
+    with pytest.raises(CrashError):
+        train(spec_from_dict(small_spec(checkpoint=every, data__batch_size=8), "test"), stop=crash)
+    assert Path("checkpoints/small_001/last.pth").exists() == saved
+    if saved:
+        assert load("checkpoints/small_001/last.pth").position
+            1,
+            True,
+        )
