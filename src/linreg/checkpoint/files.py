@@ -60,9 +60,7 @@ def _plain(value: Any, where: str, owners: dict[int, torch.Tensor], taken: set[i
             return float(value)
         case torch.Tensor() if value.layout == torch.strided and value.dtype in pickles.DTYPES and not value.is_meta:
             if not is_finite(value):
-                raise DivergedError(
-                    f"{where} is no longer finite; take smaller steps, or bring the inputs to a common scale"
-                )
+                raise DivergedError(f"{where} is no longer finite")
             memory = value.untyped_storage()
             owned = memory.data_ptr() not in taken and owners.setdefault(memory.data_ptr(), value) is value
             taken.add(memory.data_ptr())
@@ -72,6 +70,8 @@ def _plain(value: Any, where: str, owners: dict[int, torch.Tensor], taken: set[i
             return value.detach().as_subclass(torch.Tensor).clone(memory_format=torch.contiguous_format)
         case Mapping() if all(type(key) in (str, int) for key in value):
             return {key: _plain(item, f"{where}.{key}", owners, taken) for key, item in value.items()}
+        case list() if set(map(type, value)) <= {float, type(None)}:  # a history, which may be long
+            return list(value)
         case list():
             return [_plain(item, where, owners, taken) for item in value]
         case tuple():

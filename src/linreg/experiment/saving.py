@@ -1,17 +1,14 @@
 """When a run is saved, and how: a step's end, finite values only, written beside the training."""
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from linreg.checkpoint import Checkpoint, save, serialize
-from linreg.errors import StorageError
+from linreg.errors import DivergedError, StorageError
 from linreg.experiment.building import Experiment
-from linreg.experiment.divergence import refuse_losses, refuse_tensors
+from linreg.experiment.divergence import refuse_losses, refuse_tensors, remedy
 from linreg.experiment.state import Progress, copy_of, states
 from linreg.runs import Run, environment
 from linreg.storage import replace_file
@@ -50,8 +47,8 @@ class Saver:
         self.wait()
         checkpoint = self._checkpoint()
         refuse_losses(self.experiment, checkpoint.epoch, checkpoint.position)
-        for state in (checkpoint.model_state_dict, checkpoint.optimizer_state_dict):
-            refuse_tensors(self.experiment, f"epoch {checkpoint.epoch}", _tensors(state))
+        where = f"epoch {checkpoint.epoch}"
+        refuse_tensors(self.experiment, where, checkpoint.model_state_dict.items())
         best, done = checkpoint.best, checkpoint.epoch
         at_end = not checkpoint.position
         numbered = bool(self.spec.keep and self.spec.every and done % self.spec.every == 0 and at_end)
@@ -84,7 +81,11 @@ class Saver:
 
     def _write(self, checkpoint: Checkpoint, *, is_new: bool, numbered: bool) -> None:
         begin = time.monotonic()
-        folder, content = self.run.checkpoints, serialize(checkpoint)
+        try:
+            content = serialize(checkpoint)
+        except DivergedError as error:
+            raise DivergedError(f"epoch {checkpoint.epoch}: {error}; {remedy(self.experiment)}") from None
+        folder = self.run.checkpoints
         if is_new:
             is_best = checkpoint.best is not None and checkpoint.best["epoch"] == checkpoint.epoch - 1
             own = is_best and not checkpoint.position
@@ -151,12 +152,3 @@ class Saver:
             data_fingerprint=experiment.data.fingerprint,
             environment=environment(experiment.device),
         )
-
-
-def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Give the tensors of a state, each with its name."""
-    if isinstance(value, torch.Tensor):
-        yield name, value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _tensors(item, f"{name} {key}".lstrip())
