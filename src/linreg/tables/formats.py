@@ -139,7 +139,7 @@ def refuse_cells(problems: Sequence[str]) -> None:
     """Raise a DataError with the first ten of the problems, if there are any."""
     if problems:
         more = len(problems) - MOST_CELLS
-        raise DataError("\n".join([*problems[:MOST_CELLS], *(["and more cells like these"] if more > 0 else [])]))
+        raise DataError(*problems[:MOST_CELLS], *(["and more cells like these"] if more > 0 else []))
 
 
 # What the libraries raise for a file that is not what its name says, or is damaged.
