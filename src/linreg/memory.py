@@ -3,18 +3,17 @@
 import os
 
 
-def physical_bytes() -> int:
-    """Give the memory that this machine has."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def usable_bytes() -> int:
+    """Give the memory of this machine, less a tenth for all else."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 9 // 10
 
 
 def refuse_beyond_memory(n_bytes: int) -> None:
     """Refuse, in a builder's way, what cannot be in memory: better than that the system ends the process. Raises
     ValueError."""
-    if n_bytes > physical_bytes():
-        raise ValueError(
-            f"needs {gigabytes(n_bytes)}, and this machine has {gigabytes(physical_bytes())}; ask for less"
-        )
+    usable = usable_bytes()
+    if n_bytes > usable:
+        raise ValueError(f"needs {gigabytes(n_bytes)} of memory, more than the {gigabytes(usable)} here; ask for less")
 
 
 def gigabytes(n_bytes: int) -> str:

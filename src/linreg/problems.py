@@ -3,12 +3,15 @@
 import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from linreg.documents import MOST_PROBLEMS, Document, Path, flatten, shorten, show_text
 from linreg.registry import Component, plain
+
+MOST_NAMES = 30  # told at once
 
 Error = Mapping[str, Any]  # one of `ValidationError.errors()`
 
@@ -43,7 +46,9 @@ def suggest(word: object, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
     if near:
         return f"did you mean {by_lower[near[0]]}?"
-    return f"known: {', '.join(by_lower.values())}" if by_lower else "it takes none"
+    names = [shorten(name) for name in islice(by_lower.values(), MOST_NAMES)]
+    more = [f"and {len(by_lower) - MOST_NAMES} more"] * (len(by_lower) > MOST_NAMES)
+    return f"known: {', '.join([*names, *more])}" if by_lower else "it takes none"
 
 
 def show(value: object) -> str:
