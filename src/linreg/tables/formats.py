@@ -165,11 +165,14 @@ def _csv_names(file: File, format: Format) -> list[str]:
     encoding = "utf-8-sig" if format.encoding.lower() in ("utf-8", "utf8") else format.encoding
     with _open(file) as binary, io.TextIOWrapper(binary, encoding=encoding, newline="") as text:
         try:
-            return next(python_csv.reader(_header_lines(text), delimiter=format.delimiter), [])
+            names = next(python_csv.reader(_header_lines(text), delimiter=format.delimiter), [])
         except UnicodeDecodeError:
             raise DataError(f"{file}: not text in {format.encoding}; set encoding, or name another file") from None
         except python_csv.Error as error:
             raise DataError(f"{file}: its header cannot be read: {error}; name a table in CSV") from None
+    if any("\0" in name for name in names):  # after such a header arrow passes over a row
+        raise DataError(f"{file}: a NUL in its header; save the table as text")
+    return names
 
 
 def _header_lines(text: IO[str]) -> Iterator[str]:
@@ -444,7 +447,7 @@ def _arrays(file: File) -> dict[str, NDArray[Any]]:
 def _loaded(file: File) -> dict[str, NDArray[Any]]:
     with _open(file) as stream:
         if isinstance(file, Path):  # a .npy is mapped: to look at its columns is not to read it
-            if zipfile.is_zipfile(file):
+            if stream.read(2) == b"PK":  # a .npz, whatever its name
                 _refuse_bomb(file)
             found = np.load(file, allow_pickle=False, mmap_mode="r")
         else:
