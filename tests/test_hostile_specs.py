@@ -133,11 +133,11 @@ def hostile_specs(draw):
     text = write_yaml(value)
     for mark, hostile in marks.items():
         text = text.replace(mark, hostile)
-    for _ in range(draw(st.integers(0, 1))):
+    if draw(st.integers(0, 3)) == 3:
         lines = text.split("\n")
         lines.insert(draw(st.integers(0, len(lines))), draw(st.sampled_from(LINES)))
         text = "\n".join(lines)
-    for _ in range(draw(st.integers(0, 1))):
+    if draw(st.integers(0, 3)) == 3:
         place = draw(st.integers(0, len(text)))
         text = text[:place] + draw(st.sampled_from(CHARACTERS)) + text[place:]
     encoding = draw(st.sampled_from(["utf-8"] * 9 + ["utf-16", "utf-8-sig", "utf-7"]))
@@ -159,7 +159,7 @@ def test_300_hostile_specs_are_valid_or_refused_with_their_place_soon_and_in_lit
 
     attack()
     assert sum(seen.values()) >= 300
-    assert min(seen["refused"] / 5, seen["valid"]) > 20, seen
+    assert min(seen["refused"] / 5, seen["valid"]) > 15, seen
 
 
 ALIASES = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
