@@ -503,7 +503,7 @@ THREE = npy("<f8", (3,), struct.pack("<3d", 1, 2, 3))
         ("csv", lambda: b'x,y\n1,2\n"' + b"1,2\n" * 5 * 10**6, "; mend the table"),
         ("csv", lambda: b"x\0,y\n\0,1\n", "t.csv: a NUL in its header; save the table as text"),
         ("csv", lambda: b'"\x1b[31m\nerror: forged",yy\n1,2\n', "has no column 'y'; did you mean yy?"),
-        ("csv", lambda: b"\x1b[31m,\x07\n1,2\n", "known: \\x1b[31m, \\x07"),
+        ("csv", lambda: b"\x1b[31m,\x07\n1,2\n", "known: '\\x1b[31m', '\\x07'"),
         ("csv", lambda: b",".join(b"c%d" % n for n in range(9000)) + b"\n", "c29, and 8970 more"),
         ("csv", lambda: b'x,y\n"a\nerror: forged",2\n1,2\n', "row 1, column 'x': 'a\\nerror: forged' is not a number"),
         ("csv", lambda: "x,y\n1,2\n".encode("utf-16"), "not text in utf-8; set encoding"),

@@ -45,8 +45,8 @@ def suggest(word: object, known: Iterable[str]) -> str:
     by_lower = {name.lower(): name for name in known}
     near = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
     if near:
-        return f"did you mean {by_lower[near[0]]}?"
-    names = [shorten(name) for name in islice(by_lower.values(), MOST_NAMES)]
+        return f"did you mean {_printable(by_lower[near[0]])}?"
+    names = [_printable(name) for name in islice(by_lower.values(), MOST_NAMES)]
     more = [f"and {len(by_lower) - MOST_NAMES} more"] * (len(by_lower) > MOST_NAMES)
     return f"known: {', '.join([*names, *more])}" if by_lower else "it takes none"
 
@@ -140,7 +140,7 @@ def _suggest_key(document: Document, path: Path, known: Iterable[str]) -> str:
     elsewhere = [
         key for key in flatten(document.value) if key.endswith(f".{path[-1]}") and key != ".".join(map(str, path))
     ]
-    return f"did you mean {elsewhere[0]}?" if elsewhere else suggest(path[-1], known)
+    return f"did you mean {_printable(elsewhere[0])}?" if elsewhere else suggest(path[-1], known)
 
 
 def _fields(model: type[BaseModel], path: Path) -> dict[str, str]:
