@@ -176,6 +176,8 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]
         ("[" + "! 1," * 24_000 + "]", "1:2: the tag ! is not allowed; write plain values", MOST_PROBLEMS + 1),
         (f"a: &{'b' * 90_000} 1", f"1:4: the anchor &{'b' * 60}… is not allowed; write the value out", 1),
         (f"a: !{'b' * 90_000} 1", f"1:4: the tag !{'b' * 59}… is not allowed; write plain values", 1),
+        ("a: !x%0Aforged 1", "1:4: the tag '!x\\nforged' is not allowed; write plain values", 1),
+        ("optimizer: |\n  a\n  forged\n", "1:1: name: missing", 5),
         (f"a: !{'b' * 90_000}!c 1", "1:4: not YAML: while parsing a node, found undefined tag handle '!bbb", 1),
         (f"? {'k' * 40_000}\n: 1\n? {'k' * 40_000}\n: 1\n", f"3:3: the key '{'k' * 59}… is there already, at 1:3; remove one", 1),
         ("[" * 99_000, "1:22: not YAML: nested deeper than 20 levels; a spec is never so deep", 1),
@@ -193,12 +195,13 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]
         (b"\xef\xbb\xbfa: 1\nb: \xc0\xaf\n", "2:4: byte 0xc0 is not UTF-8; save the file as UTF-8", 1),
         ("é" * 10 + "\n" + "#" * 100_000, "2:99980: larger than 100,000 bytes; a spec is a page of text", 1),
     ],
-    ids=range(23),
+    ids=range(25),
 )  # fmt: skip
 def test_a_bomb_is_refused_where_it_begins(text, first, number):
     problems = refusal(text.encode() if isinstance(text, str) else text)
     assert problems[0].startswith(f"x.yaml:{first}")
     assert len(problems) == number
+    assert all(problem.isprintable() for problem in problems)
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,8 @@ def is_whole(text: str) -> bool:
 
 
 def shorten(text: str, most: int = 60) -> str:
-    """Cut a text that nobody would read to its end."""
+    """Cut a text that nobody would read to its end; one that would not stand on one line is shown in quotes."""
+    text = text if text.isprintable() else repr(text)
     return text if len(text) <= most else text[:most] + "…"
 
 

@@ -28,16 +28,11 @@ def explain(error: ValidationError, document: Document, model: type[BaseModel]) 
         if deeper and all(problem["type"].endswith(("_type", "literal_error")) for problem in problems):
             continue  # of a union, the branch that went deepest into the value says what is wrong with it
         place = document.where(path, key=problems[0]["type"] == "extra_forbidden")
-        key = ".".join(_printable(step) for step in path) or "spec"
+        key = ".".join(shorten(str(step)) for step in path) or "spec"
         found.append((_order(place), f"{place}: {key}: {_what(document, path, problems, model)}"))
     n_more = len(problems_met) - MOST_PROBLEMS
     more = [f"{document.file}: and {n_more} more"] if n_more > 0 else []
     return [text for _, text in sorted(found, key=lambda item: item[0])] + more
-
-
-def _printable(step: str | int) -> str:
-    text = str(step)
-    return shorten(text) if text.isprintable() else show_text(text)
 
 
 def suggest(word: object, known: Iterable[str]) -> str:
@@ -45,8 +40,8 @@ def suggest(word: object, known: Iterable[str]) -> str:
     by_lower = {name.lower(): name for name in known}
     near = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
     if near:
-        return f"did you mean {_printable(by_lower[near[0]])}?"
-    names = [_printable(name) for name in islice(by_lower.values(), MOST_NAMES)]
+        return f"did you mean {shorten(by_lower[near[0]])}?"
+    names = [shorten(name) for name in islice(by_lower.values(), MOST_NAMES)]
     more = [f"and {len(by_lower) - MOST_NAMES} more"] * (len(by_lower) > MOST_NAMES)
     return f"known: {', '.join([*names, *more])}" if by_lower else "it takes none"
 
@@ -140,7 +135,7 @@ def _suggest_key(document: Document, path: Path, known: Iterable[str]) -> str:
     elsewhere = [
         key for key in flatten(document.value) if key.endswith(f".{path[-1]}") and key != ".".join(map(str, path))
     ]
-    return f"did you mean {_printable(elsewhere[0])}?" if elsewhere else suggest(path[-1], known)
+    return f"did you mean {shorten(elsewhere[0])}?" if elsewhere else suggest(path[-1], known)
 
 
 def _fields(model: type[BaseModel], path: Path) -> dict[str, str]:
