@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
 from linreg.errors import DataError, LinregError, SpecError, UsageError
+from linreg.memory import is_out_of_memory
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
@@ -200,10 +201,10 @@ class Registry:
             raise SpecError([f"{where or self.kind}: {spec.name}: {error}"]) from error
         except (Exception, SystemExit) as error:  # anything may go wrong in a builder, memory first of all
             reason = str(error).partition("\n")[0]
-            what = f"its builder failed: {type(error).__name__}: {reason}"
-            raise SpecError(
-                [f"{where or self.kind}: {spec.name}: {what}; change the params, or mend {component.where}"]
-            ) from error
+            what = f"its builder failed: {type(error).__name__}: {reason}; change the params, or mend {component.where}"
+            if is_out_of_memory(error):
+                what = f"not enough memory: {reason}; ask for less"
+            raise SpecError([f"{where or self.kind}: {spec.name}: {what}"]) from error
         module, _, type_ = self.makes.rpartition(".")
         if not isinstance(made, getattr(import_module(module), type_)):
             what = f"its builder returned {type(made).__name__}, not a {self.makes}; mend {component.where}"

@@ -9,13 +9,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+MOST_CHARACTERS = 2_000  # of one line of an error
+
 
 def say(text: str) -> None:
     """Write a line to stderr; a terminal that is gone does not stop the work."""
     if sys.stderr is None:
         return
     try:
-        print(text, file=sys.stderr, flush=True)
+        print("\n".join(map(printable, text.split("\n"))), file=sys.stderr, flush=True)
     except (OSError, ValueError):
         sys.stderr = None  # as Python itself has it for a closed one
 
@@ -29,7 +31,12 @@ def tolerate_any_text() -> None:
 
 def printable(text: str) -> str:
     """Escape what would move a terminal's cursor or colours."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def shorten(line: str) -> str:
+    """Leave out the middle of a line that nobody would read."""
+    return line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS // 2]} … {line[-MOST_CHARACTERS // 2 :]}"
 
 
 def put(text: str) -> None:

@@ -43,7 +43,8 @@ class Data:
 def open_points(spec: ExperimentSpec) -> Points:
     """Open the source of a spec; with `data.memory: mapped`, the map of what was converted from it."""
     where = spec.where("data", "source")
-    points: Points = DATASETS.build(spec.data.source, where=where)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by row and column
+        points: Points = DATASETS.build(spec.data.source, where=where)
     if spec.data.memory == "resident":
         return points
     return open_mapped(
