@@ -375,7 +375,7 @@ def test_records_that_overlap_are_refused(whole):
         ({"data.pkl": b"\x80\2}X\xff\xff\xff\x7fa."}, "a pickle that is cut, or is none"),
         ({"data.pkl": b"\x80\2}X\1\0\0\0\xff."}, "a pickle that is cut, or is none"),
         ({"data.pkl": b"\x80\2}\x8a\xff" + b"\x7f" * 255 + b"Ns."}, "a number of more than 64 bits"),
-        ({"data.pkl": b"\x80\2}" + b"(" * 3_000_000}, "more values than a checkpoint can have"),
+        ({"data.pkl": b"\x80\2}" + b"(" * 3_000_000}, "values within values without end"),
         ({"data.pkl": b"\x80\2}" + b"]" * 3_000_000}, "more values than a checkpoint can have"),
     ],
     ids=range(24),
@@ -691,7 +691,7 @@ def test_bombs_are_refused_at_once(whole, path):
     for name, line in zip(["good.pth", *names, "holes.pth", "huge.pth"], lines, strict=True):
         what, seconds, used = line.split()
         assert what == ("opened" if name in ("good.pth", "hidden.pth") else "refused"), name
-        assert float(seconds) < 1.5, (name, seconds)  # 0.5 s on a machine of one's own
+        assert float(seconds) < 3, (name, seconds)  # 0.5 s on a machine of one's own
         assert int(used) < 200e6, (name, used)
 
 
