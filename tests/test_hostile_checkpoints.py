@@ -175,6 +175,29 @@ def test_cve_2026_24747_a_storage_has_the_size_of_its_record(whole, numel):
     assert refused(rewritten(more), "a storage of another size than its record")
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"stride": (0,)}, {"stride": (2,)}, {"stride": ()}, {"size": (2,)}, {"size": (10**5, 10**5), "stride": (0, 0)}, {"size": (-1,)},
+        {"size": ()}, {"size": (1, 1), "stride": (5, 1)}, {"size": (True,)}, {"size": (1,) * 9, "stride": (1,) * 9}, {"offset": 1}, {"offset": False},
+        {"hooks": None}, {"hooks": {}}, {"requires_grad": True}, {"requires_grad": None}, {"size": [1]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_tensor_is_the_whole_of_its_storage(whole, parts):
+    records = records_of(whole)
+    unused = str(len([name for name in records if name.startswith("data/")]))
+    pushed = {part: hostile._plain(value) for part, value in parts.items()}
+    payload = hostile.tensor(hostile.storage(key=hostile._plain(unused)), **pushed)
+    more = {**records_of(hostile.poisoned(whole, payload)), f"data/{unused}": bytes(4)}
+    assert refused(rewritten(more), "holds more than plain values and tensors (a ")  # before torch makes it
+
+
+def test_items_are_appended_to_lists_alone(whole):
+    for payload in (b"}Na", b"}(NNe", b")Na", hostile._plain("x") + b"Na"):
+        assert refused(hostile.poisoned(whole, payload), "items of something else than a list")
+
+
 @pytest.mark.parametrize("key", ["_instantiator", "_target_", "class_path", "__class__", "init_args"])
 @pytest.mark.parametrize("part", [(), ("model",), ("optimizer",), ("data", "source")])
 def test_cve_2026_58659_no_name_in_a_checkpoint_is_imported(path, key, part):
@@ -290,6 +313,30 @@ def test_what_torch_read_is_what_was_saved(path, monkeypatch):
     )
 
 
+def test_a_compressed_or_encrypted_record_is_told(whole):
+    at = whole.rfind(b"PK\1\2")
+    for offset in (8, 10):  # the flags, the method
+        assert refused(
+            whole[: at + offset] + b"\x09" + whole[at + offset + 1 :], "compressed, encrypted or otherwise not"
+        )
+
+
+def test_two_records_of_one_name_are_refused(whole):
+    twice = whole.replace(b"archive/data/1FB", b"archive/data/0FB").replace(
+        b"archive/data/1PK\1", b"archive/data/0PK\1"
+    )
+    assert refused(twice, "'data/0', which no checkpoint has, or has once")
+
+
+def test_nothing_lies_between_the_records_and_their_table(whole):
+    fields = list(archive._END.unpack(whole[-archive._END.size :]))
+    start, junk = fields[9], b"hidden"
+    fields[9] = fields[20] = start + len(junk)
+    fields[12] += len(junk)
+    moved = whole[:start] + junk + whole[start : -archive._END.size] + archive._END.pack(*fields)
+    assert refused(moved, "its table of contents does not fit its records")
+
+
 def test_records_that_overlap_are_refused(whole):
     """Two entries of the table of contents for one record: a small file that would be read as a large one."""
     first = whole.find(b"PK\1\2")
@@ -329,7 +376,7 @@ def test_records_that_overlap_are_refused(whole):
         ({"data.pkl": b"\x80\2}X\xff\xff\xff\x7fa."}, "a pickle that is cut, or is none"),
         ({"data.pkl": b"\x80\2}X\1\0\0\0\xff."}, "a pickle that is cut, or is none"),
         ({"data.pkl": b"\x80\2}\x8a\xff" + b"\x7f" * 255 + b"Ns."}, "a number of more than 64 bits"),
-        ({"data.pkl": b"\x80\2}" + b"(" * 3_000_000}, "more values than a checkpoint can have"),
+        ({"data.pkl": b"\x80\2}" + b"(" * 3_000_000}, "values within values without end"),
         ({"data.pkl": b"\x80\2}" + b"]" * 3_000_000}, "more values than a checkpoint can have"),
     ],
     ids=range(24),
@@ -640,11 +687,12 @@ def test_bombs_are_refused_at_once(whole, path):
     with Path("huge.pth").open("wb") as sparse:
         sparse.write(b"PK\3\4")
         sparse.truncate(2**40)
+    assert "1099511627776 bytes, and a checkpoint has at most 4294967295" in refusal(Path("huge.pth"))
     lines = run_with_peak(MEASURED, "good.pth", *names, "holes.pth", "huge.pth").splitlines()
     for name, line in zip(["good.pth", *names, "holes.pth", "huge.pth"], lines, strict=True):
         what, seconds, used = line.split()
         assert what == ("opened" if name in ("good.pth", "hidden.pth") else "refused"), name
-        assert float(seconds) < 1.5, (name, seconds)  # 0.5 s on a machine of one's own
+        assert float(seconds) < 3, (name, seconds)  # 0.5 s on a machine of one's own
         assert int(used) < 200e6, (name, used)
 
 

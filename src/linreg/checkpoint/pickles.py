@@ -15,7 +15,7 @@ import torch
 from linreg.checkpoint.archive import Unsound
 
 BUDGET = 150_000_000  # bytes that the values, without the tensors' data, may come to in memory
-_DIMENSIONS = 8
+_DIMENSIONS, _DEPTH = 8, 64
 _LOCATION = re.compile(r"cpu|(cuda|mps)(:[0-9]{1,3})?")
 
 _STORAGES = {
@@ -33,10 +33,10 @@ _NAMES = re.compile(b"|".join(re.escape(name) for name in (_HOOKS, _REBUILD, *_C
 _OPCODES = {
     p.NONE: (0, 16), p.NEWTRUE: (0, 100), p.NEWFALSE: (0, 100), p.BININT1: (1, 100), p.BININT2: (2, 100),
     p.BININT: (4, 100), p.LONG1: (1, 100), p.BINFLOAT: (8, 40), p.BINUNICODE: (4, 100), p.EMPTY_TUPLE: (0, 100),
-    p.EMPTY_LIST: (0, 500), p.EMPTY_DICT: (0, 500), p.MARK: (0, 500), p.TUPLE: (0, 500), p.TUPLE1: (0, 500),
-    p.TUPLE2: (0, 500), p.TUPLE3: (0, 500), p.APPEND: (0, 100), p.APPENDS: (0, 100), p.SETITEM: (0, 200),
+    p.EMPTY_LIST: (0, 250), p.EMPTY_DICT: (0, 250), p.MARK: (0, 100), p.TUPLE: (0, 400), p.TUPLE1: (0, 400),
+    p.TUPLE2: (0, 400), p.TUPLE3: (0, 400), p.APPEND: (0, 100), p.APPENDS: (0, 100), p.SETITEM: (0, 200),
     p.SETITEMS: (0, 100), p.BINPUT: (1, 100), p.LONG_BINPUT: (4, 100), p.BINGET: (1, 100), p.LONG_BINGET: (4, 100),
-    p.GLOBAL: (0, 100), p.BINPERSID: (0, 500), p.REDUCE: (0, 1500), p.STOP: (0, 0),
+    p.GLOBAL: (0, 100), p.BINPERSID: (0, 800), p.REDUCE: (0, 700), p.STOP: (0, 0),
 }  # fmt: skip
 _FLOATS, _NONES = re.compile(b"(?:G.{8})+", re.DOTALL), re.compile(b"N+")  # a history has many
 
@@ -133,12 +133,14 @@ def _walk(data: bytes, unused: dict[str, int]) -> dict[str, int]:  # noqa: PLR09
             case p.MARK:
                 marked.append(stack)
                 stack = []
+                if len(marked) > _DEPTH:
+                    raise _unsound("values within values without end")
             case p.TUPLE:
                 items, stack = stack, marked.pop()
-                stack.append(tuple(items))
+                stack.append(_tuple(items))
             case p.TUPLE1 | p.TUPLE2 | p.TUPLE3:
                 items = [stack.pop() for _ in range((p.TUPLE1, p.TUPLE2, p.TUPLE3).index(opcode) + 1)]
-                stack.append(tuple(items[::-1]))
+                stack.append(_tuple(items[::-1]))
             case p.EMPTY_TUPLE:
                 stack.append(())
             case p.EMPTY_LIST:
@@ -184,6 +186,12 @@ def _walk(data: bytes, unused: dict[str, int]) -> dict[str, int]:  # noqa: PLR09
                 if len(stack) != 1 or stack[0] is not _DICT or marked or at != len(data):
                     raise _unsound("a pickle of something else than a dictionary, or with more behind it")
                 return unused
+
+
+def _tuple(items: list[Any]) -> Any:
+    """A tuple; of one within one within another no more is needed."""
+    deep = any(type(item) is tuple and any(type(inner) is tuple for inner in item) for item in items)
+    return _VALUE if deep else tuple(items)
 
 
 def _storage(told: Any, unused: dict[str, int]) -> _Storage:
