@@ -73,6 +73,7 @@ def create(name: str, runs: Path, checkpoints: Path) -> Iterator[Run]:
     with translated_errors(checkpoints):
         checkpoints.mkdir(parents=True, exist_ok=True)
         remove_leftovers(checkpoints, shared=True)
+        _remove_leftovers_of(name, runs, checkpoints)
     number = 1 + max(_numbers(name, runs) | _numbers(name, checkpoints), default=0)
     while True:
         folder = runs / f"{name}_{number:03}"
@@ -92,6 +93,15 @@ def create(name: str, runs: Path, checkpoints: Path) -> Iterator[Run]:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         yield run
+
+
+def _remove_leftovers_of(name: str, runs: Path, checkpoints: Path) -> None:
+    """Remove what killed sessions have left in the runs of an experiment that nobody holds."""
+    for number in _numbers(name, runs):
+        folder = runs / f"{name}_{number:03}"
+        with _looked_at(folder) as free:
+            if free:
+                remove_leftovers(folder, checkpoints / folder.name)
 
 
 @contextmanager
@@ -278,14 +288,16 @@ def _locked(descriptor: int, kind: int, *, tries: int) -> bool:
     return False
 
 
-def _in_use(folder: Path) -> bool:
-    """Look whether somebody holds the run; nothing is written."""
+@contextmanager
+def _looked_at(folder: Path) -> Iterator[bool]:
+    """Say whether nobody holds the run, and keep it so meanwhile; nothing is written."""
     try:
         descriptor = os.open(folder / ".lock", os.O_RDONLY)
     except OSError:
-        return False
+        yield True
+        return
     try:
-        return not _locked(descriptor, fcntl.LOCK_SH, tries=1)
+        yield _locked(descriptor, fcntl.LOCK_SH, tries=1)
     finally:
         os.close(descriptor)
 
@@ -296,8 +308,9 @@ def _summary(folder: Path, checkpoints: Path) -> dict[str, Any]:
     first = sessions[0] if isinstance(sessions, list) and sessions and isinstance(sessions[0], dict) else {}
     records = read_metrics(folder)
     outcome = info.get("outcome", "interrupted")
-    if outcome == "running" and not _in_use(folder):
-        outcome = "interrupted"  # killed: it could not say so itself
+    if outcome == "running":
+        with _looked_at(folder) as free:
+            outcome = "interrupted" if free else "running"  # killed: it could not say so itself
     last = checkpoints / folder.name / "last.pth"
     return {
         "run": folder.name,
