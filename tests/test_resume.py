@@ -346,6 +346,20 @@ def test_a_crash_within_an_epoch_resumes_from_the_last_step_that_was_saved(monke
     assert series("runs/small_001") == series("whole/runs/small_001")
 
 
+def test_a_crash_between_the_last_epoch_and_the_end_adds_no_epochs(linreg, monkeypatch):
+    """By then every epoch may be saved already, so that nothing is left to train."""
+
+    def crash(*arguments):
+        raise CrashError
+
+    with monkeypatch.context() as patch, pytest.raises(CrashError):
+        patch.setattr("linreg.experiment.training._write_end", crash)
+        train(spec_from_dict(small_spec(checkpoint={"every": 1}), "test"))
+    assert load("checkpoints/small_001/last.pth").epoch == 6
+    answer = linreg("train", write_spec(checkpoint={"every": 1}), "--resume", "-q")
+    assert load(answer.out.strip()).epoch == 6
+
+
 def test_double_precision_and_runs_without_validation_resume_exactly():
     assert_as_if_never_interrupted({"dtype": "float64", "model": MLP}, 7)
     for folder in ("runs", "checkpoints", "whole"):

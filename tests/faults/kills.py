@@ -136,11 +136,12 @@ def _case(
         yield f"the whole run ended with {answer.code}: {answer.err}"
         return
     arguments += ["--resume"]
-    for _ in range(min(chance.randint(2, MOST_KILLS), n_kills - figures["kills"])):
+    for number in range(min(chance.randint(2, MOST_KILLS), n_kills - figures["kills"])):
         if chance.random() < SHARE_OF_PROCESSES:
             kind, killed = "processes", _kill_process(arguments, chance, seconds, folder)
         else:
-            kind, killed = _kill_child(arguments, chance, seconds, folder)
+            late = number == 0 and chance.random() < 3 / 4  # most runs are to have a checkpoint to go on from
+            kind, killed = _kill_child(arguments, chance, seconds, folder, late=late)
         if not killed:  # it ended before its time
             break
         figures["kills"] += 1
@@ -165,16 +166,20 @@ def _kill_process(arguments: list[Any], chance: random.Random, seconds: float, f
         return process.wait(LONGEST) == -signal.SIGKILL
 
 
-def _kill_child(arguments: list[Any], chance: random.Random, seconds: float, folder: Path) -> tuple[str, bool]:
+def _kill_child(
+    arguments: list[Any], chance: random.Random, seconds: float, folder: Path, *, late: bool
+) -> tuple[str, bool]:
     """Fork a session that is killed at a moment, or at an operation; say which, and whether that came in time."""
     aim, chunk = chance.random(), chance.choice([0.0, 0.002, 0.05])
     if aim < SHARE_OF_SAVES + SHARE_OF_LOGS:
         saves = aim < SHARE_OF_SAVES
-        perform = _make_killing(chance.randint(1, 30), chance.choice(["before", "half", "after"]), saves=saves)
+        perform = _make_killing(
+            20 * late + chance.randint(1, 30), chance.choice(["before", "half", "after"]), saves=saves
+        )
         child = fork(lambda: command(*arguments, perform=perform, seconds_a_chunk=chunk), folder)
         return "in saves" if saves else "in logs", child.result() is None
     child = fork(lambda: command(*arguments, seconds_a_chunk=chunk), folder)
-    if not child.ended(chance.random() * 1.1 * seconds):
+    if not child.ended(chance.uniform(0.7 if late else 0.3, 1.1) * seconds):
         child.kill()
     return "at moments", child.result() is None
 

@@ -1,6 +1,7 @@
 """Sessions of linreg, each in a process of its own that is forked when torch is imported already: a tenth of a second
 instead of two. The process that forks them must have no second thread: see `prepare`."""
 
+import gc
 import os
 import pickle
 import select
@@ -20,13 +21,14 @@ import torch
 
 from linreg import loops
 from linreg.cli import main
-from linreg.engines.arrays import load_kernels
+from linreg.experiment import train
 from linreg.plots import plot_losses, to_png
-from tests.conftest import Answer
+from linreg.spec import spec_from_dict
+from tests.conftest import Answer, small_spec
 from tests.faults.operations import Perform, intercepted
 
 LONGEST = 60.0  # seconds that a session may take
-IMPORTED = ["linreg.experiment", "linreg.engines.eager", "linreg.engines.lean", "linreg.tables.reading"]
+IMPORTED = ["linreg.engines.eager", "linreg.engines.lean", "linreg.tables.reading"]
 IMPORTED += ["torch.utils.tensorboard", "tensorboard.backend.event_processing.event_accumulator"]
 
 
@@ -35,8 +37,12 @@ def prepare() -> None:
     torch.set_num_threads(1)
     for name in IMPORTED:
         import_module(name)
-    load_kernels()
     to_png(plot_losses([1.0], [1.0]))
+    for optimizer in ({"name": "sgd", "lr": 0.1}, {"name": "adam", "lr": 0.1}):  # brings the compiled code
+        spec = spec_from_dict(small_spec(engine="compiled", optimizer=optimizer), "warm-up")
+        with tempfile.TemporaryDirectory() as folder:
+            train(spec, runs=Path(folder, "runs"), checkpoints=Path(folder, "checkpoints"))
+    gc.freeze()  # what a collection would touch, each child would copy
 
 
 @dataclass
