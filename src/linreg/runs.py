@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from linreg.documents import flatten, read_yaml
 from linreg.errors import StorageError, UsageError
-from linreg.storage import remove_leftovers, replace_file, translated_errors
+from linreg.storage import make_folder, remove_leftovers, replace_file, sync_folder, translated_errors
 from linreg.version import __version__
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ def create(name: str, runs: Path, checkpoints: Path) -> Iterator[Run]:
     if runs.resolve() == checkpoints.resolve():
         raise UsageError(f"{runs}: cannot hold runs and checkpoints at once; give --checkpoints another folder")
     with translated_errors(runs):
-        runs.mkdir(parents=True, exist_ok=True)
+        make_folder(runs)
     with translated_errors(checkpoints):
-        checkpoints.mkdir(parents=True, exist_ok=True)
+        make_folder(checkpoints)
         remove_leftovers(checkpoints, shared=True)
         _remove_leftovers_of(name, runs, checkpoints)
     number = 1 + max(_numbers(name, runs) | _numbers(name, checkpoints), default=0)
@@ -88,7 +88,8 @@ def create(name: str, runs: Path, checkpoints: Path) -> Iterator[Run]:
     with _held(folder):
         try:
             with translated_errors(run.checkpoints):
-                run.checkpoints.mkdir(exist_ok=True)
+                sync_folder(runs)
+                make_folder(run.checkpoints)
         except StorageError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -113,7 +114,7 @@ def hold(name: str, runs: Path, checkpoints: Path) -> Iterator[Run]:
         remove_leftovers(checkpoints, shared=True)
         run = Run(folder, checkpoints / name, read_info(folder))
         with translated_errors(run.checkpoints):
-            run.checkpoints.mkdir(parents=True, exist_ok=True)
+            make_folder(run.checkpoints)
         yield run
 
 

@@ -19,9 +19,9 @@ import yaml
 
 from linreg.checkpoint import load
 from linreg.runs import FINISHED, latest_checkpoint, summaries
-from tests.conftest import ROOT, differences, series
+from tests.conftest import ROOT, Answer, differences, series
 from tests.faults.operations import Operation
-from tests.faults.sessions import LONGEST, command, fork, measured, prepare
+from tests.faults.sessions import command, fork, measured, prepare
 
 RUNS, CHECKPOINTS, WHOLE = Path("runs"), Path("checkpoints"), Path("whole")
 PLUGIN = ROOT / "tests/faults/drawing.py"
@@ -137,39 +137,28 @@ def _case(
         return
     arguments += ["--resume"]
     for number in range(min(chance.randint(2, MOST_KILLS), n_kills - figures["kills"])):
-        if chance.random() < SHARE_OF_PROCESSES:
-            kind, killed = "processes", _kill_process(arguments, chance, seconds, folder)
-        else:
-            late = number == 0 and chance.random() < 3 / 4  # most runs are to have a checkpoint to go on from
-            kind, killed = _kill_child(arguments, chance, seconds, folder, late=late)
-        if not killed:  # it ended before its time
+        late = number == 0 and chance.random() < 3 / 4  # most runs are to have a checkpoint to go on from
+        kind, ended = _kill_session(arguments, chance, seconds, folder, late=late)
+        if ended is not None:  # before its time
             break
         figures["kills"] += 1
         figures[kind] += 1
         yield from (f"after a kill ({kind}), {problem}" for problem in _unreadable(folder))
-    answer = fork(lambda: command(*arguments), folder).result()
-    if answer.code != 0:
-        yield f"the last session ended with {answer.code}: {answer.err}"
+    else:
+        ended = fork(lambda: command(*arguments), folder).result()
+    if ended.code != 0:
+        yield f"the last session ended with {ended.code}: {ended.err}"
         return
     yield from _unlike(folder, figures)
 
 
-def _kill_process(arguments: list[Any], chance: random.Random, seconds: float, folder: Path) -> bool:
-    """Start a session as users do, and kill it about when it trains; say whether that came in time."""
-    whole = [sys.executable, "-m", "linreg", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as many as the forked sessions have
-    with subprocess.Popen(whole, cwd=folder, env=environment, stdout=subprocess.DEVNULL) as process:
-        try:
-            process.wait(SECONDS_TO_START + chance.random() * 2 * seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        return process.wait(LONGEST) == -signal.SIGKILL
-
-
-def _kill_child(
+def _kill_session(
     arguments: list[Any], chance: random.Random, seconds: float, folder: Path, *, late: bool
-) -> tuple[str, bool]:
-    """Fork a session that is killed at a moment, or at an operation; say which, and whether that came in time."""
+) -> tuple[str, Answer | None]:
+    """Begin a session that is killed at a moment, or at an operation; say which, and what it said if it came to an end
+    before. late: after the first saves."""
+    if chance.random() < SHARE_OF_PROCESSES:
+        return "processes", _kill_process(arguments, SECONDS_TO_START + chance.random() * 2 * seconds, folder)
     aim, chunk = chance.random(), chance.choice([0.0, 0.002, 0.05])
     if aim < SHARE_OF_SAVES + SHARE_OF_LOGS:
         saves = aim < SHARE_OF_SAVES
@@ -177,11 +166,22 @@ def _kill_child(
             20 * late + chance.randint(1, 30), chance.choice(["before", "half", "after"]), saves=saves
         )
         child = fork(lambda: command(*arguments, perform=perform, seconds_a_chunk=chunk), folder)
-        return "in saves" if saves else "in logs", child.result() is None
+        return "in saves" if saves else "in logs", child.result()
     child = fork(lambda: command(*arguments, seconds_a_chunk=chunk), folder)
     if not child.ended(chance.uniform(0.7 if late else 0.3, 1.1) * seconds):
         child.kill()
-    return "at moments", child.result() is None
+    return "at moments", child.result()
+
+
+def _kill_process(arguments: list[Any], seconds: float, folder: Path) -> Answer | None:
+    """Start a session as users do, and kill it after so long."""
+    whole = [sys.executable, "-m", "linreg", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as many as the forked sessions have
+    try:  # it kills when the time is over
+        ended = subprocess.run(whole, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return None
+    return Answer(ended.returncode, ended.stdout, ended.stderr)
 
 
 def _make_killing(n: int, when: str, *, saves: bool) -> Callable[..., Any]:
