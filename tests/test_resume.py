@@ -449,8 +449,13 @@ def test_a_crash_between_the_last_epoch_and_the_end_adds_no_epochs(linreg, monke
         patch.setattr("linreg.experiment.training._write_end", crash)
         train(spec_from_dict(small_spec(checkpoint={"every": 1}), "test"))
     assert load("checkpoints/small_001/last.pth").epoch == 6
+    with pytest.raises(UsageError, match="has 6 epochs already"):
+        resume("checkpoints/small_001/last.pth", ["epochs=5"])
     answer = linreg("train", write_spec(checkpoint={"every": 1}), "--resume", "-q")
-    assert load(answer.out.strip()).epoch == 6
+    assert answer.out == "checkpoints/small_001/last.pth\n"
+    saved = load(answer.out.strip())
+    assert (saved.epoch, saved.outcome) == (6, "finished")
+    assert json.loads(Path("runs/small_001/run.json").read_text())["outcome"] == "finished"
 
 
 def test_double_precision_and_runs_without_validation_resume_exactly():
