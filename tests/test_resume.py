@@ -638,3 +638,13 @@ def test_checkpoints_come_by_epochs_by_seconds_or_by_both(every, saved):
     assert Path("checkpoints/small_001/last.pth").exists() == saved
     if saved:
         load("checkpoints/small_001/last.pth")
+
+
+def test_a_change_is_kept_by_a_run_that_is_stopped_before_its_first_step():
+    result = train(spec_from_dict(small_spec(), "test"))
+    stopped = resume(result.checkpoint, ["optimizer.lr=0.001", "epochs=8"], stop=stop_after(1))
+    saved, best = load(stopped.checkpoint), load(Path(stopped.checkpoint).with_name("best.pth"))
+    assert (saved.epoch, saved.position, best.epoch) == (6, [], 6)
+    assert saved.optimizer_state_dict["param_groups"][0]["lr"] == saved.spec["optimizer"]["lr"] == 0.001
+    assert best.optimizer_state_dict["param_groups"][0]["lr"] == best.spec["optimizer"]["lr"] == 0.1
+    assert load(resume(stopped.checkpoint).checkpoint).lr == [0.1] * 6 + [0.001] * 2

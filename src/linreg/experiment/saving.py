@@ -87,9 +87,7 @@ class Saver:
             raise DivergedError(f"epoch {checkpoint.epoch}: {error}; {remedy(self.experiment)}") from None
         folder = self.run.checkpoints
         if is_new:
-            is_best = checkpoint.best is not None and checkpoint.best["epoch"] == checkpoint.epoch - 1
-            own = is_best and not checkpoint.position
-            replace_file(folder / "best.pth", content if own else serialize(self._best(checkpoint)))
+            replace_file(folder / "best.pth", content if _is_best(checkpoint) else serialize(self._best(checkpoint)))
         if numbered:
             replace_file(folder / f"epoch_{checkpoint.epoch:06}.pth", content)
         replace_file(self.run.last, content)
@@ -128,7 +126,9 @@ class Saver:
     def _checkpoint(self) -> Checkpoint:
         experiment, progress = self.experiment, self.progress
         records, best = progress.records, progress.best
-        is_best = best is not None and best["epoch"] == len(records) - 1 and not progress.position
+        spec = experiment.spec.to_dict()
+        is_best = best is not None and (best["epoch"], best["spec"]) == (len(records) - 1, spec)
+        is_best = is_best and not progress.position
         current = best["states"] if best and is_best else copy_of(states(experiment, progress))
         return Checkpoint(
             **current,
@@ -136,7 +136,7 @@ class Saver:
             loss=[record.loss for record in records],
             val_loss=[record.val_loss for record in records],
             lr=[record.lr for record in records],
-            spec=experiment.spec.to_dict(),
+            spec=spec,
             planned_epochs=progress.planned_epochs,
             preprocessing=experiment.data.described,
             n_features=len(experiment.feature_names),
@@ -152,3 +152,9 @@ class Saver:
             data_fingerprint=experiment.data.fingerprint,
             environment=environment(experiment.device),
         )
+
+
+def _is_best(checkpoint: Checkpoint) -> bool:
+    """Whether the states of a checkpoint are those of its best epoch, the same tensors."""
+    best = checkpoint.best
+    return best is not None and best["states"]["model_state_dict"] is checkpoint.model_state_dict
