@@ -2,12 +2,10 @@
 `python -m tests.faults.disk` lets each fail in every way that it can; with a number, in one, which the number turns."""
 
 import errno
-import itertools
 import json
 import os
 import re
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -22,6 +20,7 @@ from tests.conftest import Answer, write_spec
 from tests.faults.kills import CHECKPOINTS, RUNS, WHOLE, unlike, unreadable
 from tests.faults.operations import Operation
 from tests.faults.sessions import command, fork, prepare, run
+from tests.faults.together import make_killing_after_saves
 
 SPEC = {"epochs": 3, "model": {"name": "mlp", "hidden": [4], "dropout": 0.25}, "checkpoint": {"every": 1, "keep": 1}}
 SPEC |= {"writer": {"graph": False, "hparams": False, "plots": True, "histograms": 1}}
@@ -98,15 +97,7 @@ def _make_base(base: Path) -> Counter[tuple[str, str]]:
     base.mkdir()
     write_spec(base / "small.yaml", **SPEC)
     assert run(*TRAIN, "--runs", WHOLE / RUNS, "--checkpoints", WHOLE / CHECKPOINTS, folder=base).code == 0
-    saves = itertools.count(1)
-
-    def kill(operation: Operation, call: Callable[..., Any]) -> Any:
-        answer = call()
-        if operation.target is not None and operation.target.name == "last.pth" and next(saves) == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return answer
-
-    assert run(*TRAIN, folder=base, perform=kill) is None
+    assert run(*TRAIN, folder=base, perform=make_killing_after_saves(2)) is None
     counts = Counter[tuple[str, str]]()
 
     def count(operation: Operation, call: Callable[..., Any]) -> Any:
