@@ -143,13 +143,14 @@ def _case(
             break
         figures["kills"] += 1
         figures[kind] += 1
-        yield from (f"after a kill ({kind}), {problem}" for problem in _unreadable(folder))
+        yield from (f"after a kill ({kind}), {problem}" for problem in unreadable(folder))
     else:
         ended = fork(lambda: command(*arguments), folder).result()
     if ended.code != 0:
         yield f"the last session ended with {ended.code}: {ended.err}"
         return
-    yield from _unlike(folder, figures)
+    figures["started anew"] += not (folder / CHECKPOINTS / "small_001/last.pth").exists()
+    yield from unlike(folder)
 
 
 def _kill_session(
@@ -206,7 +207,7 @@ def _make_killing(n: int, when: str, *, saves: bool) -> Callable[..., Any]:
     return perform
 
 
-def _unreadable(folder: Path) -> Iterator[str]:
+def unreadable(folder: Path) -> Iterator[str]:
     """Say what of a run no reader could make sense of."""
     for path in sorted((folder / CHECKPOINTS).rglob("*.pth")):
         try:
@@ -227,10 +228,9 @@ def _unreadable(folder: Path) -> Iterator[str]:
     summaries(folder / RUNS, folder / CHECKPOINTS)
 
 
-def _unlike(folder: Path, figures: Counter[str]) -> Iterator[str]:
+def unlike(folder: Path) -> Iterator[str]:
     """Say in what the last run of a folder, once finished, is not as the one that was never interrupted."""
     last = max((folder / RUNS).iterdir())
-    figures["started anew"] += last.name != "small_001"
     saves, whole_saves = folder / CHECKPOINTS / last.name, folder / WHOLE / CHECKPOINTS / "small_001"
     whole = folder / WHOLE / RUNS / "small_001"
     files = [sorted(path.name for path in place.iterdir()) for place in (saves, whole_saves)]
@@ -253,7 +253,7 @@ def _unlike(folder: Path, figures: Counter[str]) -> Iterator[str]:
     left = [str(path.relative_to(folder)) for path in folder.rglob(".*.tmp")]
     if left:
         yield f"left {left}"
-    yield from _unreadable(folder)
+    yield from unreadable(folder)
 
 
 def main() -> int:
