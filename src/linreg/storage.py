@@ -118,10 +118,10 @@ def translated_errors(
 
 def _space(path: Path, n_bytes: int | None) -> str:
     """Say what is needed and what there is."""
-    needed = "" if n_bytes is None else f"{n_bytes} bytes needed, "
     folder = next((place for place in path.absolute().parents if place.is_dir()), Path("/"))
     try:
         stat = os.statvfs(folder)
+        free = str(stat.f_bavail * stat.f_frsize)
     except OSError:
-        return f"{needed}nobody knows how many free"
-    return f"{needed}{stat.f_bavail * stat.f_frsize} bytes free"
+        free = "nobody knows how many"
+    return f"{free} bytes free" if n_bytes is None else f"{n_bytes} bytes needed, {free} free"
