@@ -135,6 +135,21 @@ def differences(a: Checkpoint, b: Checkpoint) -> list[str]:
     return [part for part in TRAINED if not same(getattr(a, part), getattr(b, part))]
 
 
+def series(folder: str | Path) -> dict[tuple[str, ...], list[tuple[int, float]]]:
+    """Every series of a run, read back from TensorBoard: (step, value) by folder and tag."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # few tests read it
+
+    found: dict[tuple[str, ...], list[tuple[int, float]]] = {}
+    for place in [Path(folder), *sorted(path for path in Path(folder).iterdir() if path.is_dir())]:
+        events = EventAccumulator(str(place), size_guidance={"scalars": 0, "histograms": 0}).Reload()
+        name = place.name if place != Path(folder) else ""
+        for tag in events.Tags()["scalars"]:
+            found[name, tag] = [(e.step, e.value) for e in events.Scalars(tag)]
+        for tag in events.Tags()["histograms"]:
+            found[name, "histogram", tag] = [(e.step, e.histogram_value.sum) for e in events.Histograms(tag)]
+    return found
+
+
 @pytest.fixture
 def pause_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every engine pause before each step, whatever the clock says."""

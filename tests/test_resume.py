@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from linreg.checkpoint import load
 from linreg.datasets import DATASETS, Samples
@@ -22,7 +21,7 @@ from linreg.experiment import build, resume, saving, state, train
 from linreg.models import MODELS
 from linreg.runs import create, hold
 from linreg.spec import spec_from_dict
-from tests.conftest import differences, same, small_spec, write_spec
+from tests.conftest import differences, same, series, small_spec, write_spec
 
 pytestmark = pytest.mark.usefixtures("pause_at_each_step")
 
@@ -31,18 +30,6 @@ def stop_after(calls):
     """Ask to stop at the n-th time of being asked between two steps; before those it is asked once."""
     counter = itertools.count()
     return lambda: next(counter) >= calls
-
-
-def series(folder):
-    """Every scalar series of a run, read back from TensorBoard: (step, value) by folder and tag."""
-    found = {}
-    for place in [Path(folder), *sorted(path for path in Path(folder).iterdir() if path.is_dir())]:
-        events = EventAccumulator(str(place), size_guidance={"scalars": 0, "histograms": 0}).Reload()
-        for tag in events.Tags()["scalars"]:
-            found[place.name if place != Path(folder) else "", tag] = [(e.step, e.value) for e in events.Scalars(tag)]
-        for tag in events.Tags()["histograms"]:
-            found[place.name, "histogram", tag] = [(e.step, e.histogram_value.sum) for e in events.Histograms(tag)]
-    return found
 
 
 def assert_as_if_never_interrupted(changes, *stops):
@@ -452,6 +439,20 @@ def test_a_crash_within_an_epoch_resumes_from_the_last_step_that_was_saved(monke
     assert series("runs/small_001") == series("whole/runs/small_001")
 
 
+def test_a_crash_between_the_last_epoch_and_the_end_adds_no_epochs(linreg, monkeypatch):
+    """By then every epoch may be saved already, so that nothing is left to train."""
+
+    def crash(*arguments):
+        raise CrashError
+
+    with monkeypatch.context() as patch, pytest.raises(CrashError):
+        patch.setattr("linreg.experiment.training._write_end", crash)
+        train(spec_from_dict(small_spec(checkpoint={"every": 1}), "test"))
+    assert load("checkpoints/small_001/last.pth").epoch == 6
+    answer = linreg("train", write_spec(checkpoint={"every": 1}), "--resume", "-q")
+    assert load(answer.out.strip()).epoch == 6
+
+
 def test_double_precision_and_runs_without_validation_resume_exactly():
     assert_as_if_never_interrupted({"dtype": "float64", "model": MLP}, 7)
     for folder in ("runs", "checkpoints", "whole"):
@@ -531,7 +532,28 @@ def test_histograms_of_before_stay_when_no_more_are_asked_for():
     result = train(spec_from_dict(small_spec(writer__histograms=2), "test"))
     resume(result.checkpoint, ["writer.histograms=0"])
     found = series("runs/small_001")
-    assert [step for step, _ in found["small_001", "histogram", "parameters/0.weight"]] == [1, 3, 5]
+    assert [step for step, _ in found["", "histogram", "parameters/0.weight"]] == [1, 3, 5]
+
+
+def test_histograms_are_not_doubled_by_a_kill_before_the_old_event_files_are_removed():
+    result = train(spec_from_dict(small_spec(writer__histograms=2), "test"))
+    (events,) = Path("runs/small_001").glob("events.out.tfevents.*")
+    shutil.copy(events, f"{events}.copy")
+    resume(result.checkpoint)
+    found = series("runs/small_001")
+    assert [step for step, _ in found["", "histogram", "parameters/0.weight"]] == [1, 3, 5, 7, 9, 11]
+
+
+def test_what_a_killed_save_left_is_removed_though_a_new_run_is_started(linreg):
+    path = write_spec()
+    train(spec_from_dict(small_spec(), "test"))
+    with hold("small_001", Path("runs"), Path("checkpoints")):
+        Path("checkpoints/small_001/.last.pth.123.tmp").write_text("half")
+        Path("runs/small_001/.run.json.123.tmp").write_text("half")
+        linreg("train", path, "-q")
+        assert len(list(Path().rglob(".*.tmp"))) == 2  # of one who goes on with that run
+    linreg("train", path, "-q")
+    assert not list(Path().rglob(".*.tmp"))
 
 
 def test_what_a_killed_save_left_is_removed():
@@ -564,7 +586,8 @@ def test_tracing_the_graph_draws_nothing_that_training_would_have_drawn():
     def noisy(n_features: int, n_targets: int) -> torch.nn.Module:
         class Noisy(torch.nn.Linear):
             def forward(self, x):
-                return torch.nn.functional.dropout(super().forward(x), 0.3, training=True)
+                noise = torch.nn.functional.dropout(super().forward(x), 0.3, training=True)
+                return noise * random.random() * np.random.rand()
 
         return Noisy(n_features, n_targets)
 

@@ -26,7 +26,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from linreg.documents import MAX_BYTES, flatten, read_yaml, shorten
 from linreg.errors import StorageError, UsageError
-from linreg.storage import remove_leftovers, replace_file, translated_errors
+from linreg.storage import make_folder, remove_leftovers, replace_file, sync_folder, translated_errors
 from linreg.version import __version__
 
 if TYPE_CHECKING:
@@ -73,10 +73,11 @@ def create(name: str, runs: Path, checkpoints: Path) -> Iterator[Run]:
     if runs.resolve() == checkpoints.resolve():
         raise UsageError(f"{runs}: cannot hold runs and checkpoints at once; give --checkpoints another folder")
     with translated_errors(runs):
-        runs.mkdir(parents=True, exist_ok=True)
+        make_folder(runs)
     with translated_errors(checkpoints):
-        checkpoints.mkdir(parents=True, exist_ok=True)
+        make_folder(checkpoints)
         remove_leftovers(checkpoints, shared=True)
+        _remove_leftovers_of(name, runs, checkpoints)
     number = 1 + max(_numbers(name, runs) | _numbers(name, checkpoints), default=0)
     while True:
         folder = runs / f"{name}_{number:03}"
@@ -91,11 +92,21 @@ def create(name: str, runs: Path, checkpoints: Path) -> Iterator[Run]:
     with _held(folder):
         try:
             with translated_errors(run.checkpoints):
-                run.checkpoints.mkdir(exist_ok=True)
+                sync_folder(runs)
+                make_folder(run.checkpoints)
         except StorageError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         yield run
+
+
+def _remove_leftovers_of(name: str, runs: Path, checkpoints: Path) -> None:
+    """Remove what killed sessions have left in the runs of an experiment that nobody holds."""
+    for number in _numbers(name, runs):
+        folder = runs / f"{name}_{number:03}"
+        with _looked_at(folder) as free:
+            if free:
+                remove_leftovers(folder, checkpoints / folder.name)
 
 
 @contextmanager
@@ -109,7 +120,7 @@ def hold(name: str, runs: Path, checkpoints: Path) -> Iterator[Run]:
         remove_leftovers(checkpoints, shared=True)
         run = Run(folder, checkpoints / name, read_info(folder))
         with translated_errors(run.checkpoints):
-            run.checkpoints.mkdir(parents=True, exist_ok=True)
+            make_folder(run.checkpoints)
         yield run
 
 
@@ -300,14 +311,16 @@ def _locked(descriptor: int, kind: int, *, tries: int) -> bool:
     return False
 
 
-def _in_use(folder: Path) -> bool:
-    """Look whether somebody holds the run; nothing is written."""
+@contextmanager
+def _looked_at(folder: Path) -> Iterator[bool]:
+    """Say whether nobody holds the run, and keep it so meanwhile; nothing is written."""
     try:
         descriptor = os.open(folder / ".lock", os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
-        return False
+        yield True
+        return
     try:
-        return not _locked(descriptor, fcntl.LOCK_SH, tries=1)
+        yield _locked(descriptor, fcntl.LOCK_SH, tries=1)
     finally:
         os.close(descriptor)
 
@@ -318,8 +331,9 @@ def _summary(folder: Path, checkpoints: Path) -> dict[str, Any]:
     first = sessions[0] if isinstance(sessions, list) and sessions and isinstance(sessions[0], dict) else {}
     records = read_metrics(folder)
     outcome = info.get("outcome", "interrupted")
-    if outcome == "running" and not _in_use(folder):
-        outcome = "interrupted"  # killed: it could not say so itself
+    if outcome == "running":
+        with _looked_at(folder) as free:
+            outcome = "interrupted" if free else "running"  # killed: it could not say so itself
     last = checkpoints / folder.name / "last.pth"
     return {
         "run": folder.name,

@@ -50,6 +50,14 @@ def _temporary_of(path: Path) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, unless it is there, and those that it is in; each is synced, so as to outlast a crash."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
+
+
 def remove_leftovers(*folders: Path, shared: bool = False) -> None:
     """Remove what a process that was killed while it wrote has left in the folders. shared: others may write there now,
     so that what is of a process that is alive stays."""
@@ -73,7 +81,7 @@ def _is_alive(number: str) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in the folder last."""
+    """Make what was done to the names in the folder last."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

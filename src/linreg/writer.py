@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from linreg import generators
 from linreg.storage import replace_file, translated_errors
 
 log = logging.getLogger("linreg")
@@ -72,16 +73,11 @@ class RunWriter:
     def write_graph(self, model: nn.Module, x: torch.Tensor) -> None:
         """Send the model's graph, traced on inputs x (N, n_features). A model that cannot be traced is trained all
         the same, with a warning."""
-        was_training = model.training
+        was_training, before = model.training, generators.states(x.device)
         model.eval()
         try:
             # Tracing draws random numbers, warns, and prints what it could not do.
-            devices = [x.device] if x.device.type == "cuda" else []
-            with (
-                warnings.catch_warnings(),
-                torch.random.fork_rng(devices),
-                contextlib.redirect_stdout(io.StringIO()),
-            ):
+            with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
                 warnings.simplefilter("ignore")
                 # traced here, and not by add_graph: that would trace thrice to compare, and import sympy for it
                 self.board.add_graph(torch.jit.trace(model, x, check_trace=False), x)  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -90,6 +86,7 @@ class RunWriter:
             log.warning("the model's graph is not shown: %s; writer.graph=false leaves it out", reason)
         finally:
             model.train(was_training)
+            generators.set_states(before, x.device)
 
     def write_hparams(self, hparams: Mapping[str, Any], metrics: Sequence[str]) -> None:
         """Send the hyperparameters and the names of the final metrics; `add_hparams` would make an extra run."""
@@ -151,14 +148,17 @@ def open_writer(folder: Path, records: Sequence[EpochRecord] = (), *, histograms
 
 
 def _histograms(files: Sequence[Path], epochs: int) -> list[Any]:
-    """Read the events with histograms of the first epochs; the scalars come from the records."""
+    """Read the events with histograms of the first epochs, each once: a session that was killed while it wrote the
+    files anew has left both the old ones and its own. The scalars come from the records."""
     if not files:
         return []
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
     events = [event for file in files for event in LegacyEventFileLoader(str(file)).Load()]
-    return [
-        event
+    found = {
+        (value.tag, event.step): event
         for event in events
-        if event.step < epochs and any(value.HasField("histo") for value in event.summary.value)
-    ]
+        for value in event.summary.value
+        if event.step < epochs and value.HasField("histo")
+    }
+    return sorted(found.values(), key=lambda event: event.step)

@@ -130,6 +130,7 @@ class Saver:
         records, best = progress.records, progress.best
         is_best = best is not None and best["epoch"] == len(records) - 1 and not progress.position
         current = best["states"] if best and is_best else copy_of(states(experiment, progress))
+        all_done = progress.outcome == "running" and len(records) >= experiment.spec.epochs
         return Checkpoint(
             **current,
             epoch=len(records),
@@ -147,7 +148,7 @@ class Saver:
             best=best,
             fit=experiment.baseline.fit if experiment.baseline else None,
             resumed_at=list(progress.resumed_at),
-            outcome=progress.outcome,
+            outcome="finished" if all_done else progress.outcome,  # or a kill before the end would add as many epochs
             run={"name": self.run.name, "id": self.run.info["id"]},
             data_fingerprint=experiment.data.fingerprint,
             environment=environment(experiment.device),

@@ -1,0 +1,271 @@
+"""Kills: sessions of training are ended by SIGKILL at random moments and gone on with, and what comes of it is compared
+with a run that was never interrupted: `python -m tests.faults.kills 2000 1`."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from linreg.checkpoint import load
+from linreg.runs import FINISHED, latest_checkpoint, summaries
+from tests.conftest import ROOT, Answer, differences, series
+from tests.faults.operations import Operation
+from tests.faults.sessions import command, fork, measured, prepare
+
+RUNS, CHECKPOINTS, WHOLE = Path("runs"), Path("checkpoints"), Path("whole")
+PLUGIN = ROOT / "tests/faults/drawing.py"
+MOST_KILLS = 6  # of one run
+SHARE_OF_SAVES, SHARE_OF_LOGS = 1 / 4, 1 / 8  # of the kills: aimed inside a save; at what else a run writes
+SHARE_OF_PROCESSES = 1 / 25  # sessions that are started as users start them
+SECONDS_TO_START = 1.5  # about, of such a process
+
+
+def kill_and_compare(n_kills: int, seed: int, folder: Path, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Kill so many sessions of as many runs as that takes, each run drawn by chance; give the figures, and of each run
+    that came out otherwise what is wrong. The process must be `prepare`d."""
+    begin, figures, wrong = time.monotonic(), Counter[str](), []
+    while figures["kills"] < n_kills:
+        figures["runs"] += 1
+        chance = random.Random(f"{seed} {figures['runs']}")
+        place = folder / str(figures["runs"])
+        place.mkdir()
+        spec = draw_spec(chance, place)
+        problems = list(_case(spec, chance, place, figures, n_kills))
+        if problems:
+            wrong.append({"run": figures["runs"], "problems": problems})
+            say(f"run {figures['runs']}: {'; '.join(problems)}: {json.dumps(spec)}")
+        shutil.rmtree(place)
+        if figures["runs"] % 50 == 0:
+            say(f"{figures['kills']} of {n_kills} kills, {time.monotonic() - begin:.0f} s")
+    return {**figures, "seconds": round(time.monotonic() - begin, 1), "wrong": wrong}
+
+
+def draw_spec(chance: random.Random, folder: Path) -> dict[str, Any]:
+    """Draw an experiment; a table that it may be about is written into the folder."""
+    columns = [(chance.random(), chance.random(), chance.choice("abc"), chance.random()) for _ in range(53)]
+    rows = [f"{x},{z},{kind},{weight},{2 * x - z + chance.gauss(0, 0.1)}" for x, z, kind, weight in columns]
+    (folder / "table.csv").write_text("\n".join(["x,z,kind,weight,y", *rows]) + "\n")
+    table = {"name": "csv", "path": "table.csv", "target": "y"}
+    source = chance.choice([
+        {"name": "linear", "n_samples": 50},
+        {"name": "linear", "n_samples": 47, "weight": [1.0, -2.0]},
+        {"name": "sine", "n_samples": 60},
+        {**table, "categorical": "kind", "exclude": "weight"},
+        {**table, "exclude": "kind", "sample_weight": "weight"},
+    ])  # fmt: skip
+    lean = {
+        "model": chance.choice([
+            {"name": "linear"},
+            {"name": "mlp", "hidden": [8, 4], "dropout": 0.25},
+            {"name": "mlp", "hidden": [6], "activation": "tanh"},
+            {"name": "polynomial", "degree": 3},
+            {"name": "drawing"},
+        ]),
+        "optimizer": chance.choice([
+            {"name": "sgd", "lr": 0.05},
+            {"name": "sgd", "lr": 0.02, "momentum": 0.9, "nesterov": True},
+            {"name": "adam", "lr": 0.01, "amsgrad": True},
+            {"name": "adamw", "lr": 0.01},
+            {"name": "rmsprop", "lr": 0.01, "momentum": 0.5, "centered": True},
+            {"name": "adagrad", "lr": 0.1, "lr_decay": 0.01},
+        ]),
+        "engine": chance.choice(["auto", "auto", "textbook"]),
+        "clip_grad_norm": chance.choice([None, None, 0.5]),
+    }  # fmt: skip
+    compiled = {"model": {"name": "linear"}, "optimizer": {"name": "adam", "lr": 0.01}, "engine": "compiled"}
+    spec = {
+        "name": "small",
+        "seed": chance.randrange(1000),
+        "epochs": chance.randint(15, 60),
+        "data": {
+            "source": source,
+            "batch_size": chance.choice([7, 8, 16, "full"]),
+            "split": {"train_ratio": chance.choice([0.8, 0.8, 1.0])},
+            "standardize": chance.choice([False, True]),
+            "memory": chance.choice(["resident", "mapped"]) if source["name"] == "csv" else "resident",
+        },
+        **(compiled if chance.random() < 1 / 6 else lean),
+        "scheduler": chance.choice([
+            None,
+            {"name": "step", "step_size": 7, "gamma": 0.7},
+            {"name": "exponential", "gamma": 0.98},
+            {"name": "cosine", "t_max": 20},
+            {"name": "plateau", "patience": 1, "factor": 0.5},
+            {"name": "one_cycle", "max_lr": 0.05},
+        ]),
+        "early_stopping": chance.choice([None, None, {"patience": 6, "min_delta": 1e-4}]),
+        "checkpoint": chance.choice([
+            {"every": 1, "keep": 2},
+            {"every": 3, "keep": 1, "every_seconds": 0.01},
+            {"every": 4, "best": False},
+            {"every": 2},
+            {"every_seconds": 0.01},
+            {"every_seconds": 0.01, "best": False},
+            {"every_seconds": 0.03},
+        ]),
+        "writer": {
+            "graph": chance.random() < 0.2,
+            "hparams": chance.random() < 0.5,
+            "plots": chance.random() < 0.2,
+            "histograms": chance.choice([0, 2, 5]),
+        },
+    }  # fmt: skip
+    return {key: value for key, value in spec.items() if value is not None}
+
+
+def _case(
+    spec: dict[str, Any], chance: random.Random, folder: Path, figures: Counter[str], n_kills: int
+) -> Iterator[str]:
+    """Train a spec in one go, and with kills; give what is wrong."""
+    (folder / "spec.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
+    arguments = ["train", "spec.yaml", "-q", *(["--plugin", PLUGIN] if spec["model"]["name"] == "drawing" else [])]
+    places = ["--runs", WHOLE / RUNS, "--checkpoints", WHOLE / CHECKPOINTS]
+    answer, seconds = measured(fork(lambda: command(*arguments, *places), folder).result)
+    if answer.code != 0:
+        yield f"the whole run ended with {answer.code}: {answer.err}"
+        return
+    arguments += ["--resume"]
+    for number in range(min(chance.randint(2, MOST_KILLS), n_kills - figures["kills"])):
+        late = number == 0 and chance.random() < 3 / 4  # most runs are to have a checkpoint to go on from
+        kind, ended = _kill_session(arguments, chance, seconds, folder, late=late)
+        if ended is not None:  # before its time
+            break
+        figures["kills"] += 1
+        figures[kind] += 1
+        yield from (f"after a kill ({kind}), {problem}" for problem in _unreadable(folder))
+    else:
+        ended = fork(lambda: command(*arguments), folder).result()
+    if ended.code != 0:
+        yield f"the last session ended with {ended.code}: {ended.err}"
+        return
+    yield from _unlike(folder, figures)
+
+
+def _kill_session(
+    arguments: list[Any], chance: random.Random, seconds: float, folder: Path, *, late: bool
+) -> tuple[str, Answer | None]:
+    """Begin a session that is killed at a moment, or at an operation; say which, and what it said if it came to an end
+    before. late: after the first saves."""
+    if chance.random() < SHARE_OF_PROCESSES:
+        return "processes", _kill_process(arguments, SECONDS_TO_START + chance.random() * 2 * seconds, folder)
+    aim, chunk = chance.random(), chance.choice([0.0, 0.002, 0.05])
+    if aim < SHARE_OF_SAVES + SHARE_OF_LOGS:
+        saves = aim < SHARE_OF_SAVES
+        perform = _make_killing(
+            20 * late + chance.randint(1, 30), chance.choice(["before", "half", "after"]), saves=saves
+        )
+        child = fork(lambda: command(*arguments, perform=perform, seconds_a_chunk=chunk), folder)
+        return "in saves" if saves else "in logs", child.result()
+    child = fork(lambda: command(*arguments, seconds_a_chunk=chunk), folder)
+    if not child.ended(chance.uniform(0.7 if late else 0.3, 1.1) * seconds):
+        child.kill()
+    return "at moments", child.result()
+
+
+def _kill_process(arguments: list[Any], seconds: float, folder: Path) -> Answer | None:
+    """Start a session as users do, and kill it after so long."""
+    whole = [sys.executable, "-m", "linreg", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as many as the forked sessions have
+    try:  # it kills when the time is over
+        ended = subprocess.run(whole, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return None
+    return Answer(ended.returncode, ended.stdout, ended.stderr)
+
+
+def _make_killing(n: int, when: str, *, saves: bool) -> Callable[..., Any]:
+    """Make what kills its own process before, after, or half way through, the n-th operation of saving, or of all the
+    others."""
+    left = n
+
+    def perform(operation: Operation, call: Callable[..., Any]) -> Any:
+        nonlocal left
+        if operation.saves is not saves or ("runs" not in operation.path.parts and not saves):
+            return call()
+        left -= 1
+        if left > 0:
+            return call()
+        if when == "half" and operation.kind == "write":
+            call(operation.data[: len(operation.data) // 2])
+        elif when == "after":
+            call()
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("alive")
+
+    return perform
+
+
+def _unreadable(folder: Path) -> Iterator[str]:
+    """Say what of a run no reader could make sense of."""
+    for path in sorted((folder / CHECKPOINTS).rglob("*.pth")):
+        try:
+            load(path)
+        except Exception as error:
+            yield str(error)
+    latest = latest_checkpoint(folder / CHECKPOINTS)
+    if latest is not None and not latest.is_file():
+        yield f"latest names {latest}, which is not there"
+    for path in (folder / RUNS).glob("*/run.json"):
+        json.loads(path.read_text())
+    for path in (folder / RUNS).glob("*/spec.yaml"):
+        yaml.safe_load(path.read_text())["epochs"]
+    for path in (folder / RUNS).glob("*/metrics.jsonl"):
+        text = path.read_text()
+        for line in text[: text.rfind("\n") + 1].splitlines():
+            json.loads(line)
+    summaries(folder / RUNS, folder / CHECKPOINTS)
+
+
+def _unlike(folder: Path, figures: Counter[str]) -> Iterator[str]:
+    """Say in what the last run of a folder, once finished, is not as the one that was never interrupted."""
+    last = max((folder / RUNS).iterdir())
+    figures["started anew"] += last.name != "small_001"
+    saves, whole_saves = folder / CHECKPOINTS / last.name, folder / WHOLE / CHECKPOINTS / "small_001"
+    whole = folder / WHOLE / RUNS / "small_001"
+    files = [sorted(path.name for path in place.iterdir()) for place in (saves, whole_saves)]
+    if files[0] != files[1]:
+        yield f"has {files[0]}, not {files[1]}"
+    for name in set(files[0]) & set(files[1]):
+        # which of two equal states best.pth is a copy of, the epoch's or the end's, hangs on when it was saved
+        ignored = {"outcome"} if name != "last.pth" else set()
+        parts = set(differences(load(saves / name), load(whole_saves / name))) - ignored
+        if parts:
+            yield f"{name} has other {sorted(parts)}"
+    if load(saves / "last.pth").outcome not in FINISHED:
+        yield "is not finished"
+    if (last / "metrics.jsonl").read_text() != (whole / "metrics.jsonl").read_text():
+        yield "has other metrics.jsonl"
+    found, wanted = series(last), series(whole)
+    if found != wanted:
+        keys = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
+        yield f"TensorBoard shows other {keys}"
+    left = [str(path.relative_to(folder)) for path in folder.rglob(".*.tmp")]
+    if left:
+        yield f"left {left}"
+    yield from _unreadable(folder)
+
+
+def main() -> int:
+    """Kill as often as the command line says; one line of JSON."""
+    n_kills, seed = (int(argument) for argument in [*sys.argv[1:], "60", "1"][:2])
+    prepare()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        figures = kill_and_compare(n_kills, seed, Path(folder), lambda text: print(text, file=sys.stderr))
+    print(json.dumps(figures))
+    return 1 if figures["wrong"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
