@@ -443,7 +443,8 @@ def test_what_is_not_plain_is_not_saved_either(path):
             checkpoint.save(Path("x.pth"), saved)
         except (CheckpointError, DivergedError) as error:
             assert re.match(
-                r"small_001: no checkpoint can be written: environment.a holds|environment.a is no longer finite", str(error)
+                r"small_001: no checkpoint can be written: environment.a holds|environment.a is no longer finite",
+                str(error),
             )
             continue
         assert name in {"numpy", "ordered", "size", "inf", "nan", "surrogate", "nested", "laughs"} or isinstance(
