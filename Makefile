@@ -1,11 +1,12 @@
 # make demo: set up, train the textbook's experiment, predict.    make test: set up, run the whole test suite.
+# make mutants: see that twenty mistakes in our own code, one after the other, are noticed by its tests.
 # make bench: set up a second environment with comparable tools, measure, write docs/performance.md.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH := .venv-bench
 
-.PHONY: demo test lint docs accuracy bench clean
+.PHONY: demo test mutants lint docs accuracy bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/linreg train configs/simple_linear_regression.yaml
@@ -13,6 +14,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
+
+mutants: $(VENV)/installed
+	$(BIN)/python -m tests.faults.mutants
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
