@@ -230,6 +230,9 @@ def unreadable(folder: Path) -> Iterator[str]:
 
 def unlike(folder: Path) -> Iterator[str]:
     """Say in what the last run of a folder, once finished, is not as the one that was never interrupted."""
+    if problems := list(unreadable(folder)):
+        yield from problems
+        return
     last = max((folder / RUNS).iterdir())
     saves, whole_saves = folder / CHECKPOINTS / last.name, folder / WHOLE / CHECKPOINTS / "small_001"
     whole = folder / WHOLE / RUNS / "small_001"
@@ -253,7 +256,6 @@ def unlike(folder: Path) -> Iterator[str]:
     left = [str(path.relative_to(folder)) for path in folder.rglob(".*.tmp")]
     if left:
         yield f"left {left}"
-    yield from unreadable(folder)
 
 
 def main() -> int:
