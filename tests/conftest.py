@@ -105,7 +105,7 @@ def fingerprint(points: Points) -> str:
     found = Fingerprint(points)
     for block in points.blocks():
         found.add(block)
-    return found.hexdigest()
+    return found.text()
 
 
 def peak() -> int:

@@ -12,7 +12,7 @@ SOURCE = ROOT / "src" / "linreg"
 
 # Each module may import those of lower layers, and those of its own that stand before it in `WITHIN`.
 LAYERS = [
-    {"errors", "version", "startup", "ahead", "generators"},
+    {"errors", "version", "startup", "ahead", "generators", "memory"},
     {"documents", "storage", "registry"},
     {"problems", "plugins", "datasets", "models", "losses", "optimizers", "schedulers", "steps", "loops", "plots",
      "writer", "runs", "checkpoint", "cache", "least_squares", "equation"},

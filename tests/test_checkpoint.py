@@ -28,7 +28,7 @@ def test_it_has_the_textbooks_keys_and_opens_without_an_allowlist(path):
     assert len(content["loss"]) == len(content["val_loss"]) == 6
     assert list(content["model_state_dict"]) == ["0.weight", "0.bias"]
     assert content["optimizer_state_dict"]["param_groups"][0]["lr"] == 0.1
-    assert (content["format"], content["version"]) == ("linreg", 3)
+    assert (content["format"], content["version"]) == ("linreg", 4)
 
 
 def test_what_is_saved_is_loaded(path):
@@ -42,7 +42,7 @@ def test_what_is_saved_is_loaded(path):
     [
         (b"", "x.pth: empty; name a .pth file that linreg train wrote"),
         (b"nonsense", "x.pth: not a checkpoint, nor any file that torch.save writes; name a .pth file that linreg train wrote"),
-        (b"PK\x03\x04 and no more", "x.pth: damaged: File is not a zip file; use another checkpoint of the run"),
+        (b"PK\x03\x04 and no more", "x.pth: damaged: its table of contents is not at its end; use another checkpoint of the run"),
         (pickle.dumps({"a": 1}), "x.pth: not a checkpoint, nor any file that torch.save writes; name a .pth file that linreg train wrote"),
     ],
     ids=range(4),
@@ -66,7 +66,7 @@ def test_what_is_not_there_is_refused():
     ("change", "message"),
     [
         (lambda content: content.pop("format"), "a state without a spec, as the textbook saves it"),
-        (lambda content: content.update(version=1), "of version 1, and this linreg reads version 3"),
+        (lambda content: content.update(version=1), "of version 1, and this linreg reads version 4"),
         (lambda content: content.pop("spec"), "not a whole checkpoint: spec is missing; use another"),
         (lambda content: content.update(more=1), "not a whole checkpoint: 'more' is unknown; use another"),
         (lambda content: content.update(loss=3), "not a whole checkpoint: loss is int; use another"),
@@ -124,5 +124,5 @@ def test_a_wrong_checksum_is_named(path):
     name_and_extra = sum(struct.unpack_from("<HH", content, info.header_offset + 26))
     content[info.header_offset + 30 + name_and_extra] ^= 1
     Path("x.pth").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"^x.pth: damaged: the checksum of .*/data/0 is wrong; use another"):
+    with pytest.raises(CheckpointError, match=r"^x.pth: damaged: the checksum of data/0 is wrong; use another"):
         checkpoint.load("x.pth")

@@ -27,8 +27,8 @@ pytestmark = pytest.mark.usefixtures("pause_at_each_step")
 
 
 def stop_after(calls):
-    """Ask to stop at the n-th time of being asked, which is between two steps."""
-    counter = itertools.count(1)
+    """Ask to stop at the n-th time of being asked between two steps; before those it is asked once."""
+    counter = itertools.count()
     return lambda: next(counter) >= calls
 
 
@@ -225,8 +225,79 @@ def test_other_data_is_refused():
     np.save("x.npy", np.arange(20.0)[:, None] / 20)
     result = train(spec_from_dict(small_spec(data__source={"name": "from_file"}), "test"))
     np.save("x.npy", np.arange(20.0)[:, None] / 21)
-    with pytest.raises(DataError, match="was trained on other data than data.source gives now"):
+    with pytest.raises(DataError) as caught:
         resume(result.checkpoint)
+    assert str(caught.value) == (
+        "checkpoints/small_001/last.pth: was trained on other data than data.source gives now (values of x; values of "
+        "y; x was from 0 to 0.9, and is from 0 to 0.857143); bring the old data back, train anew, or go on all the "
+        "same with --other-data"
+    )
+    np.save("x.npy", np.arange(30.0)[:, None] / 30)
+    with pytest.raises(DataError, match=r"gives now \(20 rows, now 30; values of x; values of y; x was"):
+        resume(result.checkpoint)
+    again = resume(result.checkpoint, other_data=True)
+    assert (again.run, again.epochs) == ("small_002", 12)
+    assert load(again.checkpoint).loss[:6] == load(result.checkpoint).loss
+
+
+def test_other_data_is_refused_where_what_was_learnt_is_of_the_old():
+    def write(n):
+        Path("t.csv").write_text("x,y\n" + "".join(f"{i},{2 * i}\n" for i in range(n)))
+
+    write(20)
+    source = {"name": "csv", "path": "t.csv", "target": "y"}
+    spec = small_spec(data__source=source, data__standardize=True, name="a")
+    cycle = small_spec(data__source=source, scheduler={"name": "one_cycle", "max_lr": 0.1}, optimizer__lr=1e-4)
+    standardised, planned = (train(spec_from_dict(changed, "test"), stop=stop_after(3)) for changed in (spec, cycle))
+    write(21)
+    with pytest.raises(DataError, match="and its preprocessing was learnt by the old"):
+        resume(standardised.checkpoint, other_data=True)
+    with pytest.raises(DataError, match="and its scheduler was planned by the old"):
+        resume(planned.checkpoint, other_data=True)
+
+
+def test_other_data_in_the_middle_of_an_epoch_begins_that_anew():
+    def write(n):
+        Path("t.csv").write_text("x,y\n" + "".join(f"{i / n},{2 * i / n}\n" for i in range(n)))
+
+    write(40)
+    source = {"name": "csv", "path": "t.csv", "target": "y"}
+    result = train(spec_from_dict(small_spec(data__source=source, data__batch_size=4), "test"), stop=stop_after(4))
+    assert len(load(result.checkpoint).position) == 3
+    write(20)
+    again = resume(result.checkpoint, other_data=True)
+    assert (again.run, again.epochs, again.outcome) == ("small_002", 6, "finished")
+
+
+def damage(path):
+    content = bytearray(Path(path).read_bytes())
+    content[len(content) // 2] ^= 1
+    Path(path).write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["small_001", "runs/small_001", "checkpoints/small_001", "restart"])
+def test_a_run_whose_last_checkpoint_is_damaged_goes_on_from_the_newest_good_one(linreg, how):
+    changes = {"model": MLP, "checkpoint": {"every": 1, "keep": 3}}
+    whole = train(spec_from_dict(small_spec(**changes), "t"), runs=Path("whole/runs"), checkpoints=Path("whole/ckpt"))
+    train(spec_from_dict(small_spec(**changes), "t"), stop=stop_after(28))  # of seven a epoch
+    for name in ("last", "epoch_000003"):
+        damage(f"checkpoints/small_001/{name}.pth")
+    answer = linreg("train", write_spec(**changes), "--resume") if how == "restart" else linreg("resume", how)
+    assert (answer.code, answer.out) == (0, "checkpoints/small_001/last.pth\n")
+    warned, told = answer.err.splitlines()[:2]
+    assert warned.startswith("warning: checkpoints/small_001/last.pth: damaged")
+    assert told.startswith("warning: going on from checkpoints/small_001/")
+    assert differences(load(whole.checkpoint), load("checkpoints/small_001/last.pth")) == []
+    assert series("runs/small_001") == series("whole/runs/small_001")
+
+
+def test_a_run_without_a_good_checkpoint_is_told(linreg):
+    train(spec_from_dict(small_spec(), "t"))
+    for path in Path("checkpoints/small_001").iterdir():
+        damage(path)
+    answer = linreg("resume", "small_001")
+    assert (answer.code, answer.out) == (4, "")
+    assert answer.err.startswith("error: checkpoints/small_001/last.pth: damaged")
 
 
 def test_a_run_in_use_is_refused_before_anything_is_written(linreg):
@@ -295,6 +366,28 @@ def test_a_signal_saves_says_how_to_go_on_and_exits(number, code):
     )
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_table_is_read_ends_it_at_once_and_nothing_is_begun(number):
+    Path("p.py").write_text(
+        "import time\nfrom linreg import DATASETS, Samples\n"
+        "@DATASETS.register('slow')\ndef slow() -> Samples:\n"
+        "    open('reading', 'w').close()\n    time.sleep(60)\n"
+    )
+    path = write_spec(data__source={"name": "slow"})
+    process = subprocess.Popen(command("train", path, "--plugin", "p.py"), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not Path("reading").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    begin = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - begin < 2
+    assert (process.returncode, err) == (128 + number, "")
+    assert not Path("runs").exists()
+
+
 def test_restarting_a_finished_spec_starts_a_new_run(linreg):
     path = write_spec()
     assert linreg("train", path, "--resume", "-q").out == "checkpoints/small_001/last.pth\n"
@@ -329,7 +422,7 @@ def test_a_crash_within_an_epoch_resumes_from_the_last_step_that_was_saved(monke
     spec = spec_from_dict(small_spec(model=MLP, epochs=4, data__batch_size=8), "test")
     whole = train(spec, runs=Path("whole/runs"), checkpoints=Path("whole/checkpoints"))
     monkeypatch.setattr(saving.Saver, "is_due_by_clock", lambda saver: True)
-    asked = itertools.count(1)
+    asked = itertools.count()
 
     def crash():
         if next(asked) == crash_at:
@@ -356,8 +449,13 @@ def test_a_crash_between_the_last_epoch_and_the_end_adds_no_epochs(linreg, monke
         patch.setattr("linreg.experiment.training._write_end", crash)
         train(spec_from_dict(small_spec(checkpoint={"every": 1}), "test"))
     assert load("checkpoints/small_001/last.pth").epoch == 6
+    with pytest.raises(UsageError, match="has 6 epochs already"):
+        resume("checkpoints/small_001/last.pth", ["epochs=5"])
     answer = linreg("train", write_spec(checkpoint={"every": 1}), "--resume", "-q")
-    assert load(answer.out.strip()).epoch == 6
+    assert answer.out == "checkpoints/small_001/last.pth\n"
+    saved = load(answer.out.strip())
+    assert (saved.epoch, saved.outcome) == (6, "finished")
+    assert json.loads(Path("runs/small_001/run.json").read_text())["outcome"] == "finished"
 
 
 def test_double_precision_and_runs_without_validation_resume_exactly():
@@ -501,3 +599,52 @@ def test_tracing_the_graph_draws_nothing_that_training_would_have_drawn():
     plain = train(spec_from_dict(small_spec(model={"name": "noisy"}), "test"))
     traced = train(spec_from_dict(small_spec(model={"name": "noisy"}, writer__graph=True), "test"))
     assert load(plain.checkpoint).loss == load(traced.checkpoint).loss
+
+
+def test_a_damaged_checkpoint_of_a_run_names_the_newest_good_one_beside_it(linreg):
+    train(spec_from_dict(small_spec(checkpoint={"every": 1, "keep": 3}), "t"))
+    damage("checkpoints/small_001/last.pth")
+    for arguments in (("resume", "L"), ("predict", "L", "--inputs", "0.2"), ("inspect", "L"), ("evaluate", "L")):
+        answer = linreg(*(argument.replace("L", "checkpoints/small_001/last.pth") for argument in arguments))
+        assert (answer.code, answer.out) == (4, "")
+        assert answer.err.startswith("error: checkpoints/small_001/last.pth: damaged")
+        assert answer.err.endswith("the newest good one there is checkpoints/small_001/best.pth\n")
+    shutil.copy("checkpoints/small_001/last.pth", "alone.pth")
+    shutil.copy("checkpoints/small_001/best.pth", "other.pth")
+    assert "newest good" not in linreg("inspect", "alone.pth").err
+
+
+@pytest.mark.parametrize(
+    ("every", "saved"),
+    [
+        ({"every_seconds": 1e-9}, True),
+        ({"every": 1000, "every_seconds": 1e-9}, True),
+        ({"every": 1000}, False),
+        ({"every_seconds": 1000}, False),
+        ({}, False),  # a second has not gone by
+    ],
+    ids=str,
+)
+def test_checkpoints_come_by_epochs_by_seconds_or_by_both(every, saved):
+    asked = itertools.count()
+
+    def crash():
+        if next(asked) == 9:
+            raise CrashError
+        return False
+
+    with pytest.raises(CrashError):
+        train(spec_from_dict(small_spec(checkpoint=every, data__batch_size=8), "test"), stop=crash)
+    assert Path("checkpoints/small_001/last.pth").exists() == saved
+    if saved:
+        load("checkpoints/small_001/last.pth")
+
+
+def test_a_change_is_kept_by_a_run_that_is_stopped_before_its_first_step():
+    result = train(spec_from_dict(small_spec(), "test"))
+    stopped = resume(result.checkpoint, ["optimizer.lr=0.001", "epochs=8"], stop=stop_after(1))
+    saved, best = load(stopped.checkpoint), load(Path(stopped.checkpoint).with_name("best.pth"))
+    assert (saved.epoch, saved.position, best.epoch) == (6, [], 6)
+    assert saved.optimizer_state_dict["param_groups"][0]["lr"] == saved.spec["optimizer"]["lr"] == 0.001
+    assert best.optimizer_state_dict["param_groups"][0]["lr"] == best.spec["optimizer"]["lr"] == 0.1
+    assert load(resume(stopped.checkpoint).checkpoint).lr == [0.1] * 6 + [0.001] * 2

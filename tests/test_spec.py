@@ -106,7 +106,7 @@ def test_a_missing_key_says_what_belongs_there():
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "x.yaml: empty; a spec has at least name, epochs, data, model and optimizer"),
+        ("", "x.yaml:1:1: empty; a spec has at least name, epochs, data, model and optimizer"),
         ("- a\n", "x.yaml:1:1: spec: must be a mapping, met ['a']"),
         ("just text", "x.yaml:1:1: spec: must be a mapping, met 'just text'"),
         ("a: 1\na: 2\n", "x.yaml:2:1: the key 'a' is there already, at 1:1; remove one"),
@@ -117,12 +117,12 @@ def test_a_missing_key_says_what_belongs_there():
         ("a: 1\n---\nb: 2\n", "x.yaml:2:1: a second document; a spec is one document, remove the ---"),
         ("a: [1, 2\n", "x.yaml:1:4: not YAML: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'; close the bracket"),
         ("a:\n\tb: 1\n", "x.yaml:2:1: not YAML: while scanning for the next token, found character '\\t' that cannot start any token; use spaces in place of tabs, or quote the text"),
-        ("a: \x00\n", "x.yaml:1:4: the character '\\x00' is not allowed in YAML"),
+        ("a: \x00\n", "x.yaml:1:4: the character '\\x00' is not allowed in YAML; remove it"),
         (b"a: 1\nb: \xff\n", "x.yaml:2:4: byte 0xff is not UTF-8; save the file as UTF-8"),
         ("[" * 30 + "]" * 30, "x.yaml:1:22: not YAML: nested deeper than 20 levels; a spec is never so deep"),
         ("a: " + "9" * 5000, "x.yaml:1:4: a number of 5000 digits; at most 100 are read"),
         ("? [a]\n: 1\n", "x.yaml:1:3: not YAML: a key must be plain text; write a name and a colon"),
-        ("#" * 100_001, "x.yaml: larger than 100,000 bytes; a spec is a page of text"),
+        ("#" * 100_001, "x.yaml:1:100001: larger than 100,000 bytes; a spec is a page of text"),
     ],
     ids=range(17),
 )  # fmt: skip

@@ -28,7 +28,7 @@ from linreg.errors import StorageError, UsageError
 from linreg.storage import LEFTOVER, sync_folder, translated_errors
 from linreg.version import __version__
 
-FORMAT = 2  # of points.bin and meta.json
+FORMAT = 3  # of points.bin and meta.json
 POINTS, META = "points.bin", "meta.json"
 _META: dict[str, type] = {
     "written": int,

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
+from linreg.memory import refuse_beyond_memory
 from linreg.registry import Registry
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 DATASETS = Registry("source", hands_over=(), makes="linreg.datasets.Points")
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Count = Annotated[int, Field(gt=0, le=10**9)]
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,15 @@ class Samples(Points):
         yield Block(self.x, self.y, self.weight, self.where)
 
 
+def _bytes_drawn(n_samples: int, n_features: int) -> int:
+    """Give the memory for x and y, and for the products and the noise that y is the sum of."""
+    return 8 * n_samples * (2 * n_features + 3)
+
+
 @DATASETS.register("linear")
 def linear(
     *,
-    n_samples: PositiveInt = 100,
+    n_samples: Count = 100,
     weight: float | Annotated[list[float], Field(min_length=1)] = 2.0,
     bias: float = 1.0,
     noise: NonNegativeFloat = 0.1,
@@ -106,6 +113,7 @@ def linear(
     import numpy as np
 
     weights = np.atleast_1d(np.asarray(weight, dtype=np.float64))
+    refuse_beyond_memory(_bytes_drawn(n_samples, len(weights)))
     random = np.random.RandomState(seed)
     x = random.rand(n_samples, len(weights))
     y = bias + (weights * x).sum(axis=1, keepdims=True) + noise * random.randn(n_samples, 1)
@@ -115,7 +123,7 @@ def linear(
 @DATASETS.register("sine")
 def sine(
     *,
-    n_samples: PositiveInt = 200,
+    n_samples: Count = 200,
     amplitude: float = 1.0,
     frequency: PositiveFloat = 1.0,
     noise: NonNegativeFloat = 0.1,
@@ -124,6 +132,7 @@ def sine(
     """Points around a sine wave: y = amplitude * sin(2 pi frequency x) + noise * standard normal, x in [0, 1)."""
     import numpy as np
 
+    refuse_beyond_memory(_bytes_drawn(n_samples, 1))
     random = np.random.RandomState(seed)
     x = random.rand(n_samples, 1)
     y = amplitude * np.sin(2 * np.pi * frequency * x) + noise * random.randn(n_samples, 1)
@@ -133,8 +142,8 @@ def sine(
 @DATASETS.register("friedman1")
 def friedman1(
     *,
-    n_samples: PositiveInt = 1000,
-    n_features: Annotated[int, Field(ge=5)] = 10,
+    n_samples: Count = 1000,
+    n_features: Annotated[int, Field(ge=5, le=10**6)] = 10,
     noise: NonNegativeFloat = 1.0,
     seed: Seed = 42,
 ) -> Samples:
@@ -145,6 +154,7 @@ def friedman1(
     """
     import numpy as np
 
+    refuse_beyond_memory(_bytes_drawn(n_samples, n_features))
     random = np.random.RandomState(seed)
     x = random.rand(n_samples, n_features)
     curved = 10 * np.sin(np.pi * x[:, 0] * x[:, 1]) + 20 * (x[:, 2] - 0.5) ** 2

@@ -14,8 +14,10 @@ import yaml
 from linreg.errors import SpecError
 
 MAX_BYTES = 100_000
+MAX_VALUES = 10_000
 MAX_DEPTH = 20
 MAX_DIGITS = 100
+MOST_PROBLEMS = 50  # told at once
 
 Path = tuple[str | int, ...]
 
@@ -52,16 +54,18 @@ class Document:
 
     def override(self, text: str) -> None:
         """Set one `KEY=VALUE`, where KEY is dotted and VALUE is YAML; a malformed one is a SpecError."""
-        place = f"override {text!r}"
+        place = f"override {show_text(text, 200)}"
         key, equals, value = text.partition("=")
-        if not equals or not all(key.split(".")):
+        *parents, last = key.split(".")
+        if not equals or not all([*parents, last]) or not is_whole(key):
             raise SpecError([f"{place}: not KEY=VALUE; write for instance optimizer.lr=0.05"])
+        if len(parents) >= MAX_DEPTH:
+            raise SpecError([f"{place}: deeper than {MAX_DEPTH} levels; a spec is never so deep"])
         given = read_yaml(value, place, places=False)
         path: Path = ()
         if not isinstance(self.value, dict):
             self.value = {}
         target = self.value
-        *parents, last = key.split(".")
         for parent in parents:
             path = (*path, parent)
             if target.get(parent) is None:
@@ -69,37 +73,38 @@ class Document:
                 self.places[path] = place
             target = target[parent]
             if not isinstance(target, dict):
-                raise SpecError([f"{place}: {'.'.join(map(str, path))} is not a mapping; set it as a whole"])
+                raise SpecError(
+                    [f"{place}: {shorten('.'.join(map(str, path)), 200)} is not a mapping; set it as a whole"]
+                )
         path = (*path, last)
-        self._forget(path)
+        self._forget(path, target.get(last))
         target[last] = given.value
         self.places[path] = self.key_places[path] = place
 
-    def _forget(self, path: Path) -> None:
+    def _forget(self, path: Path, value: Any) -> None:
         for places in (self.places, self.key_places):
-            for old in [old for old in places if old[: len(path)] == path]:
-                del places[old]
+            places.pop(path, None)
+        inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, item in inside:
+            self._forget((*path, key), item)
 
 
 def read_yaml(text: str | bytes, file: str, *, places: bool = True) -> Document:
     """Parse one YAML document. Raises SpecError with `file:line:column` (or `file` alone, without `places`)."""
+    reader = _Reader(file, places)
     if len(text) > MAX_BYTES:
-        raise SpecError([f"{file}: larger than {MAX_BYTES:,} bytes; a spec is a page of text"])
-    return _Reader(file, places).read(_decode(text, file) if isinstance(text, bytes) else text)
-
-
-def _decode(text: bytes, file: str) -> str:
-    try:
-        return text.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = text.count(b"\n", 0, error.start) + 1
-        column = error.start - text.rfind(b"\n", 0, error.start)
-        what = f"byte {text[error.start]:#04x} is not UTF-8; save the file as UTF-8"
-        raise SpecError([f"{file}:{line}:{column}: {what}"]) from None
-
-
-def _place(file: str, mark: Any, places: bool) -> str:
-    return f"{file}:{mark.line + 1}:{mark.column + 1}" if places and mark else file
+        reader.refuse(_mark_of(text, MAX_BYTES), f"larger than {MAX_BYTES:,} bytes; a spec is a page of text")
+    elif isinstance(text, str):
+        reader.read(text)
+    else:
+        try:
+            reader.read(text.decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            what = f"byte {error.object[error.start]:#04x} is not UTF-8; save the file as UTF-8"
+            reader.refuse(_mark_of(error.object, error.start), what)
+    if reader.problems:
+        raise SpecError(reader.problems)
+    return reader.document
 
 
 class _Reader:
@@ -109,36 +114,28 @@ class _Reader:
         self.document = Document(file)
         self.with_places = places
         self.problems: list[str] = []
+        self.n_values = 0
 
-    def read(self, text: str) -> Document:
+    def read(self, text: str) -> None:
+        loader: Any = None
         try:
-            events = yaml.parse(text, Loader=yaml.SafeLoader)
-            self._read_stream(events)
+            loader = yaml.SafeLoader(text)
+            self._read_stream(iter(loader.get_event, None))
         except yaml.MarkedYAMLError as error:
             hint, from_start = _HINTS.get(error.context or error.problem or "", ("look at the line above, too", False))
             mark = error.context_mark if from_start else error.problem_mark or error.context_mark
-            self._refuse(mark, f"not YAML: {_sentence(error)}; {hint}")
+            self.refuse(mark, f"not YAML: {_sentence(error)}; {hint}")
         except yaml.reader.ReaderError as error:
-            self._refuse(
-                _mark_of(text, error.position),
-                f"the character {chr(error.character)!r} is not allowed in YAML",
-            )
-        except (
-            yaml.YAMLError,
-            ValueError,
-            IndexError,
-            OverflowError,
-        ) as error:  # PyYAML's scanner leaks these
-            self._refuse(None, f"not YAML: {error}")
-        if self.problems:
-            raise SpecError(self.problems)
-        return self.document
+            what = f"the character {chr(error.character)!r} is not allowed in YAML; remove it"
+            self.refuse(_mark_of(text, error.position), what)
+        except (yaml.YAMLError, ValueError, IndexError, OverflowError) as error:  # PyYAML's scanner leaks these
+            self.refuse(loader and loader.get_mark(), f"not YAML: {error}; mend it here")
 
     def _read_stream(self, events: Iterator[yaml.Event]) -> None:
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
                 if self.document.places:
-                    self._refuse(event.start_mark, "a second document; a spec is one document, remove the ---")
+                    self.refuse(event.start_mark, "a second document; a spec is one document, remove the ---")
                     return
                 self.document.value = self._read_value(next(events), events, ())
                 if self.problems:
@@ -146,12 +143,17 @@ class _Reader:
 
     def _read_value(self, event: Any, events: Iterator[yaml.Event], path: Path) -> Any:
         if isinstance(event, yaml.AliasEvent):
-            self._refuse(event.start_mark, f"the alias *{event.anchor} is not allowed; write the value out")
+            self.refuse(
+                event.start_mark, f"the alias *{shorten(str(event.anchor))} is not allowed; write the value out"
+            )
             return None
         if event.anchor is not None:
-            self._refuse(event.start_mark, f"the anchor &{event.anchor} is not allowed; write the value out")
+            self.refuse(event.start_mark, f"the anchor &{shorten(event.anchor)} is not allowed; write the value out")
         if event.tag is not None:
-            self._refuse(event.start_mark, f"the tag {event.tag} is not allowed; write plain values")
+            self.refuse(event.start_mark, f"the tag {shorten(event.tag)} is not allowed; write plain values")
+        self.n_values += 1
+        if self.n_values > MAX_VALUES:
+            raise yaml.MarkedYAMLError(problem=f"more than {MAX_VALUES:,} values", problem_mark=event.start_mark)
         if len(path) > MAX_DEPTH:
             raise yaml.MarkedYAMLError(problem=f"nested deeper than {MAX_DEPTH} levels", problem_mark=event.start_mark)
         self.document.places[path] = self._place(event.start_mark)
@@ -169,14 +171,14 @@ class _Reader:
         while not isinstance(event := next(events), yaml.MappingEndEvent):
             if not isinstance(event, yaml.ScalarEvent):
                 raise yaml.MarkedYAMLError(problem="a key must be plain text", problem_mark=event.start_mark)
-            key = event.value
+            key = self._whole(event)
             if event.anchor is not None or event.tag is not None:
-                self._refuse(event.start_mark, f"the key {key!r} has an anchor or a tag; write it plainly")
+                self.refuse(event.start_mark, f"the key {show_text(key)} has an anchor or a tag; write it plainly")
             if key == "<<" and event.style is None:
-                self._refuse(event.start_mark, "the merge key << is not allowed; write the keys out")
+                self.refuse(event.start_mark, "the merge key << is not allowed; write the keys out")
             elif key in mapping:
                 first = self.document.key_places[(*path, key)].rpartition(self.document.file + ":")[2]
-                self._refuse(event.start_mark, f"the key {key!r} is there already, at {first}; remove one")
+                self.refuse(event.start_mark, f"the key {show_text(key)} is there already, at {first}; remove one")
             else:
                 self.document.key_places[(*path, key)] = self._place(event.start_mark)
             mapping[key] = self._read_value(next(events), events, (*path, key))
@@ -184,17 +186,46 @@ class _Reader:
 
     def _scalar(self, event: yaml.ScalarEvent) -> Any:
         if event.style is not None:  # quoted, literal or folded
-            return event.value
-        if (_INT.match(event.value) or _FLOAT.match(event.value)) and len(event.value) > MAX_DIGITS:
-            self._refuse(event.start_mark, f"a number of {len(event.value)} digits; at most {MAX_DIGITS} are read")
+            return self._whole(event)
+        if len(event.value) > MAX_DIGITS and any(kind.match(event.value) for kind in (_INT, _BASED, _FLOAT)):
+            self.refuse(event.start_mark, f"a number of {len(event.value)} digits; at most {MAX_DIGITS} are read")
             return None
         return resolve(event.value)
 
-    def _place(self, mark: Any) -> str:
-        return _place(self.document.file, mark, self.with_places)
+    def _whole(self, event: yaml.ScalarEvent) -> str:
+        if not is_whole(event.value):
+            what = f"{show_text(event.value)} has half of a character; write \\U and its 8 digits"
+            self.refuse(event.start_mark, what)
+        return str(event.value)
 
-    def _refuse(self, mark: Any, what: str) -> None:
+    def _place(self, mark: Any) -> str:
+        file = self.document.file
+        return f"{file}:{mark.line + 1}:{mark.column + 1}" if self.with_places and mark else file
+
+    def refuse(self, mark: Any, what: str) -> None:
         self.problems.append(f"{self._place(mark)}: {what}")
+        if len(self.problems) == MOST_PROBLEMS:
+            raise SpecError([*self.problems, f"{self.document.file}: and maybe more"])
+
+
+def is_whole(text: str) -> bool:
+    """Say whether a text can be written at all: a half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shorten(text: str, most: int = 60) -> str:
+    """Cut a text that nobody would read to its end; one that would not stand on one line is shown in quotes."""
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= most else text[:most] + "…"
+
+
+def show_text(text: str, most: int = 60) -> str:
+    """Show a text as it was met, in quotes, on one line."""
+    return shorten(repr(text), most)
 
 
 def resolve(text: str) -> Any:
@@ -222,6 +253,7 @@ _HINTS = {
     "while parsing a flow mapping": ("close the brace", True),
     "while scanning for the next token": ("use spaces in place of tabs, or quote the text", False),
     f"nested deeper than {MAX_DEPTH} levels": ("a spec is never so deep", False),
+    f"more than {MAX_VALUES:,} values": ("a spec is a page of text", False),
     "a key must be plain text": ("write a name and a colon", False),
     "while parsing a block mapping": ("give the keys of one mapping the same indentation", False),
 }
@@ -229,12 +261,12 @@ _HINTS = {
 
 def _sentence(error: yaml.MarkedYAMLError) -> str:
     parts = [part for part in (error.context, error.problem) if part]
-    return ", ".join(parts)
+    return shorten(", ".join(parts), 200)
 
 
-def _mark_of(text: str, position: int) -> yaml.Mark:
-    line = text.count("\n", 0, position)
-    return yaml.Mark("", position, line, position - (text.rfind("\n", 0, position) + 1), None, 0)
+def _mark_of(text: str | bytes, position: int) -> yaml.Mark:
+    before = text[:position].decode("utf-8", "replace") if isinstance(text, bytes) else text[:position]
+    return yaml.Mark("", position, before.count("\n"), len(before) - (before.rfind("\n") + 1), None, 0)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -16,9 +16,13 @@ from collections.abc import Sequence
 
 
 class LinregError(Exception):
-    """The base of every error that a user can cause."""
+    """The base of every error that a user can cause. Several problems make a line each of its message."""
 
     exit_code = 1
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 class UsageError(LinregError):
@@ -33,8 +37,7 @@ class SpecError(LinregError):
     exit_code = 2
 
     def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+        super().__init__(*problems)
 
 
 class DataError(LinregError):
@@ -47,6 +50,9 @@ class CheckpointError(LinregError):
     """A checkpoint cannot be opened, is damaged, or does not fit what is asked of it."""
 
     exit_code = 4
+
+    def __init__(self, message: str) -> None:
+        super().__init__(*message.split("\n"))  # those of the spec inside, too
 
 
 class StorageError(LinregError):

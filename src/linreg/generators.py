@@ -1,6 +1,7 @@
 """The global random generators, torch's, NumPy's and Python's: what a model of one's own may draw from."""
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -36,3 +37,38 @@ def set_states(saved: dict[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(saved["cuda_rng_state"], device)
     np.random.set_state({**of_numpy, "state": {**of_numpy["state"], "key": of_numpy["state"]["key"].numpy()}})
     random.setstate((of_python["version"], tuple(of_python["key"].tolist()), of_python["gauss"]))
+
+
+def are_states(saved: Mapping[str, Any]) -> bool:
+    """Whether these are states that `states` gave. NumPy itself would take a position beyond its numbers, and read on
+    from there."""
+    of_numpy, of_python = saved["numpy_rng_state"], saved["python_rng_state"]
+    match of_numpy:
+        case {
+            "bit_generator": "MT19937",
+            "state": {"key": torch.Tensor() as key, "pos": int(pos), **more},
+            "has_gauss": 0 | 1,
+            "gauss": float(),
+            **others,
+        } if not more and not others:
+            numpy_is = _are_words(key, 624) and 0 <= pos <= 624
+        case _:
+            numpy_is = False
+    match of_python:
+        case {"version": 3, "key": torch.Tensor() as key, "gauss": float() | None, **others} if not others:
+            python_is = _are_words(key, 625) and 0 <= int(key[-1]) <= 624
+        case _:
+            python_is = False
+    torchs = [saved["rng_state"], saved["cuda_rng_state"], saved["loader_state"]]
+    return (
+        numpy_is
+        and python_is
+        and all(state is None or (state.dtype == torch.uint8 and state.ndim == 1) for state in torchs)
+    )
+
+
+def _are_words(key: torch.Tensor, number: int) -> bool:
+    """Whether a tensor holds so many words of 32 bits."""
+    if key.dtype != torch.int64 or key.shape != (number,):
+        return False
+    return int(key.min()) >= 0 and int(key.max()) < 2**32

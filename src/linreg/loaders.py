@@ -273,7 +273,8 @@ def _on_device(dataset: CustomDataset, device: torch.device) -> CustomDataset:
 
 
 class Fingerprint:
-    """Identifies data, block by block: the SHA-256 of names, shapes and values, however they are cut into blocks."""
+    """Identifies data, block by block, however they are cut: the number of rows, and the SHA-256 of the columns' names
+    and of the values of x, y and weight."""
 
     def __init__(self, points: Points) -> None:
         self.points = points
@@ -287,10 +288,18 @@ class Fingerprint:
             if array is not None:
                 digest.update(np.ascontiguousarray(array, dtype=np.float64).data)
 
-    def hexdigest(self) -> str:
-        """Give the fingerprint of the rows so far."""
+    def text(self) -> str:
+        """Give the fingerprint of the rows so far: its parts, each with its name."""
         names = [*self.points.feature_names, *self.points.target_names, *self.points.categories.items()]
-        digest = hashlib.sha256(repr((self.n_rows, names)).encode())
-        for part in self.digests:
-            digest.update(part.digest())
-        return digest.hexdigest()
+        columns = hashlib.sha256(repr(names).encode())
+        digests = zip(("columns", "x", "y", "weight"), (columns, *self.digests), strict=True)
+        return " ".join([f"rows={self.n_rows}", *(f"{name}={digest.hexdigest()}" for name, digest in digests)])
+
+
+def differing(then: str, now: str) -> list[str]:
+    """Name the parts in which two fingerprints differ, with the rows that there were and are."""
+    before, after = (dict(part.partition("=")[::2] for part in text.split()) for text in (then, now))
+    rows = [f"{before.get('rows')} rows, now {after.get('rows')}"] if before.get("rows") != after.get("rows") else []
+    words = {"columns": "the names of the columns or categories", "x": "values of x", "y": "values of y"}
+    others = [name for name in ("columns", "x", "y", "weight") if before.get(name) != after.get(name)]
+    return rows + [words.get(name, "weights") for name in others]

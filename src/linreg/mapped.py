@@ -279,5 +279,5 @@ def _convert(points: Points, temporary: Path, where: str) -> dict[str, Any]:
         "n_columns": n_columns,
         "minimum": [None if np.isnan(value) else float(value) for value in extremes[0]],
         "maximum": [None if np.isnan(value) else float(value) for value in extremes[1]],
-        "fingerprint": found.hexdigest(),
+        "fingerprint": found.text(),
     }

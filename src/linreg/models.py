@@ -1,9 +1,11 @@
 """Models: each is built for a number of features and targets, and maps x (N, n_features) to yhat (N, n_targets)."""
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import AfterValidator, Field
 
+from linreg.memory import refuse_beyond_memory
 from linreg.registry import Registry
 
 if TYPE_CHECKING:
@@ -11,12 +13,24 @@ if TYPE_CHECKING:
 
 MODELS = Registry("model", hands_over=("n_features", "n_targets"), makes="torch.nn.Module")
 
+BYTES_A_PARAMETER = 8  # a float32, and its gradient
+
+
+def _trainable(widths: list[int]) -> list[int]:
+    """Refuse layers that cannot be in memory with their gradients. Raises ValueError."""
+    refuse_beyond_memory(BYTES_A_PARAMETER * sum(width * (before + 1) for before, width in pairwise(widths)))
+    return widths
+
+
+Width = Annotated[int, Field(gt=0, le=10**6)]
+
 
 @MODELS.register("linear")
 def linear(n_features: int, n_targets: int, *, bias: bool = True) -> "nn.Module":
     """A straight line, or plane: yhat = x W' + b."""
     from torch import nn
 
+    _trainable([n_features, n_targets])
     return nn.Sequential(nn.Linear(n_features, n_targets, bias=bias))
 
 
@@ -25,7 +39,7 @@ def mlp(
     n_features: int,
     n_targets: int,
     *,
-    hidden: Annotated[list[PositiveInt], Field(min_length=1)],
+    hidden: Annotated[list[Width], Field(min_length=1, max_length=1000), AfterValidator(_trainable)],
     activation: Literal["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "leaky_relu"] = "relu",
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
 ) -> "nn.Module":
@@ -41,6 +55,7 @@ def mlp(
         "elu": nn.ELU,
         "leaky_relu": nn.LeakyReLU,
     }
+    _trainable([n_features, *hidden, n_targets])
     layers: list[nn.Module] = []
     width = n_features
     for next_width in hidden:
@@ -52,7 +67,9 @@ def mlp(
 
 
 @MODELS.register("polynomial")
-def polynomial(n_features: int, n_targets: int, *, degree: PositiveInt, bias: bool = True) -> "nn.Module":
+def polynomial(
+    n_features: int, n_targets: int, *, degree: Annotated[int, Field(gt=0, le=1000)], bias: bool = True
+) -> "nn.Module":
     """A polynomial in each feature, without products of features: linear in x, x^2, ..., x^degree."""
     import torch
     from torch import nn
@@ -67,4 +84,5 @@ def polynomial(n_features: int, n_targets: int, *, degree: PositiveInt, bias: bo
             """Name the powers of the columns called so."""
             return [f"{name}^{power}" if power > 1 else name for power in range(1, degree + 1) for name in names]
 
+    _trainable([n_features * degree, n_targets])
     return nn.Sequential(Powers(), nn.Linear(n_features * degree, n_targets, bias=bias))

@@ -3,14 +3,15 @@
 import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from linreg.documents import Document, Path, flatten
+from linreg.documents import MOST_PROBLEMS, Document, Path, flatten, shorten, show_text
 from linreg.registry import Component, plain
 
-MOST = 50  # problems told at once
+MOST_NAMES = 30  # told at once
 
 Error = Mapping[str, Any]  # one of `ValidationError.errors()`
 
@@ -19,7 +20,7 @@ def explain(error: ValidationError, document: Document, model: type[BaseModel]) 
     """Explain every problem of a document that was validated by `model`, in the order of the file."""
     by_path: dict[Path, list[Error]] = {}
     problems_met = list(_unpacked(error))
-    for problem in problems_met[:MOST]:
+    for problem in problems_met[:MOST_PROBLEMS]:
         by_path.setdefault(_path_in(document.value, problem), []).append(problem)
     found = []
     for path, problems in by_path.items():
@@ -27,15 +28,11 @@ def explain(error: ValidationError, document: Document, model: type[BaseModel]) 
         if deeper and all(problem["type"].endswith(("_type", "literal_error")) for problem in problems):
             continue  # of a union, the branch that went deepest into the value says what is wrong with it
         place = document.where(path, key=problems[0]["type"] == "extra_forbidden")
-        key = ".".join(_printable(step) for step in path) or "spec"
+        key = ".".join(shorten(str(step)) for step in path) or "spec"
         found.append((_order(place), f"{place}: {key}: {_what(document, path, problems, model)}"))
-    more = [f"{document.file}: and {len(problems_met) - MOST} more"] if len(problems_met) > MOST else []
+    n_more = len(problems_met) - MOST_PROBLEMS
+    more = [f"{document.file}: and {n_more} more"] if n_more > 0 else []
     return [text for _, text in sorted(found, key=lambda item: item[0])] + more
-
-
-def _printable(step: str | int) -> str:
-    text = str(step)
-    return text if text.isprintable() else repr(text)
 
 
 def suggest(word: object, known: Iterable[str]) -> str:
@@ -43,8 +40,10 @@ def suggest(word: object, known: Iterable[str]) -> str:
     by_lower = {name.lower(): name for name in known}
     near = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
     if near:
-        return f"did you mean {by_lower[near[0]]}?"
-    return f"known: {', '.join(by_lower.values())}" if by_lower else "it takes none"
+        return f"did you mean {shorten(by_lower[near[0]])}?"
+    names = [shorten(name) for name in islice(by_lower.values(), MOST_NAMES)]
+    more = [f"and {len(by_lower) - MOST_NAMES} more"] * (len(by_lower) > MOST_NAMES)
+    return f"known: {', '.join([*names, *more])}" if by_lower else "it takes none"
 
 
 def show(value: object) -> str:
@@ -58,8 +57,7 @@ def show(value: object) -> str:
             return "a mapping"
         case list() if len(repr(value)) > 60:
             return f"a list of {len(value)}"
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "…"
+    return shorten(repr(value))
 
 
 def _unpacked(error: ValidationError) -> Iterator[Error]:
@@ -109,7 +107,7 @@ def _what(document: Document, path: Path, problems: list[Error], model: type[Bas
             return f"missing; add it: {_fields(model, path[:-1])[str(path[-1])]}"
         case "missing_name":
             met = next((key for key in value if key.lower().startswith("name")), None)
-            hint = f"; {met!r} is not it: write name: NAME, with a space" if met else ""
+            hint = f"; {show_text(met)} is not it: write name: NAME, with a space" if met else ""
             return f"missing{hint}; add it: one of {', '.join(context['known'])}"
         case "unknown_name":
             near = suggest(value, context["known"])
@@ -137,7 +135,7 @@ def _suggest_key(document: Document, path: Path, known: Iterable[str]) -> str:
     elsewhere = [
         key for key in flatten(document.value) if key.endswith(f".{path[-1]}") and key != ".".join(map(str, path))
     ]
-    return f"did you mean {elsewhere[0]}?" if elsewhere else suggest(path[-1], known)
+    return f"did you mean {shorten(elsewhere[0])}?" if elsewhere else suggest(path[-1], known)
 
 
 def _fields(model: type[BaseModel], path: Path) -> dict[str, str]:
@@ -193,7 +191,7 @@ def _remedy(problems: list[Error], value: object) -> str:
         if "bool_type" in types and value.lower() in {"yes", "on", "y", "no", "off", "n"}:
             return f"; write {'true' if value.lower() in {'yes', 'on', 'y'} else 'false'}"
         if "component_type" in types:
-            return f"; write {{name: {value}}}"
+            return f"; write {{name: {shorten(value)}}}"
         for problem in problems:
             if problem["type"] == "literal_error":
                 near = suggest(value, problem["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", "))

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
 from linreg.errors import DataError, LinregError, SpecError, UsageError
+from linreg.memory import is_out_of_memory
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
@@ -110,6 +111,11 @@ class Component:
         return {"kind": self.kind, "name": self.name, "summary": self.summary, "params": params}
 
     @property
+    def is_own(self) -> bool:
+        """Whether it is linreg's, not a plugin's."""
+        return self.builder.__module__.startswith("linreg.")
+
+    @property
     def where(self) -> str:
         """The file and line of the builder, to point a plugin's author to."""
         code = getattr(inspect.unwrap(self.builder), "__code__", None)
@@ -149,6 +155,10 @@ class Registry:
             return builder
 
         return add
+
+    def is_own(self, name: str) -> bool:
+        """Whether a component is linreg's, not a plugin's."""
+        return self._components[name].is_own
 
     def check(self, value: object) -> ComponentSpec:
         """Check `{name: ..., params flat beside it}`.
@@ -191,10 +201,10 @@ class Registry:
             raise SpecError([f"{where or self.kind}: {spec.name}: {error}"]) from error
         except (Exception, SystemExit) as error:  # anything may go wrong in a builder, memory first of all
             reason = str(error).partition("\n")[0]
-            what = f"its builder failed: {type(error).__name__}: {reason}"
-            raise SpecError(
-                [f"{where or self.kind}: {spec.name}: {what}; change the params, or mend {component.where}"]
-            ) from error
+            what = f"its builder failed: {type(error).__name__}: {reason}; change the params, or mend {component.where}"
+            if is_out_of_memory(error):
+                what = f"not enough memory: {reason}; ask for less"
+            raise SpecError([f"{where or self.kind}: {spec.name}: {what}"]) from error
         module, _, type_ = self.makes.rpartition(".")
         if not isinstance(made, getattr(import_module(module), type_)):
             what = f"its builder returned {type(made).__name__}, not a {self.makes}; mend {component.where}"
@@ -241,7 +251,7 @@ class Registry:
         ):
             takes = ", ".join(self.hands_over)
             raise UsageError(f"{where}: a {self.kind} takes ({takes}) and, after a *, its params")
-        if not component.builder.__module__.startswith("linreg."):  # ours are tested; this takes a while
+        if not component.is_own:  # ours are tested; this takes a while
             try:
                 component.described()
             except Exception as error:  # of what an annotation may be, pydantic raises many kinds

@@ -7,10 +7,12 @@ checkpoints/latest        the path of the newest checkpoint
 
 import fcntl
 import json
+import math
 import os
 import platform
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -20,9 +22,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from linreg.documents import flatten, read_yaml
+from linreg.documents import MAX_BYTES, flatten, read_yaml, shorten
 from linreg.errors import StorageError, UsageError
 from linreg.storage import make_folder, remove_leftovers, replace_file, sync_folder, translated_errors
 from linreg.version import __version__
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
     import torch
 
 FINISHED = ("finished", "early_stopped")
+MOST_BYTES = 2**24  # of run.json, or of a line of metrics.jsonl
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*_[0-9]{3,}")
+_CHECKPOINT_NAME = re.compile(r"[A-Za-z0-9_]+\.pth")
 
 
 @dataclass
@@ -109,6 +113,8 @@ def _remove_leftovers_of(name: str, runs: Path, checkpoints: Path) -> None:
 def hold(name: str, runs: Path, checkpoints: Path) -> Iterator[Run]:
     """Hold a run that is there. Raises UsageError if it is not, StorageError if another process holds it."""
     folder = _existing(name, runs)
+    if (checkpoints / name).is_symlink():
+        raise UsageError(f"{checkpoints / name}: a link, and not the checkpoints of a run; remove it")
     with _held(folder):
         remove_leftovers(folder, checkpoints / name)
         remove_leftovers(checkpoints, shared=True)
@@ -121,8 +127,9 @@ def hold(name: str, runs: Path, checkpoints: Path) -> Iterator[Run]:
 def read_info(folder: Path) -> dict[str, Any]:
     """Read run.json; empty where there is none that can be read."""
     try:
-        info = json.loads((folder / "run.json").read_bytes())
-    except (OSError, ValueError):
+        with _opened(folder / "run.json") as file:
+            info = json.loads(file.read(MOST_BYTES))
+    except (OSError, ValueError, RecursionError):
         return {}
     return info if isinstance(info, dict) else {}
 
@@ -132,9 +139,8 @@ def summaries(runs: Path, checkpoints: Path) -> list[dict[str, Any]]:
     if runs.exists() and not runs.is_dir():
         raise UsageError(f"{runs}: a file, not a folder of runs; name a folder with --runs")
     folders = [folder for folder in runs.iterdir() if (folder / "run.json").is_file()] if runs.is_dir() else []
-    return sorted(
-        (_summary(folder, checkpoints) for folder in folders), key=lambda found: (found["started"] or "", found["run"])
-    )
+    found = [_summary(folder, checkpoints) for folder in folders]
+    return sorted(found, key=lambda run: (str(run["started"] or ""), run["run"]))
 
 
 def compare(a: str, b: str, runs: Path, checkpoints: Path) -> list[dict[str, Any]]:
@@ -155,26 +161,35 @@ def compare(a: str, b: str, runs: Path, checkpoints: Path) -> list[dict[str, Any
 
 def _read_spec(folder: Path) -> dict[str, Any]:
     path = folder / "spec.yaml"
-    value = read_yaml(path.read_bytes(), str(path)).value if path.is_file() else None
-    return flatten(value) if isinstance(value, dict) else {}
+    if not path.is_file():
+        return {}
+    with _opened(path) as file:
+        value = read_yaml(file.read(MAX_BYTES + 1), str(path)).value
+    flat = flatten(value) if isinstance(value, dict) else {}
+    return {
+        key: [_plain(one) for one in item] if isinstance(item, list) else _plain(item) for key, item in flat.items()
+    }
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Read the records of metrics.jsonl; a last line that was cut off is passed over."""
-    try:
-        lines = (folder / "metrics.jsonl").read_text(errors="replace").splitlines()
-    except OSError:
-        return []
     records = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            break
-        if not isinstance(record, dict):
-            break
-        records.append(record)
+    try:
+        with _opened(folder / "metrics.jsonl") as file:
+            while isinstance(record := json.loads(file.readline(MOST_BYTES)), dict):
+                records.append(record)
+    except (OSError, ValueError, RecursionError):  # the end, too, is no record
+        pass
     return records
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open a file of a run. Raises OSError, and so for a pipe or a device, which might never end."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115  # returned
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(f"{path}: not a file")
+    return file
 
 
 def remove(name: str, runs: Path, checkpoints: Path) -> None:
@@ -182,7 +197,9 @@ def remove(name: str, runs: Path, checkpoints: Path) -> None:
     in use."""
     folder = _existing(name, runs)
     with _held(folder), translated_errors(folder):
-        if (checkpoints / name).is_dir():
+        if (checkpoints / name).is_symlink():  # what it leads to is not the run's
+            (checkpoints / name).unlink()
+        elif (checkpoints / name).is_dir():
             shutil.rmtree(checkpoints / name)
         shutil.rmtree(folder)
     if (latest := latest_checkpoint(checkpoints)) is not None and latest.parent.name == name:
@@ -194,12 +211,15 @@ def remove(name: str, runs: Path, checkpoints: Path) -> None:
 
 
 def latest_checkpoint(checkpoints: Path) -> Path | None:
-    """The checkpoint that `checkpoints/latest` names, wherever the folder has been moved to; None without one."""
+    """The checkpoint that `checkpoints/latest` names, wherever the folder has been moved to; None without one, or where
+    it names what no run has written."""
     try:
-        text = os.fsdecode((checkpoints / "latest").read_bytes()).strip()
+        with _opened(checkpoints / "latest") as file:
+            text = os.fsdecode(file.read(MOST_BYTES)).strip()
     except OSError:
         return None
-    return checkpoints.joinpath(*Path(text).parts[-2:]) if text else None
+    run, name = ("", "", *Path(text).parts)[-2:]
+    return checkpoints / run / name if _RUN_NAME.fullmatch(run) and _CHECKPOINT_NAME.fullmatch(name) else None
 
 
 def _write_latest(checkpoints: Path, path: Path) -> None:
@@ -255,6 +275,8 @@ def _existing(name: str, runs: Path) -> Path:
     folder = runs / name
     if not _RUN_NAME.fullmatch(name) or not (folder / "run.json").is_file():
         raise UsageError(f"{folder}: no such run; linreg runs lists those there are")
+    if folder.is_symlink():
+        raise UsageError(f"{folder}: a link, and not the folder of a run; remove it, or name --runs where it leads to")
     return folder
 
 
@@ -268,7 +290,7 @@ def _numbers(name: str, folder: Path) -> set[int]:
 def _held(folder: Path) -> Iterator[None]:
     """Hold the lock of a run's folder; the system lets it go if the process dies."""
     with translated_errors(folder):
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     try:
         if not _locked(descriptor, fcntl.LOCK_EX, tries=5):  # one who only looks is gone in a moment
             raise StorageError(f"{folder}: in use by another process; wait for it, or stop it")
@@ -303,7 +325,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
 def _looked_at(folder: Path) -> Iterator[bool]:
     """Say whether nobody holds the run, and keep it so meanwhile; nothing is written."""
     try:
-        descriptor = os.open(folder / ".lock", os.O_RDONLY)
+        descriptor = os.open(folder / ".lock", os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         yield True
         return
@@ -325,10 +347,17 @@ def _summary(folder: Path, checkpoints: Path) -> dict[str, Any]:
     last = checkpoints / folder.name / "last.pth"
     return {
         "run": folder.name,
-        "outcome": outcome,
+        "outcome": _plain(outcome),
         "epochs": len(records),
-        "loss": records[-1].get("loss") if records else None,
-        "val_loss": records[-1].get("val_loss") if records else None,
-        "started": first.get("started"),
+        "loss": _plain(records[-1].get("loss")) if records else None,
+        "val_loss": _plain(records[-1].get("val_loss")) if records else None,
+        "started": _plain(first.get("started")),
         "checkpoint": str(last) if last.is_file() else None,
     }
+
+
+def _plain(value: Any) -> Any:
+    """Give a finite number, or a text of a line, as it is; other things that a file may hold as text."""
+    if value is None or (isinstance(value, int | float) and math.isfinite(value)):
+        return value
+    return shorten(str(value))

@@ -1,6 +1,7 @@
 """The experiment spec: a YAML file and overrides, checked into a frozen object. No torch is imported here."""
 
 import difflib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from linreg.datasets import DATASETS, Seed
-from linreg.documents import MAX_BYTES, Document, read_yaml, write_yaml
+from linreg.documents import MAX_BYTES, MOST_PROBLEMS, Document, read_yaml, write_yaml
 from linreg.errors import SpecError
 from linreg.losses import LOSSES
 from linreg.models import MODELS
@@ -125,7 +126,7 @@ class ExperimentSpec(_Part):
         description="at most 64 letters, digits, `.`, `_` and `-`, the first a letter or digit"
     )
     seed: Seed = Field(42, description="seed of the model's initialisation and of the shuffling")
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:[0-9]+|mps)$")] = Field(
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:[0-9]{1,3}|mps)$")] = Field(
         "auto", description="auto, cpu, cuda, cuda:1 or mps"
     )
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of data and parameters")
@@ -210,7 +211,9 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentSpec
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        # a pipe that nobody writes to is empty, and not waited for
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            os.set_blocking(file.fileno(), True)
             text = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise SpecError([f"{path}: {_reason(path, error)}"]) from None
@@ -230,8 +233,10 @@ def check_spec(document: Document, overrides: Sequence[str] = ()) -> ExperimentS
             document.override(override)
         except SpecError as error:
             malformed += error.problems
+            if len(malformed) >= MOST_PROBLEMS:
+                raise SpecError(malformed) from None
     if document.value is None and not malformed:
-        raise SpecError([f"{document.file}: empty; a spec has at least name, epochs, data, model and optimizer"])
+        raise SpecError([f"{document.file}:1:1: empty; a spec has at least name, epochs, data, model and optimizer"])
     try:
         spec = ExperimentSpec.model_validate(document.value)
     except ValidationError as error:

@@ -124,4 +124,4 @@ def _space(path: Path, n_bytes: int | None) -> str:
         stat = os.statvfs(folder)
     except OSError:
         return f"{needed}nobody knows how many free"
-    return f"{needed}{stat.f_bavail * stat.f_frsize} free"
+    return f"{needed}{stat.f_bavail * stat.f_frsize} bytes free"

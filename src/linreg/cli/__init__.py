@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import typer
 
 from linreg.cli.commands import app
-from linreg.cli.text import printable, say, tolerate_any_text
+from linreg.cli.progress import Stopped
+from linreg.cli.text import printable, say, shorten, tolerate_any_text
 from linreg.errors import LinregError
+from linreg.memory import is_out_of_memory
 from linreg.plugins import plugin_at_fault
 
 __all__ = ["app", "main"]
@@ -26,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         exit_code = error.exit_code
     except typer.Abort as error:
         caught, message, exit_code = error, "aborted", 130
+    except Stopped as stop:
+        return stop.exit_code
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError):  # a pipe that nobody reads any more; Typer exits with 1
             return 0
@@ -38,7 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         caught, message, exit_code = error, f"{what}; check the disk and the permissions", 5
     except Exception as error:
         caught, plugin = error, plugin_at_fault(error)
-        if plugin:
+        if is_out_of_memory(error):
+            reason = str(error).partition("\n")[0]
+            message, exit_code = f"not enough memory: {reason}; ask for less, or set data.memory: mapped", 3
+        elif plugin:
             message, exit_code = f"--plugin {plugin}: {type(error).__name__}: {error}; mend the plugin", 2
         else:
             message = f"{type(error).__name__}: {error}; a bug of linreg, please report it with --debug"
@@ -47,9 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import traceback
 
         say("".join(traceback.format_exception(caught)).rstrip())
+    for line in getattr(caught, "problems", (message,)):
+        say(f"error: {shorten(printable(line))}")
     del caught  # or its traceback would keep open, until the interpreter is gone, what its frames were reading
-    for line in message.split("\n"):
-        say(f"error: {printable(line)}")
     return exit_code
 
 

@@ -93,8 +93,13 @@ def train(
 
 @app.command(epilog="\b\nExample: linreg resume checkpoints/simple_linear_regression_001/last.pth --epochs 400")
 def resume(
-    checkpoint: o.Checkpoint,
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT|RUN", help="A checkpoint (.pth), or a run.", show_default=False)
+    ],
     overrides: o.Overrides = None,
+    other_data: Annotated[
+        bool, typer.Option("--other-data", help="Go on even if the data is other than it was, in a new run.")
+    ] = False,
     epochs: o.Epochs = None,
     device: o.Device = None,
     name: o.Name = None,
@@ -116,7 +121,15 @@ def resume(
 
     show_log(quiet=quiet)
     with stop_on_signals() as stop, open_progress(quiet=quiet) as report:
-        result = experiment.resume(checkpoint, settings, runs=runs, checkpoints=checkpoints, report=report, stop=stop)
+        result = experiment.resume(
+            checkpoint,
+            settings,
+            runs=runs,
+            checkpoints=checkpoints,
+            report=report,
+            stop=stop,
+            other_data=other_data,
+        )
     _print_result(result, stop, json=json, quiet=quiet, places=_places(runs, checkpoints))
     require(expectations, asdict(result))
 
@@ -338,10 +351,10 @@ def inspect(
     path = _checkpoint_or_latest(checkpoint, checkpoints)
 
     with importing_torch():
-        from linreg.checkpoint import load, summary
+        from linreg.checkpoint import load_or_advise, summary
     from linreg.documents import write_yaml
 
-    saved = load(path)
+    saved = load_or_advise(path)
     found = summary(saved)
     if json:
         put_json(found)

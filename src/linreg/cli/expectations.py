@@ -55,7 +55,7 @@ def parse_expectations(texts: Sequence[str], names: Collection[str]) -> list[Exp
         else:
             found.append(Expectation(text.strip(), match[1], match[2], float(match[3])))
     if problems:
-        raise UsageError("\n".join(problems))
+        raise UsageError(*problems)
     return found
 
 
@@ -69,4 +69,4 @@ def require(expectations: Sequence[Expectation], results: Mapping[str, Any]) -> 
         elif not _OPERATORS[expected.operator](value, expected.bound):
             unmet.append(f"--expect {expected.text!r}: not met, {expected.name} is {value:.6g}")
     if unmet:
-        raise ExpectationError("\n".join(unmet))
+        raise ExpectationError(*unmet)

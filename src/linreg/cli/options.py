@@ -10,7 +10,6 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Settings to override, as optimizer.lr=0.05.", show_default=False),
 ]
-Checkpoint = Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint (.pth).", show_default=False)]
 LatestCheckpoint = Annotated[
     Path | None,
     typer.Argument(metavar="CKPT", help="A checkpoint (.pth); by default the newest one.", show_default=False),

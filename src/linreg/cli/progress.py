@@ -135,14 +135,24 @@ def open_row_count(*, quiet: bool) -> Iterator[Callable[[int], None] | None]:
         yield draw
 
 
+class Stopped(BaseException):  # not an error, and nobody is to take it for one on its way
+    """The process ends because a signal asked for it, wherever it was."""
+
+    def __init__(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+
+
 class StopFlag:
-    """Set by the first signal that asks to stop; calling it says whether one came."""
+    """Set by the first signal that asks to stop; calling it says whether one came. Whoever has called it once will look
+    again; before that there is nothing to save."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.is_watched = False
 
     def __call__(self) -> bool:
         """Say whether a stop was asked for."""
+        self.is_watched = True
         return self.signal is not None
 
     @property
@@ -153,13 +163,16 @@ class StopFlag:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
-    """Let SIGINT, SIGTERM and SIGHUP ask for a stop, instead of ending the process; a second one ends it."""
+    """Let SIGINT, SIGTERM and SIGHUP ask for a stop, instead of ending the process. A second one ends it, and so does
+    the first while there is nothing to save: a table may take long to read."""
     flag = StopFlag()
 
     def ask(number: int, frame: FrameType | None) -> None:
         if flag.signal is not None:
             os._exit(128 + number)  # at once: an exception could leave TensorBoard's writer waiting for ever
         flag.signal = number
+        if not flag.is_watched:
+            raise Stopped(flag.exit_code)
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before: list[Callable[..., object] | int | None] = [signal.signal(number, ask) for number in numbers]

@@ -4,9 +4,12 @@ import io
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+MOST_CHARACTERS = 2_000  # of one line of an error
 
 
 def say(text: str) -> None:
@@ -14,7 +17,7 @@ def say(text: str) -> None:
     if sys.stderr is None:
         return
     try:
-        print(text, file=sys.stderr, flush=True)
+        print("\n".join(map(printable, text.split("\n"))), file=sys.stderr, flush=True)
     except (OSError, ValueError):
         sys.stderr = None  # as Python itself has it for a closed one
 
@@ -28,7 +31,12 @@ def tolerate_any_text() -> None:
 
 def printable(text: str) -> str:
     """Escape what would move a terminal's cursor or colours."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def shorten(line: str) -> str:
+    """Leave out the middle of a line that nobody would read."""
+    return line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS // 2]} … {line[-MOST_CHARACTERS // 2 :]}"
 
 
 def put(text: str) -> None:
@@ -41,7 +49,8 @@ def put(text: str) -> None:
 
 def put_json(value: Any) -> None:
     """Write one JSON document to stdout."""
-    put(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    put(re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))  # JSON itself escapes those below
 
 
 def show_log(*, quiet: bool) -> None:
@@ -55,7 +64,7 @@ def show_log(*, quiet: bool) -> None:
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        say(f"{prefix}{record.getMessage()}")
+        say("\n".join(map(printable, f"{prefix}{record.getMessage()}".split("\n"))))
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
@@ -91,7 +100,7 @@ def number(value: Any) -> str:
     """Show a value in a table: six digits of a number, a dash for none."""
     if value is None:
         return "-"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else printable(str(value))
 
 
 def duration(seconds: float) -> str:

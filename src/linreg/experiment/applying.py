@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from linreg import plots
-from linreg.checkpoint import Checkpoint, load
+from linreg.checkpoint import Checkpoint, load_or_advise
 from linreg.datasets import Block, Points
 from linreg.errors import CheckpointError, DataError, UsageError
-from linreg.experiment.building import build_network, choose_device
+from linreg.experiment.building import choose_device
 from linreg.experiment.data import open_points, survey, with_mask
+from linreg.experiment.fitting import assemble
 from linreg.experiment.state import saved_spec
 from linreg.preprocessing import FILLING, Feature, Preprocessed, Preprocessing, Ranges, features_of, make_recode_fn
 from linreg.spec import ExperimentSpec
@@ -61,7 +62,7 @@ class Applied:
     """A checkpoint's model, ready to be applied to rows of inputs."""
 
     def __init__(self, path: str | Path, *, device: str) -> None:
-        self.saved = load(path)
+        self.saved = load_or_advise(path)
         self.spec = saved_spec(self.saved, [f"device={json.dumps(device)}"])
         self.features = features_of(self.saved.preprocessing)
         self.model, self.device = load_model(self.saved, self.spec)
@@ -255,18 +256,13 @@ class Metrics:
 def load_model(saved: Checkpoint, spec: ExperimentSpec) -> tuple[nn.Module, torch.device]:
     """Build the model of a checkpoint, in evaluation mode, and give it with its device. Raises CheckpointError."""
     device = choose_device(spec)
-    preprocessed = "preprocessing.mean" in saved.model_state_dict
-    fills = saved.preprocessing["missing"] in FILLING
-    preprocessing = Preprocessing(features_of(saved.preprocessing), saved.n_targets, fills=fills)
-    n_columns = len(preprocessing.column_names) if preprocessed else saved.n_features
-    with torch.random.fork_rng(devices=[]):  # building draws numbers that the state replaces
-        network = build_network(spec, n_columns, saved.n_targets, device)
-    model = Preprocessed(preprocessing, network) if preprocessed else network
+    model = assemble(saved, spec, device)
     try:
-        model.load_state_dict(saved.model_state_dict)
-    except RuntimeError as error:
-        reason = str(error).strip().replace("\n", " ")
-        raise CheckpointError(f"{saved.path}: does not fit the model that its spec builds: {reason}") from None
+        model.load_state_dict(saved.model_state_dict, strict=True)
+    except RuntimeError:  # its text is for those who write programs
+        raise CheckpointError(
+            f"{saved.path}: does not fit the model that its spec builds; use another checkpoint"
+        ) from None
     model.eval()  # always use EVAL for fully trained models!
     return model, device
 

@@ -63,7 +63,7 @@ def refuse(found: list[Change]) -> None:
     refused = [change for change in found if change.verdict == "refused"]
     if refused:
         raise UsageError(
-            "\n".join(f"{change.key}: {_show(change.old)} → {_show(change.new)}: {change.why}" for change in refused)
+            *(f"{change.key}: {_show(change.old)} → {_show(change.new)}: {change.why}" for change in refused)
         )
 
 

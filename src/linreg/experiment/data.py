@@ -43,7 +43,8 @@ class Data:
 def open_points(spec: ExperimentSpec) -> Points:
     """Open the source of a spec; with `data.memory: mapped`, the map of what was converted from it."""
     where = spec.where("data", "source")
-    points: Points = DATASETS.build(spec.data.source, where=where)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by row and column
+        points: Points = DATASETS.build(spec.data.source, where=where)
     if spec.data.memory == "resident":
         return points
     return open_mapped(
@@ -81,7 +82,7 @@ def survey(points: Points, spec: ExperimentSpec) -> Survey:
         found = Fingerprint(points)
         for block in points.blocks():
             found.add(block)
-        n_rows, fingerprint = found.n_rows, found.hexdigest()
+        n_rows, fingerprint = found.n_rows, found.text()
     train, _ = split_rows(n_rows, **split_of(spec))
     return Survey(mask_of(train, n_rows), fingerprint)
 

@@ -14,8 +14,10 @@ from torch.utils.data import Subset
 
 from linreg.ahead import in_order
 from linreg.datasets import Block, Points, Samples
+from linreg.errors import DataError
 from linreg.experiment.data import Data, ascending, chunks, mask_of, split_of, weight_mean
 from linreg.loaders import CustomDataset, Fingerprint, refuse_shapes, refuse_unfit, split_rows
+from linreg.memory import gigabytes, usable_bytes
 from linreg.preprocessing import (
     Preprocessing,
     Statistics,
@@ -146,6 +148,9 @@ def _gathered(points: Points, dtype: str, *, where: str, gaps: bool) -> _Gathere
         parts = [("x", x, block.x), ("y", y, block.y)]
         if block.weight is not None:
             parts.append(("weight", weight, block.weight[:, None]))
+        if x.array.nbytes + y.array.nbytes + block.x.nbytes > usable_bytes():
+            most = gigabytes(usable_bytes())
+            raise DataError(f"{where}: its rows take more than the {most} of memory here; set data.memory: mapped")
         for name, rows, more in parts:
             first, here = rows.n_rows, rows.add(more)
             if name == "weight" or not gaps:
@@ -155,7 +160,7 @@ def _gathered(points: Points, dtype: str, *, where: str, gaps: bool) -> _Gathere
         block = bisect_right(starts, row) - 1
         return places[block](row - starts[block])
 
-    return _Gathered(x.whole(), y.whole(), weight.whole()[:, 0] if weight.n_rows else None, place, found.hexdigest())
+    return _Gathered(x.whole(), y.whole(), weight.whole()[:, 0] if weight.n_rows else None, place, found.text())
 
 
 def _preprocessed(

@@ -11,6 +11,7 @@ from linreg import generators
 from linreg.checkpoint import Checkpoint
 from linreg.errors import CheckpointError, SpecError
 from linreg.experiment.building import Experiment
+from linreg.experiment.fitting import check_model, check_training
 from linreg.runs import environment
 from linreg.spec import ExperimentSpec, spec_from_dict
 from linreg.writer import EpochRecord
@@ -35,8 +36,8 @@ class Progress:
 
 
 def saved_spec(saved: Checkpoint, overrides: Sequence[str] = ()) -> ExperimentSpec:
-    """Check the spec in a checkpoint by the rules of any other. Raises CheckpointError, and SpecError for a wrong
-    override."""
+    """Check the spec in a checkpoint by the rules of any other, and that it builds the model whose state is there.
+    Raises CheckpointError, and SpecError for a wrong override."""
     try:
         spec = spec_from_dict(saved.spec, str(saved.path))
     except SpecError as error:
@@ -45,6 +46,7 @@ def saved_spec(saved: Checkpoint, overrides: Sequence[str] = ()) -> ExperimentSp
             problem + hint * (".name: unknown" in problem and "--plugin" not in problem) for problem in error.problems
         ]
         raise CheckpointError("\n".join(problems)) from None
+    check_model(saved, spec)
     return spec_from_dict(saved.spec, str(saved.path), overrides) if overrides else spec
 
 
@@ -63,17 +65,19 @@ def states(experiment: Experiment, progress: Progress) -> dict[str, Any]:
 def restore(experiment: Experiment, saved: Checkpoint) -> Progress:
     """Put an experiment that was just built into the state of a checkpoint. Raises CheckpointError if the two do
     not fit."""
+    check_training(saved, experiment)
     try:
-        experiment.model.load_state_dict(saved.model_state_dict)
+        experiment.model.load_state_dict(saved.model_state_dict, strict=True)
         experiment.model.train()  # always use TRAIN for resuming training
         experiment.optimizer.load_state_dict(copy_of(saved.optimizer_state_dict))
         if experiment.schedule is not None and saved.scheduler_state_dict is not None:
             experiment.schedule.scheduler.load_state_dict(copy_of(saved.scheduler_state_dict))
         experiment.loaders.generator.set_state(saved.loader_state)
         generators.set_states(vars(saved), experiment.device)
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).strip().replace("\n", " ")
-        raise CheckpointError(f"{saved.path}: does not fit what its spec builds: {reason}") from None
+    except (RuntimeError, ValueError, KeyError, TypeError):  # of torch, whose texts are for those who write programs
+        raise CheckpointError(
+            f"{saved.path}: does not fit what its spec builds: a state is not taken; use another checkpoint"
+        ) from None
     then, here = saved.environment, environment(experiment.device)
     for key in here:
         if then.get(key) != here[key]:

@@ -42,8 +42,9 @@ def train(
 ) -> Result:
     """Train a spec from the beginning, in a new run.
 
-    report: told each epoch's record; stop: asked between steps whether to save and return. Writes `runs/<run>/`
-    and `checkpoints/<run>/`, after everything is built. Raises SpecError, DataError, StorageError, DivergedError.
+    report: told each epoch's record; stop: asked as the run begins, and then between steps, whether to save and
+    return. Writes `runs/<run>/` and `checkpoints/<run>/`, after everything is built. Raises SpecError, DataError,
+    StorageError, DivergedError.
     """
     if spec.solver == "exact":
         return solve(spec, runs=runs, checkpoints=checkpoints)
@@ -65,6 +66,7 @@ def run_session(
 ) -> Result:
     """Run the epochs that are left, saving on the way; run.json says at any moment how it stands."""
     spec = experiment.spec
+    stop()  # a first time, so that whoever is asked knows of it: from here on there is something to save
     progress.records = [replace(record, exact=_optimum(experiment)) for record in progress.records]
     begin = time.monotonic()
     session = new_session(experiment.device, experiment.engine.name, len(progress.records), origin)

@@ -8,6 +8,8 @@ import json
 import math
 import re
 import sys
+import tokenize
+import warnings
 import zipfile
 import zlib
 from collections import Counter
@@ -23,7 +25,9 @@ from numpy.typing import NDArray
 from pyarrow import csv
 
 from linreg.ahead import in_order
+from linreg.documents import shorten
 from linreg.errors import DataError, UsageError
+from linreg.memory import refuse_beyond_memory
 from linreg.problems import show
 from linreg.tables.slices import Recoded, slices
 
@@ -31,6 +35,7 @@ BLOCK_BYTES = 2**21
 BLOCK_ROWS = 2**15
 MOST_CELLS = 10  # bad cells told at once
 MOST_HEADER = 2**22
+MOST_COLUMNS = 100_000
 
 
 @dataclass(frozen=True)
@@ -104,14 +109,17 @@ def column_names(file: File, format: Format) -> list[str]:
     try:
         names = _NAMES[format.name](file, format)
     except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
+        raise DataError(f"{file}: cannot be read: {error.strerror or _line(error)}; name another file") from None
     except _UNREADABLE as error:
-        raise DataError(f"{file}: not a {format.name} file that can be read: {_line(error)}") from None
+        what = _with_remedy(error, "mend it, or name another file")
+        raise DataError(f"{file}: not a {format.name} file that can be read: {what}") from None
     if not names:
         raise DataError(f"{file}: empty; a table begins with the names of its columns")
-    twice = [name for name in names if names.count(name) > 1]
+    if len(names) > MOST_COLUMNS:
+        raise DataError(f"{file}: {len(names):,} columns; at most {MOST_COLUMNS:,} are read")
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise DataError(f"{file}: two columns are called {twice[0]!r}; rename one")
+        raise DataError(f"{file}: two columns are called {show(twice[0])}; rename one")
     return names
 
 
@@ -130,20 +138,24 @@ def made_of_batches(
         else:
             yield from map(make, _READERS[format.name](file, format, columns))
     except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
+        raise DataError(f"{file}: cannot be read: {error.strerror or _line(error)}; name another file") from None
     except _UNREADABLE as error:
-        raise DataError(f"{file}: cannot be read as {format.name}: {_line(error)}") from None
+        what = _with_remedy(error, "mend the table")
+        raise DataError(f"{file}: cannot be read as {format.name}: {what}") from None
 
 
 def refuse_cells(problems: Sequence[str]) -> None:
     """Raise a DataError with the first ten of the problems, if there are any."""
     if problems:
         more = len(problems) - MOST_CELLS
-        raise DataError("\n".join([*problems[:MOST_CELLS], *(["and more cells like these"] if more > 0 else [])]))
+        raise DataError(*problems[:MOST_CELLS], *(["and more cells like these"] if more > 0 else []))
 
 
 # What the libraries raise for a file that is not what its name says, or is damaged.
-_UNREADABLE = (pa.ArrowException, ValueError, LookupError, EOFError, OverflowError, zlib.error, zipfile.BadZipFile)
+_UNREADABLE = (
+    *(pa.ArrowException, ValueError, LookupError, EOFError, OverflowError),
+    *(python_csv.Error, zlib.error, zipfile.BadZipFile),
+)
 
 
 # CSV
@@ -153,11 +165,24 @@ def _csv_names(file: File, format: Format) -> list[str]:
     encoding = "utf-8-sig" if format.encoding.lower() in ("utf-8", "utf8") else format.encoding
     with _open(file) as binary, io.TextIOWrapper(binary, encoding=encoding, newline="") as text:
         try:
-            return next(python_csv.reader(text, delimiter=format.delimiter), [])
+            names = next(python_csv.reader(_header_lines(text), delimiter=format.delimiter), [])
         except UnicodeDecodeError:
             raise DataError(f"{file}: not text in {format.encoding}; set encoding, or name another file") from None
         except python_csv.Error as error:
             raise DataError(f"{file}: its header cannot be read: {error}; name a table in CSV") from None
+    if any("\0" in name for name in names):  # after such a header arrow passes over a row
+        raise DataError(f"{file}: a NUL in its header; save the table as text")
+    return names
+
+
+def _header_lines(text: IO[str]) -> Iterator[str]:
+    """Read lines, and no more of them than a header may have."""
+    left = MOST_HEADER
+    while line := text.readline(left + 1):
+        left -= len(line)
+        if left < 0:
+            raise python_csv.Error(f"more than {MOST_HEADER:,} characters, or a quote that never ends")
+        yield line
 
 
 def _read_csv(file: File, format: Format, columns: Columns, make: Callable[[Batch], Made]) -> Iterator[Made]:
@@ -423,8 +448,19 @@ def _as_texts(format: Format, column: Any) -> Any:
 
 def _arrays(file: File) -> dict[str, NDArray[Any]]:
     """Open the arrays of a `.npy` or `.npz`, each under the names of its columns."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers that nothing else comes of
+            return _loaded(file)
+    except (TypeError, RuntimeError, MemoryError, SyntaxError, tokenize.TokenError) as error:
+        raise ValueError(_line(error)) from None  # as NumPy and zipfile have it of what is damaged
+
+
+def _loaded(file: File) -> dict[str, NDArray[Any]]:
     with _open(file) as stream:
         if isinstance(file, Path):  # a .npy is mapped: to look at its columns is not to read it
+            if stream.read(2) == b"PK":  # a .npz, whatever its name
+                _refuse_bomb(file)
             found = np.load(file, allow_pickle=False, mmap_mode="r")
         else:
             found = np.load(io.BytesIO(stream.read()), allow_pickle=False)
@@ -440,11 +476,30 @@ def _arrays(file: File) -> dict[str, NDArray[Any]]:
                 if twice:
                     raise ValueError(f"two of its arrays make a column {twice[0]!r}; rename one")
                 columns |= more
-    lengths = {len(column) for column in columns.values()}
-    if len(lengths) > 1:
-        said = ", ".join(f"{name} has {len(column)}" for name, column in columns.items())
-        raise DataError(f"{file}: its arrays differ in rows: {said}; save arrays of one length")
     return columns
+
+
+def _refuse_bomb(file: Path) -> None:
+    """Refuse a .npz whose arrays are not what they say, differ in rows, or are more than memory holds, before any of
+    them is read. Raises DataError, ValueError."""
+    lengths: dict[str, int] = {}
+    n_bytes = 0
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as stream:
+                if np.lib.format.read_magic(stream) == (1, 0):
+                    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+                else:
+                    shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+            size = math.prod(shape) * dtype.itemsize
+            if size > member.file_size:
+                raise ValueError(f"array {show(member.filename)} has less than the {size:,} bytes that it says")
+            n_bytes += size
+            lengths[member.filename.removesuffix(".npy")] = shape[0] if shape else 0
+    if len(set(lengths.values())) > 1:
+        said = ", ".join(f"{shorten(name)} has {length}" for name, length in lengths.items())
+        raise DataError(f"{file}: its arrays differ in rows: {said}; save arrays of one length")
+    refuse_beyond_memory(n_bytes)
 
 
 def _columns_of(name: str, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -452,6 +507,8 @@ def _columns_of(name: str, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
         return {name: array}
     if array.ndim != 2 or array.dtype.names:
         raise ValueError(f"array {name!r} has {array.ndim} dimensions; it must have rows, or rows and columns")
+    if array.shape[1] > MOST_COLUMNS:
+        raise ValueError(f"array {name!r} has {array.shape[1]:,} columns; at most {MOST_COLUMNS:,} are read")
     if array.shape[1] == 1 and name != "x":
         return {name: array[:, 0]}
     return {f"{name}{i + 1}" if array.shape[1] > 1 else name: array[:, i] for i in range(array.shape[1])}
@@ -581,6 +638,12 @@ def _open_utf8(file: File, encoding: str) -> Any:
 
 def _line(error: BaseException) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
+
+
+def _with_remedy(error: BaseException, remedy: str) -> str:
+    """Say what an error says, and what would do, unless it says so itself."""
+    line = _line(error).rstrip(".")
+    return line if "; " in line else f"{line}; {remedy}"
 
 
 def head(file: Path, n_bytes: int) -> bytes:

@@ -8,7 +8,7 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 
-MOST_ROW_BYTES = 2**26
+MOST_ROW_BYTES = 2**24
 RECODED = 2**16  # characters at once
 
 

@@ -1,0 +1,182 @@
+"""A checkpoint, written and opened."""
+
+import contextlib
+import io
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from linreg.checkpoint import archive, pickles
+from linreg.checkpoint.archive import Unsound
+from linreg.checkpoint.contents import FORMAT, KEYS, VERSION, Checkpoint, is_finite, problems, shown, strange
+from linreg.errors import CheckpointError, DivergedError, StorageError
+from linreg.storage import replace_file
+
+OLDEST_TORCH = (2, 10)  # the first whose weights_only is sound
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, whole or not at all: an older file of that name stays until the new one is on disk.
+    Raises StorageError, and what `serialize` raises."""
+    replace_file(path, serialize(checkpoint))
+
+
+def serialize(checkpoint: Checkpoint) -> memoryview:
+    """Give what the file of a checkpoint holds. Raises, of what `load` would refuse, CheckpointError for more than
+    plain values and tensors, DivergedError for a tensor that is not finite, StorageError for one that is too large."""
+    owners: dict[int, torch.Tensor] = {}
+    best, content = set[int](), set[int]()
+    try:
+        plain = {
+            name: _plain(getattr(checkpoint, name), name, owners, best if name == "best" else content)
+            for name in sorted(KEYS)
+        }
+    except Unsound as error:
+        raise CheckpointError(f"{checkpoint.run['name']}: no checkpoint can be written: {error}") from None
+    buffer = io.BytesIO()  # memory first: torch.save to a full disk raises an error without a reason
+    torch.save({"format": FORMAT, "version": VERSION, "checksums": _checksums(plain), **plain}, buffer)
+    if buffer.tell() > archive.MOST_BYTES:
+        raise StorageError(
+            f"{checkpoint.run['name']}: a checkpoint of {buffer.tell()} bytes; the most is {archive.MOST_BYTES}"
+        )
+    return buffer.getbuffer()
+
+
+def _plain(value: Any, where: str, owners: dict[int, torch.Tensor], taken: set[int]) -> Any:
+    """Give a value in the types that a checkpoint has; each tensor with memory of its own, no more than it needs.
+
+    owners: of each piece of memory, the tensor it was given to; taken: those given to one in this part. What stands
+    in `best`, too, is the same tensor there, and is written once.
+    """
+    match value:
+        case None | bool() | str():
+            return value
+        case int() if value.bit_length() <= 64:
+            return int(value)
+        case float():
+            return float(value)
+        case torch.Tensor() if value.layout == torch.strided and value.dtype in pickles.DTYPES and not value.is_meta:
+            memory = value.untyped_storage()
+            is_known = owners.get(memory.data_ptr()) is value  # and was looked at
+            if not is_known and not is_finite(value):
+                raise DivergedError(f"{where} is no longer finite")
+            owned = memory.data_ptr() not in taken and owners.setdefault(memory.data_ptr(), value) is value
+            taken.add(memory.data_ptr())
+            whole = memory.nbytes() == value.nbytes and value.stride() == pickles.strides(value.shape)
+            if type(value) is torch.Tensor and not value.requires_grad and whole and (owned or not value.numel()):
+                return value
+            return value.detach().as_subclass(torch.Tensor).clone(memory_format=torch.contiguous_format)
+        case Mapping() if all(type(key) in (str, int) for key in value):
+            return {key: _plain(item, f"{where}.{key}", owners, taken) for key, item in value.items()}
+        case list() if set(map(type, value)) <= {float, type(None)}:  # a history, which may be long
+            return list(value)
+        case list():
+            return [_plain(item, where, owners, taken) for item in value]
+        case tuple():
+            return tuple(_plain(item, where, owners, taken) for item in value)
+    raise Unsound(f"{where} holds {type(value).__name__}, and a checkpoint takes plain values and dense tensors")
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors in plain values, depth first."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)
+
+
+def _checksums(content: Any) -> list[int]:
+    """The checksums of the tensors in plain values, in their order. They tell a tensor in the place of another, or one
+    that torch did not read to its end; the zip's own would be right."""
+    tensors = {id(tensor): tensor for tensor in _tensors(content)}
+    return [zlib.crc32(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data) for tensor in tensors.values()]
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Open a checkpoint, on the CPU, without running or importing anything from it, or reading another file.
+
+    Raises CheckpointError if it is not there, is damaged, was not written by linreg or by a later version of it.
+    """
+    path = Path(path)
+    _refuse_old_torch(path)
+    try:
+        content = _opened(path)
+        if content.get("format") != FORMAT:
+            textbook = "model_state_dict" in content
+            what = "a state without a spec, as the textbook saves it" if textbook else "a PyTorch file of another kind"
+            raise Unsound(f"{what}; name a checkpoint that linreg train wrote")
+        if content.get("version") != VERSION or type(content["version"]) is not int:
+            raise Unsound(
+                f"of version {shown(content.get('version'))}, and this linreg reads version {VERSION}; "
+                "use the linreg that wrote it, or train anew"
+            )
+        found = problems(content)
+        if not found and content["checksums"] != _checksums(content):
+            raise Unsound(
+                "damaged: a tensor is not the one that was saved in its place; use another checkpoint of the run"
+            )
+        if found:
+            more = f", and {len(found) - 10} more" if len(found) > 10 else ""
+            raise Unsound(f"not a whole checkpoint: {', '.join(found[:10])}{more}; use another")
+    except Unsound as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return Checkpoint(**{key: content[key] for key in KEYS}, path=path)
+
+
+def load_or_advise(path: str | Path) -> Checkpoint:
+    """Open a checkpoint as `load` does; of one in a run's folder the error names the newest good one beside it."""
+    try:
+        return load(path)
+    except CheckpointError as error:
+        found = newest(Path(path).parent)
+        if found is None:
+            raise
+        raise CheckpointError(f"{error}; the newest good one there is {found.path}") from None
+
+
+def newest(folder: Path) -> Checkpoint | None:
+    """Open, of the checkpoints in a run's folder that are not damaged, the one that came furthest."""
+    found: Checkpoint | None = None
+    for path in sorted(folder.glob("*.pth")):
+        with contextlib.suppress(CheckpointError):
+            saved = load(path)
+            further = found is None or (saved.epoch, len(saved.position)) > (found.epoch, len(found.position))
+            if further and saved.run["name"] == folder.absolute().name:
+                found = saved
+    return found
+
+
+def _refuse_old_torch(path: Path) -> None:
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if version < OLDEST_TORCH:
+        raise CheckpointError(
+            f"{path}: torch {torch.__version__} is not safe to open it with; install torch 2.10 or later"
+        )
+
+
+def _opened(path: Path) -> dict[str, Any]:
+    """Read a file and take it through every gate but the last: a dictionary of plain values and dense tensors."""
+    try:
+        content = archive.read(path)
+    except FileNotFoundError:
+        raise Unsound("no such checkpoint; linreg runs lists those there are") from None
+    except IsADirectoryError:
+        raise Unsound(f"a folder; name a checkpoint in it, such as {path / 'last.pth'}") from None
+    except (OSError, ValueError) as error:  # a ValueError for a name with a zero byte
+        raise Unsound(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    records = archive.records(content)
+    pickle = bytes(records["data.pkl"])
+    pickles.check(pickle, archive.storages(records))
+    try:
+        loaded: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True, mmap=False)
+    except Exception:  # many kinds were met, and their texts advise weights_only=False
+        raise Unsound("holds what torch does not open; use another checkpoint of the run") from None
+    del content, records  # as large as the tensors
+    found = strange(loaded, most=2 * len(pickle))
+    if found:
+        raise Unsound(f"{found}; use a checkpoint that linreg train wrote")
+    return loaded
