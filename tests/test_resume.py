@@ -449,8 +449,13 @@ def test_a_crash_between_the_last_epoch_and_the_end_adds_no_epochs(linreg, monke
         patch.setattr("linreg.experiment.training._write_end", crash)
         train(spec_from_dict(small_spec(checkpoint={"every": 1}), "test"))
     assert load("checkpoints/small_001/last.pth").epoch == 6
+    with pytest.raises(UsageError, match="has 6 epochs already"):
+        resume("checkpoints/small_001/last.pth", ["epochs=5"])
     answer = linreg("train", write_spec(checkpoint={"every": 1}), "--resume", "-q")
-    assert load(answer.out.strip()).epoch == 6
+    assert answer.out == "checkpoints/small_001/last.pth\n"
+    saved = load(answer.out.strip())
+    assert (saved.epoch, saved.outcome) == (6, "finished")
+    assert json.loads(Path("runs/small_001/run.json").read_text())["outcome"] == "finished"
 
 
 def test_what_was_written_beyond_the_checkpoint_is_not_there_twice():
@@ -666,3 +671,13 @@ def test_checkpoints_come_by_epochs_by_seconds_or_by_both(every, saved):
     assert Path("checkpoints/small_001/last.pth").exists() == saved
     if saved:
         load("checkpoints/small_001/last.pth")
+
+
+def test_a_change_is_kept_by_a_run_that_is_stopped_before_its_first_step():
+    result = train(spec_from_dict(small_spec(), "test"))
+    stopped = resume(result.checkpoint, ["optimizer.lr=0.001", "epochs=8"], stop=stop_after(1))
+    saved, best = load(stopped.checkpoint), load(Path(stopped.checkpoint).with_name("best.pth"))
+    assert (saved.epoch, saved.position, best.epoch) == (6, [], 6)
+    assert saved.optimizer_state_dict["param_groups"][0]["lr"] == saved.spec["optimizer"]["lr"] == 0.001
+    assert best.optimizer_state_dict["param_groups"][0]["lr"] == best.spec["optimizer"]["lr"] == 0.1
+    assert load(resume(stopped.checkpoint).checkpoint).lr == [0.1] * 6 + [0.001] * 2

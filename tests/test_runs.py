@@ -105,6 +105,26 @@ def test_a_run_in_use_is_not_removed():
     runs.remove("a_001", RUNS, CHECKPOINTS)
 
 
+def test_a_run_that_is_removed_while_one_waits_for_it_is_not_gone_on_with(monkeypatch):
+    with create("a", RUNS, CHECKPOINTS) as run:
+        run.write_info(outcome="running")
+    lock = runs._locked
+
+    def remove_and_lock(*arguments, **named):
+        monkeypatch.setattr(runs, "_locked", lock)
+        runs.remove("a_001", RUNS, CHECKPOINTS)
+        return lock(*arguments, **named)
+
+    monkeypatch.setattr(runs, "_locked", remove_and_lock)
+    held = hold("a_001", RUNS, CHECKPOINTS)
+    with (
+        pytest.raises(StorageError, match=r"^runs/a_001: removed by another process meanwhile; linreg runs lists"),
+        held,
+    ):
+        pass
+    assert list(RUNS.iterdir()) + list(CHECKPOINTS.iterdir()) == []
+
+
 def test_latest_is_found_when_the_folder_has_moved(linreg):
     linreg("train", write_spec(), "-q")
     Path("checkpoints").rename("elsewhere")

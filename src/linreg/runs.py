@@ -294,6 +294,8 @@ def _held(folder: Path) -> Iterator[None]:
     try:
         if not _locked(descriptor, fcntl.LOCK_EX, tries=5):  # one who only looks is gone in a moment
             raise StorageError(f"{folder}: in use by another process; wait for it, or stop it")
+        if not _is_at(folder / ".lock", descriptor):
+            raise StorageError(f"{folder}: removed by another process meanwhile; linreg runs lists those there are")
         yield
     finally:
         os.close(descriptor)
@@ -309,6 +311,14 @@ def _locked(descriptor: int, kind: int, *, tries: int) -> bool:
         else:
             return True
     return False
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file still has its name."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

@@ -4,11 +4,13 @@ import contextlib
 import io
 import json
 import logging
+import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import nn
@@ -35,10 +37,41 @@ class EpochRecord:
         return json.dumps(asdict(self)) + "\n"
 
 
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
+
+
+def _translated(
+    method: Callable[Concatenate["RunWriter", Arguments], Answer],
+) -> Callable[Concatenate["RunWriter", Arguments], Answer]:
+    """Let a method raise StorageError for what befalls the files, be it of this write or of one before: TensorBoard
+    writes in threads, which hand on what ended them at the next call."""
+
+    @wraps(method)
+    def translated(self: "RunWriter", /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
+        with translated_errors(self.folder):
+            return method(self, *args, **kwargs)
+
+    return translated
+
+
+@cache
+def _tell_once() -> None:
+    """Keep Python from telling, with a traceback, of the disk's error that ended a thread of TensorBoard's."""
+    before = threading.excepthook
+
+    def tell(args: threading.ExceptHookArgs) -> None:
+        if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
+            before(args)
+
+    threading.excepthook = tell
+
+
 class RunWriter:
     """Writes one run's folder: metrics.jsonl and TensorBoard's event files."""
 
     def __init__(self, folder: Path, *, histograms: int = 0) -> None:
+        _tell_once()
         self.folder = folder
         self.histograms = histograms
         from torch.utils.tensorboard import SummaryWriter  # only those who write pay for it
@@ -46,16 +79,17 @@ class RunWriter:
         self.board: Any = SummaryWriter(str(folder))
         self.metrics = (folder / "metrics.jsonl").open("a")
 
+    @_translated
     def write(self, record: EpochRecord, model: nn.Module) -> None:
         """Write what an epoch came to."""
-        with translated_errors(self.folder):
-            self.metrics.write(record.to_json())
-            self.metrics.flush()
-            self.write_scalars(record)
-            if self.histograms and (record.epoch + 1) % self.histograms == 0:
-                for name, parameter in model.named_parameters():
-                    self.board.add_histogram(f"parameters/{name}", parameter.detach(), record.epoch)
+        self.metrics.write(record.to_json())
+        self.metrics.flush()
+        self.write_scalars(record)
+        if self.histograms and (record.epoch + 1) % self.histograms == 0:
+            for name, parameter in model.named_parameters():
+                self.board.add_histogram(f"parameters/{name}", parameter.detach(), record.epoch)
 
+    @_translated
     def write_scalars(self, record: EpochRecord) -> None:
         """Send the losses to one chart, and the learning rate to another."""
         losses = {"training": record.loss}
@@ -66,6 +100,7 @@ class RunWriter:
         self.board.add_scalars("loss", losses, record.epoch)
         self.board.add_scalar("learning_rate", record.lr, record.epoch)
 
+    @_translated
     def write_spec(self, text: str) -> None:
         """Send the spec, as text."""
         self.board.add_text("spec", f"```yaml\n{text}```")
@@ -88,6 +123,7 @@ class RunWriter:
             model.train(was_training)
             generators.set_states(before, x.device)
 
+    @_translated
     def write_hparams(self, hparams: Mapping[str, Any], metrics: Sequence[str]) -> None:
         """Send the hyperparameters and the names of the final metrics; `add_hparams` would make an extra run."""
         from torch.utils.tensorboard.summary import hparams as summaries
@@ -98,26 +134,37 @@ class RunWriter:
         for summary in summaries(plain, dict.fromkeys(metrics)):  # type: ignore[no-untyped-call]  # torch leaves it untyped
             self.board.file_writer.add_summary(summary)
 
+    @_translated
     def write_summary(self, metrics: Mapping[str, float], epoch: int) -> None:
         """Send the metrics of the whole run, which stand beside the hyperparameters."""
         for name, value in metrics.items():
             self.board.add_scalar(name, value, epoch)
 
+    @_translated
     def write_figure(self, name: str, figure: Any, epoch: int) -> None:
         """Send a matplotlib figure."""
         self.board.add_figure(name, figure, epoch)
 
+    @_translated
+    def write_events(self, events: Sequence[Any]) -> None:
+        """Send events as they were read from another file."""
+        for event in events:
+            self.board.file_writer.event_writer.add_event(event)
+
+    @_translated
     def flush(self) -> None:
         """Bring all that was written so far to the files."""
-        with translated_errors(self.folder):
-            self.board.flush()
-            self.metrics.flush()
+        self.board.flush()
+        self.metrics.flush()
 
+    @_translated
     def close(self) -> None:
         """Flush and close."""
-        with translated_errors(self.folder):
-            self.board.close()
-            self.metrics.close()
+        with contextlib.ExitStack() as stack:  # each is closed, though another fails
+            stack.callback(self.metrics.close)
+            for file_writer in self.board.all_writers.values():
+                stack.callback(file_writer.close)
+            self.board.flush()
 
 
 @contextlib.contextmanager
@@ -136,8 +183,7 @@ def open_writer(folder: Path, records: Sequence[EpochRecord] = (), *, histograms
     try:
         for record in records:
             writer.write_scalars(record)
-        for event in old_histograms:
-            writer.board.file_writer.event_writer.add_event(event)
+        writer.write_events(old_histograms)
         writer.flush()
         with translated_errors(folder):
             for file in old_files:

@@ -59,9 +59,10 @@ def _plain(value: Any, where: str, owners: dict[int, torch.Tensor], taken: set[i
         case float():
             return float(value)
         case torch.Tensor() if value.layout == torch.strided and value.dtype in pickles.DTYPES and not value.is_meta:
-            if not is_finite(value):
-                raise DivergedError(f"{where} is no longer finite")
             memory = value.untyped_storage()
+            is_known = owners.get(memory.data_ptr()) is value  # and was looked at
+            if not is_known and not is_finite(value):
+                raise DivergedError(f"{where} is no longer finite")
             owned = memory.data_ptr() not in taken and owners.setdefault(memory.data_ptr(), value) is value
             taken.add(memory.data_ptr())
             whole = memory.nbytes() == value.nbytes and value.stride() == pickles.strides(value.shape)

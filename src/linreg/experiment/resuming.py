@@ -44,10 +44,12 @@ def resume(
     old = saved_spec(saved)
     if old.solver == "exact":
         raise UsageError(f"{path}: was solved exactly; there is nothing to go on with")
-    if not any(override.startswith("epochs=") for override in overrides) and saved.epoch >= old.epochs:
+    own = _own_run(saved, runs, checkpoints, named=named)
+    ends = own is not None and saved.outcome not in FINISHED and saved.epoch >= old.epochs  # killed as it was to end
+    if not ends and not any(override.startswith("epochs=") for override in overrides) and saved.epoch >= old.epochs:
         overrides = [*overrides, f"epochs={saved.epoch + saved.planned_epochs}"]
     spec = spec_from_dict(saved.spec, str(path), overrides)
-    if spec.epochs <= saved.epoch:
+    if spec.epochs < saved.epoch + (not ends):
         raise UsageError(f"{path}: has {saved.epoch} epochs already; ask for more than that with --epochs")
     experiment = build(spec, planned_epochs=saved.planned_epochs)
     warn_of_slopes(experiment)
@@ -67,8 +69,7 @@ def resume(
             _set_in_optimizer(experiment, change.key.removeprefix("optimizer."), change.new)
 
     changed = any((change.verdict == "warned" and change.key != "epochs") or change.key == "name" for change in found)
-    own = None if changed or is_other else _own_run(saved, runs, checkpoints, named=named)
-    if own is None:
+    if own is None or changed or is_other:
         with create(spec.name, runs, checkpoints) as run:
             log.info("going on from %s in a new run, %s", path, run.name)
             return run_session(experiment, progress, run, report, stop, origin=str(path))

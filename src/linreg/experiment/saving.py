@@ -1,15 +1,18 @@
 """When a run is saved, and how: a step's end, finite values only, written beside the training."""
 
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from linreg.checkpoint import Checkpoint, save, serialize
 from linreg.errors import DivergedError, StorageError
 from linreg.experiment.building import Experiment
 from linreg.experiment.divergence import refuse_losses, refuse_tensors, remedy
-from linreg.experiment.state import Progress, copy_of, states
+from linreg.experiment.state import Progress, states
 from linreg.runs import Run, environment
 from linreg.storage import replace_file
 
@@ -20,7 +23,7 @@ SHARE_OF_SAVING = 1 / 30  # saving by the clock takes at most this share of the 
 class Saver:
     """Knows when a checkpoint is due, and writes it: best.pth, the numbered ones, last.pth.
 
-    What is saved is copied, and written by a thread of its own while training goes on, one save after the other.
+    What is saved is written by a thread of its own while training goes on, one save after the other.
     """
 
     def __init__(self, experiment: Experiment, progress: Progress, run: Run) -> None:
@@ -45,16 +48,20 @@ class Saver:
         """Begin to write how the run stands, once the save before is written. A state that is not finite is a
         DivergedError, and not saved; StorageError is what became of the save before."""
         self.wait()
+        begin = time.monotonic()
         checkpoint = self._checkpoint()
         refuse_losses(self.experiment, checkpoint.epoch, checkpoint.position)
-        where = f"epoch {checkpoint.epoch}"
-        refuse_tensors(self.experiment, where, checkpoint.model_state_dict.items())
-        best, done = checkpoint.best, checkpoint.epoch
-        at_end = not checkpoint.position
-        numbered = bool(self.spec.keep and self.spec.every and done % self.spec.every == 0 and at_end)
-        is_new = self.spec.best and best is not None and best["epoch"] != self.saved_best
-        self.saved_best = best["epoch"] if best else None
-        self.writing = self.thread.submit(self._write, checkpoint, is_new=is_new, numbered=numbered)
+        refuse_tensors(self.experiment, f"epoch {checkpoint.epoch}", checkpoint.model_state_dict.items())
+        folder, files, content = self.run.checkpoints, {}, self._serialized(checkpoint)
+        best = checkpoint.best
+        if self.spec.best and best is not None and best["epoch"] != self.saved_best:
+            is_own = best["states"]["model_state_dict"] is checkpoint.model_state_dict
+            files[folder / "best.pth"] = content if is_own else self._serialized(self._best(checkpoint))
+            self.saved_best = best["epoch"]
+        if self.spec.keep and self.is_due_by_count() and not checkpoint.position:
+            files[folder / f"epoch_{checkpoint.epoch:06}.pth"] = content
+        files[self.run.last] = content
+        self.writing = self.thread.submit(self._write, files, time.monotonic() - begin)
 
     def wait(self) -> None:
         """Wait until all is written. Raises StorageError."""
@@ -68,7 +75,8 @@ class Saver:
 
     def kept(self) -> str:
         """Say what is kept of a run that diverged, after writing its best epoch."""
-        self.wait()
+        with suppress(StorageError):  # the divergence is what to tell
+            self.wait()
         path, best = self.run.checkpoints / "best.pth", self.progress.best
         if self.spec.best and best is not None and best["epoch"] != self.saved_best:
             save(path, self._best(self._checkpoint()))
@@ -79,24 +87,20 @@ class Saver:
         """End the thread, when it has written what it was given."""
         self.thread.shutdown()
 
-    def _write(self, checkpoint: Checkpoint, *, is_new: bool, numbered: bool) -> None:
-        begin = time.monotonic()
+    def _serialized(self, checkpoint: Checkpoint) -> memoryview:
         try:
-            content = serialize(checkpoint)
+            return serialize(checkpoint)
         except DivergedError as error:
             raise DivergedError(f"epoch {checkpoint.epoch}: {error}; {remedy(self.experiment)}") from None
-        folder = self.run.checkpoints
-        if is_new:
-            is_best = checkpoint.best is not None and checkpoint.best["epoch"] == checkpoint.epoch - 1
-            own = is_best and not checkpoint.position
-            replace_file(folder / "best.pth", content if own else serialize(self._best(checkpoint)))
-        if numbered:
-            replace_file(folder / f"epoch_{checkpoint.epoch:06}.pth", content)
-        replace_file(self.run.last, content)
+
+    def _write(self, files: Mapping[Path, memoryview], cost: float) -> None:
+        """Write files, in their order. cost: the seconds that this save has taken already."""
+        begin = time.monotonic()
+        for path, content in files.items():
+            replace_file(path, content)
         self.run.publish()
-        self._prune(content)
-        cost = time.monotonic() - begin
-        share = 0.0 if self.spec.every_seconds else cost / SHARE_OF_SAVING
+        self._prune(files[self.run.last])
+        share = 0.0 if self.spec.every_seconds else (cost + time.monotonic() - begin) / SHARE_OF_SAVING
         self.due_at = time.monotonic() + max(self.seconds, share)
 
     def _prune(self, content: memoryview) -> None:
@@ -128,16 +132,17 @@ class Saver:
     def _checkpoint(self) -> Checkpoint:
         experiment, progress = self.experiment, self.progress
         records, best = progress.records, progress.best
-        is_best = best is not None and best["epoch"] == len(records) - 1 and not progress.position
-        current = best["states"] if best and is_best else copy_of(states(experiment, progress))
-        all_done = progress.outcome == "running" and len(records) >= experiment.spec.epochs
+        spec = experiment.spec.to_dict()
+        is_best = best is not None and (best["epoch"], best["spec"]) == (len(records) - 1, spec)
+        is_best = is_best and not progress.position
+        current = best["states"] if best and is_best else states(experiment, progress)
         return Checkpoint(
             **current,
             epoch=len(records),
             loss=[record.loss for record in records],
             val_loss=[record.val_loss for record in records],
             lr=[record.lr for record in records],
-            spec=experiment.spec.to_dict(),
+            spec=spec,
             planned_epochs=progress.planned_epochs,
             preprocessing=experiment.data.described,
             n_features=len(experiment.feature_names),
@@ -148,7 +153,7 @@ class Saver:
             best=best,
             fit=experiment.baseline.fit if experiment.baseline else None,
             resumed_at=list(progress.resumed_at),
-            outcome="finished" if all_done else progress.outcome,  # or a kill before the end would add as many epochs
+            outcome=progress.outcome,
             run={"name": self.run.name, "id": self.run.info["id"]},
             data_fingerprint=experiment.data.fingerprint,
             environment=environment(experiment.device),
