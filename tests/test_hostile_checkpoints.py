@@ -776,9 +776,10 @@ def test_states_that_share_or_stride_are_saved_apart(path):
     assert torch.equal(base, torch.arange(12.0))
 
 
-def test_a_state_that_is_no_longer_finite_is_told_as_it_is_saved(path):
+@pytest.mark.parametrize("n", [5, 2**16])
+def test_a_state_that_is_no_longer_finite_is_told_as_it_is_saved(path, n):
     saved, before = checkpoint.load(path), path.read_bytes()
-    saved.optimizer_state_dict["state"][0]["exp_avg_sq"] = torch.full((5, 1), float("inf"))
+    saved.optimizer_state_dict["state"][0]["exp_avg_sq"] = torch.full((n, 1), float("inf"))
     with pytest.raises(DivergedError, match="optimizer_state_dict.state.0.exp_avg_sq is no longer finite"):
         checkpoint.save(path, saved)
     assert path.read_bytes() == before

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import random
 import shutil
 import signal
@@ -152,6 +153,15 @@ def test_a_copy_goes_on_in_a_new_run_with_its_whole_history():
     assert Path(result.checkpoint).read_bytes() == before
     assert len(Path("runs/small_002/metrics.jsonl").read_text().splitlines()) == 12
     assert len(series("runs/small_002")["loss_training", "loss"]) == 12
+
+
+def test_a_checkpoint_of_another_run_of_that_name_goes_on_in_a_new_run(linreg):
+    train(spec_from_dict(small_spec(), "test"))
+    shutil.copy("checkpoints/small_001/last.pth", "copy.pth")
+    linreg("runs", "rm", "small_001")
+    train(spec_from_dict(small_spec(seed=1), "test"))
+    shutil.copy("copy.pth", "checkpoints/small_001/last.pth")
+    assert resume("checkpoints/small_001/last.pth").run == "small_002"
 
 
 def test_an_older_checkpoint_goes_on_in_a_new_run_to_the_same_end():
@@ -600,6 +610,14 @@ def test_no_old_checkpoint_is_removed_if_the_new_one_does_not_read_back(monkeypa
     with pytest.raises(StorageError, match=message):
         train(spec_from_dict(small_spec(checkpoint={"every": 1, "keep": 1}), "test"))
     assert [load(path).epoch for path in sorted(Path("checkpoints/small_001").glob("epoch_*.pth"))] == [1, 2]
+
+
+def test_what_a_living_process_is_writing_is_not_removed():
+    living = Path(f"checkpoints/.latest.{os.getppid()}.tmp")
+    living.parent.mkdir()
+    living.write_text("half")
+    with create("small", Path("runs"), Path("checkpoints")):
+        assert living.exists()
 
 
 def test_a_model_that_is_not_finite_is_never_saved():
