@@ -1,4 +1,5 @@
 # make demo: set up, train the textbook's experiment, predict.    make test: set up, run the whole test suite.
+# make mutants: see that twenty mistakes in our own code, one after the other, are noticed by its tests.
 # make torture: thousands of kills, faults of a disk and damaged checkpoints; takes the better part of an hour.
 # make bench: set up a second environment with comparable tools, measure, write docs/performance.md.
 PYTHON ?= python3
@@ -6,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH := .venv-bench
 
-.PHONY: demo test torture lint docs accuracy bench clean
+.PHONY: demo test mutants torture lint docs accuracy bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/linreg train configs/simple_linear_regression.yaml
@@ -14,6 +15,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
+
+mutants: $(VENV)/installed
+	$(BIN)/python -m tests.faults.mutants
 
 torture: $(VENV)/installed
 	$(BIN)/python -m tests.faults --kills 2000 --mutations 20000

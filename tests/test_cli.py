@@ -381,6 +381,18 @@ def test_closed_streams_and_pipes_do_no_harm():
     assert "\x1b" not in process(shell=f"{linreg} train {path} epochs=3000 2>&1 >/dev/null").stdout
 
 
+def test_a_second_signal_ends_the_process_where_it_stands():
+    """The first one only asks."""
+    code = (
+        "import os, signal\nfrom linreg.cli.progress import stop_on_signals\n"
+        "with stop_on_signals() as flag:\n"
+        "    assert not flag()\n    os.kill(os.getpid(), signal.SIGINT)\n    print(flag(), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n    print('still there')\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stdout, found.stderr) == (143, "True\n", "")
+
+
 def on_terminal(*arguments, **environment):
     """Run a command on a terminal of its own and give all that it shows there."""
     parent, child = pty.openpty()

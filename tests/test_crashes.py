@@ -9,7 +9,9 @@ import pytest
 from linreg.checkpoint import load
 from linreg.errors import CheckpointError
 from linreg.experiment import resume, train
+from linreg.runs import create
 from linreg.spec import spec_from_dict
+from linreg.storage import new_file
 from tests.conftest import small_spec
 from tests.faults.crashes import Disk
 from tests.faults.operations import intercepted
@@ -81,6 +83,28 @@ def test_no_crash_leaves_a_run_without_a_checkpoint(saves, is_valid):
     count = count_states(saves, is_valid)
     assert count.states > 300
     assert (count.without_checkpoint, count.last_not_whole) == (0, 0)
+
+
+def test_what_is_written_in_pieces_is_synced_before_it_has_its_name():
+    recorded = []
+    with intercepted(lambda operation, call: recorded.append(operation.kind) or call()), new_file(Path("x")) as file:
+        file.write(b"1")
+        file.write(b"2")
+    assert recorded == ["create", "write", "fsync", "replace", "fsync"]
+    assert Path("x").read_bytes() == b"12"
+
+
+def test_the_folder_of_a_new_run_is_synced():
+    recorded = []
+
+    def record(operation, call):
+        recorded.append((operation.kind, operation.path))
+        return call()
+
+    with intercepted(record), create("small", Path("runs"), Path("checkpoints")):
+        pass
+    made = recorded.index(("mkdir", Path("runs/small_001")))
+    assert ("fsync", Path("runs")) in recorded[made:]
 
 
 def test_without_the_syncs_some_crashes_would(saves, is_valid):

@@ -21,6 +21,7 @@ from linreg.checkpoint import archive, files
 from linreg.errors import CheckpointError, DivergedError
 from linreg.experiment import evaluate, predict, resume, train
 from linreg.experiment.state import copy_of
+from linreg.models import MODELS
 from linreg.spec import spec_from_dict
 from tests.conftest import ROOT, differences, run_with_peak, small_spec
 from tests.faults import hostile
@@ -570,6 +571,25 @@ def test_a_state_of_another_model_is_refused(path, change):
         assert text.isprintable()
 
 
+@pytest.mark.parametrize("change", [lambda state: state.pop("bias"), lambda state: state.update(more=torch.ones(1))])
+def test_a_plugins_model_takes_no_state_but_its_own(change):
+    """Of a model that cannot be built without memory it is found when its state is loaded."""
+
+    @MODELS.register("weighed")
+    def weighed(n_features: int, n_targets: int) -> torch.nn.Module:
+        layer = torch.nn.Linear(n_features, n_targets)
+        assert layer.weight.sum().item() < 100
+        return layer
+
+    def both(content):
+        change(content["model_state_dict"])
+        change(content["best"]["states"]["model_state_dict"])
+
+    good = train(spec_from_dict(small_spec(model={"name": "weighed"}), "test")).checkpoint
+    for text in use_all(changed(good, both)):
+        assert text.startswith("x.pth: does not fit ")
+
+
 def group(**changes):
     return lambda state: state["param_groups"][0].update(changes)
 
@@ -756,9 +776,10 @@ def test_states_that_share_or_stride_are_saved_apart(path):
     assert torch.equal(base, torch.arange(12.0))
 
 
-def test_a_state_that_is_no_longer_finite_is_told_as_it_is_saved(path):
+@pytest.mark.parametrize("n", [5, 2**16])
+def test_a_state_that_is_no_longer_finite_is_told_as_it_is_saved(path, n):
     saved, before = checkpoint.load(path), path.read_bytes()
-    saved.optimizer_state_dict["state"][0]["exp_avg_sq"] = torch.full((5, 1), float("inf"))
+    saved.optimizer_state_dict["state"][0]["exp_avg_sq"] = torch.full((n, 1), float("inf"))
     with pytest.raises(DivergedError, match="optimizer_state_dict.state.0.exp_avg_sq is no longer finite"):
         checkpoint.save(path, saved)
     assert path.read_bytes() == before

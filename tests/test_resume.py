@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import random
 import shutil
 import signal
@@ -152,6 +153,15 @@ def test_a_copy_goes_on_in_a_new_run_with_its_whole_history():
     assert Path(result.checkpoint).read_bytes() == before
     assert len(Path("runs/small_002/metrics.jsonl").read_text().splitlines()) == 12
     assert len(series("runs/small_002")["loss_training", "loss"]) == 12
+
+
+def test_a_checkpoint_of_another_run_of_that_name_goes_on_in_a_new_run(linreg):
+    train(spec_from_dict(small_spec(), "test"))
+    shutil.copy("checkpoints/small_001/last.pth", "copy.pth")
+    linreg("runs", "rm", "small_001")
+    train(spec_from_dict(small_spec(seed=1), "test"))
+    shutil.copy("copy.pth", "checkpoints/small_001/last.pth")
+    assert resume("checkpoints/small_001/last.pth").run == "small_002"
 
 
 def test_an_older_checkpoint_goes_on_in_a_new_run_to_the_same_end():
@@ -458,6 +468,24 @@ def test_a_crash_between_the_last_epoch_and_the_end_adds_no_epochs(linreg, monke
     assert json.loads(Path("runs/small_001/run.json").read_text())["outcome"] == "finished"
 
 
+def test_what_was_written_beyond_the_checkpoint_is_not_there_twice():
+    """Of the epoch, too, that comes right after it."""
+    spec = spec_from_dict(small_spec(checkpoint={"every": 2}, writer__histograms=1), "test")
+    train(spec, runs=Path("whole/runs"), checkpoints=Path("whole/checkpoints"))
+
+    def crash(record, experiment):
+        if record.epoch == 2:
+            raise CrashError
+
+    with pytest.raises(CrashError):
+        train(spec, report=crash)
+    assert load("checkpoints/small_001/last.pth").epoch == 2
+    assert len(Path("runs/small_001/metrics.jsonl").read_text().splitlines()) == 3
+    resume("checkpoints/small_001/last.pth")
+    assert Path("runs/small_001/metrics.jsonl").read_text() == Path("whole/runs/small_001/metrics.jsonl").read_text()
+    assert series("runs/small_001") == series("whole/runs/small_001")
+
+
 def test_double_precision_and_runs_without_validation_resume_exactly():
     assert_as_if_never_interrupted({"dtype": "float64", "model": MLP}, 7)
     for folder in ("runs", "checkpoints", "whole"):
@@ -567,6 +595,29 @@ def test_what_a_killed_save_left_is_removed():
     Path("runs/small_001/.run.json.123.tmp").write_text("half")
     resume(result.checkpoint)
     assert not list(Path().rglob(".*.tmp"))
+
+
+def test_no_old_checkpoint_is_removed_if_the_new_one_does_not_read_back(monkeypatch):
+    replace_file = saving.replace_file
+
+    def replace_and_damage(path, content):
+        replace_file(path, content)
+        if path.name == "last.pth":
+            damage(path)
+
+    monkeypatch.setattr(saving, "replace_file", replace_and_damage)
+    message = r"^checkpoints/small_001/last.pth: does not read back as it was written; check the disk$"
+    with pytest.raises(StorageError, match=message):
+        train(spec_from_dict(small_spec(checkpoint={"every": 1, "keep": 1}), "test"))
+    assert [load(path).epoch for path in sorted(Path("checkpoints/small_001").glob("epoch_*.pth"))] == [1, 2]
+
+
+def test_what_a_living_process_is_writing_is_not_removed():
+    living = Path(f"checkpoints/.latest.{os.getppid()}.tmp")
+    living.parent.mkdir()
+    living.write_text("half")
+    with create("small", Path("runs"), Path("checkpoints")):
+        assert living.exists()
 
 
 def test_a_model_that_is_not_finite_is_never_saved():

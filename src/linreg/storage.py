@@ -123,5 +123,5 @@ def _space(path: Path, n_bytes: int | None) -> str:
         stat = os.statvfs(folder)
         free = str(stat.f_bavail * stat.f_frsize)
     except OSError:
-        free = "nobody knows how many"
-    return f"{free} bytes free" if n_bytes is None else f"{n_bytes} bytes needed, {free} free"
+        free = "an unknown number of"
+    return f"{'' if n_bytes is None else f'{n_bytes} bytes needed, '}{free} bytes free"

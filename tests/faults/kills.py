@@ -28,7 +28,7 @@ PLUGIN = ROOT / "tests/faults/drawing.py"
 MOST_KILLS = 6  # of one run
 SHARE_OF_SAVES, SHARE_OF_LOGS = 1 / 4, 1 / 8  # of the kills: aimed inside a save; at what else a run writes
 SHARE_OF_PROCESSES = 1 / 25  # sessions that are started as users start them
-SECONDS_TO_START = 1.5  # about, of such a process
+START = "import linreg.experiment, torch.utils.tensorboard"  # what such a process does first
 
 
 def kill_and_compare(n_kills: int, seed: int, folder: Path, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -159,7 +159,8 @@ def _kill_session(
     """Begin a session that is killed at a moment, or at an operation; say which, and what it said if it came to an end
     before. late: after the first saves."""
     if chance.random() < SHARE_OF_PROCESSES:
-        return "processes", _kill_process(arguments, SECONDS_TO_START + chance.random() * 2 * seconds, folder)
+        _, start = measured(lambda: subprocess.run([sys.executable, "-c", START], check=True))  # as busy as it now is
+        return "processes", _kill_process(arguments, start + chance.random() * seconds, folder)
     aim, chunk = chance.random(), chance.choice([0.0, 0.002, 0.05])
     if aim < SHARE_OF_SAVES + SHARE_OF_LOGS:
         saves = aim < SHARE_OF_SAVES
@@ -230,6 +231,9 @@ def unreadable(folder: Path) -> Iterator[str]:
 
 def unlike(folder: Path) -> Iterator[str]:
     """Say in what the last run of a folder, once finished, is not as the one that was never interrupted."""
+    if problems := list(unreadable(folder)):
+        yield from problems
+        return
     last = max((folder / RUNS).iterdir())
     saves, whole_saves = folder / CHECKPOINTS / last.name, folder / WHOLE / CHECKPOINTS / "small_001"
     whole = folder / WHOLE / RUNS / "small_001"
@@ -253,7 +257,6 @@ def unlike(folder: Path) -> Iterator[str]:
     left = [str(path.relative_to(folder)) for path in folder.rglob(".*.tmp")]
     if left:
         yield f"left {left}"
-    yield from unreadable(folder)
 
 
 def main() -> int:
