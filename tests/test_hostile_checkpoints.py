@@ -759,7 +759,7 @@ def test_opening_takes_no_more_than_twice_the_file_and_200_mb(path):
 def test_states_that_share_or_stride_are_saved_apart(path):
     saved, base = checkpoint.load(path), torch.arange(12.0)
     saved.environment = {
-        "view": base[:3], "again": base[:3], "transposed": base.view(3, 4).t(), "wide": torch.zeros(1).expand(5),
+        "whole": base, "reshaped": base.view(3, 4), "view": base[:3], "again": base[:3], "transposed": base.view(3, 4).t(), "wide": torch.zeros(1).expand(5),
         "parameter": torch.nn.Parameter(torch.ones(2)), "empty": torch.zeros(0), "none": torch.zeros(0, 4), "one": torch.tensor(1.5),
         "half": torch.ones(2, dtype=torch.bfloat16), "flags": torch.tensor([True, False]), "numpy": np.float64(0.5),
         "ordered": OrderedDict(b=1, a=2), "large": 2**63, "small": -(2**63), "tuple": (0.5, None, True),
