@@ -699,3 +699,36 @@ def test_a_change_is_kept_by_a_run_that_is_stopped_before_its_first_step():
     assert saved.optimizer_state_dict["param_groups"][0]["lr"] == saved.spec["optimizer"]["lr"] == 0.001
     assert best.optimizer_state_dict["param_groups"][0]["lr"] == best.spec["optimizer"]["lr"] == 0.1
     assert load(resume(stopped.checkpoint).checkpoint).lr == [0.1] * 6 + [0.001] * 2
+
+
+@pytest.mark.parametrize("changes", [{}, {"epochs": 60, "early_stopping": {"patience": 3, "min_delta": 1e-3}}], ids=str)
+@pytest.mark.parametrize("name", ["_plot", "_result"])
+def test_a_crash_after_the_last_save_is_made_good(linreg, monkeypatch, changes, name):
+    """The checkpoint says that all is done; the picture, or what run.json says of it, is missing."""
+    changes = {"checkpoint": {"every": 1}, "writer__plots": True, **changes}
+    whole = train(spec_from_dict(small_spec(**changes), "t"), runs=Path("whole/runs"), checkpoints=Path("whole/ckpt"))
+
+    def crash(*arguments):
+        raise CrashError
+
+    with monkeypatch.context() as patch, pytest.raises(CrashError):
+        patch.setattr(f"linreg.experiment.training.{name}", crash)
+        train(spec_from_dict(small_spec(**changes), "test"))
+    info = Path("runs/small_001/run.json")
+    if name == "_result":  # as if it was killed just before
+        info.write_text(
+            info.read_text().replace('"outcome": "finished"', '"outcome": "running"').replace("early_", "x")
+        )
+    answer = linreg("train", write_spec(**changes), "--resume", "-q")
+    assert answer.out == "checkpoints/small_001/last.pth\n"
+    assert differences(load(whole.checkpoint), load("checkpoints/small_001/last.pth")) == []
+    assert json.loads(info.read_text())["outcome"] == whole.outcome
+    assert Path("runs/small_001/losses.png").is_file()
+    assert series("runs/small_001") == series("whole/runs/small_001")
+    assert linreg("train", write_spec(**changes), "--resume", "-q").out == "checkpoints/small_002/last.pth\n"
+
+
+def test_a_run_saved_before_its_first_step_goes_on(monkeypatch):
+    """The compiled engine has made room for the optimizer's state by then."""
+    changes = {"engine": "compiled", "optimizer": {"name": "adam", "lr": 0.01}}
+    assert_as_if_never_interrupted(changes, 1)

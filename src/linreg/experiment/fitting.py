@@ -103,6 +103,8 @@ def _about_optimizer(state: Mapping[str, Any], optimizer: optim.Optimizer) -> It
         if type(number) is not int or not 0 <= number < len(parameters) or type(values) is not dict:
             yield "state is not one for each parameter"
             return
+        if not values:  # before the first step
+            continue
         needed = always | {name for setting, name in settings.items() if groups[number][setting]}
         allowed = {"momentum_buffer"} if type(optimizer) is optim.SGD else needed
         if not needed <= set(values) <= allowed:

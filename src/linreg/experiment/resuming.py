@@ -45,11 +45,13 @@ def resume(
     if old.solver == "exact":
         raise UsageError(f"{path}: was solved exactly; there is nothing to go on with")
     own = _own_run(saved, runs, checkpoints, named=named)
-    ends = own is not None and saved.outcome not in FINISHED and saved.epoch >= old.epochs  # killed as it was to end
-    if not ends and not any(override.startswith("epochs=") for override in overrides) and saved.epoch >= old.epochs:
+    asked = any(override.startswith("epochs=") for override in overrides)
+    all_done = saved.epoch >= old.epochs or saved.outcome in FINISHED
+    ends = all_done and not asked and own is not None and not _is_ended(runs / own)  # killed as it was to end
+    if saved.epoch >= old.epochs and not asked and not ends:
         overrides = [*overrides, f"epochs={saved.epoch + saved.planned_epochs}"]
     spec = spec_from_dict(saved.spec, str(path), overrides)
-    if spec.epochs < saved.epoch + (not ends):
+    if spec.epochs <= saved.epoch and not ends:
         raise UsageError(f"{path}: has {saved.epoch} epochs already; ask for more than that with --epochs")
     experiment = build(spec, planned_epochs=saved.planned_epochs)
     warn_of_slopes(experiment)
@@ -64,6 +66,8 @@ def resume(
     if is_other:
         _take_other_data(saved, experiment, asked_for=other_data, per_step=per_step)
     progress = restore(experiment, saved)
+    if ends and saved.outcome in FINISHED:
+        progress.outcome = saved.outcome
     for change in found:
         if change.key.startswith("optimizer."):  # or the state that was just loaded would undo it
             _set_in_optimizer(experiment, change.key.removeprefix("optimizer."), change.new)
@@ -94,7 +98,7 @@ def train_or_resume(
         saved = load_newest(path)
         if read_info(runs / str(name)).get("outcome") == "diverged":
             log.warning("the last run, %s, diverged; starting a new one", name)
-        elif saved.outcome in FINISHED:
+        elif saved.outcome in FINISHED and _is_ended(runs / name):
             log.info("the last run, %s, is finished; starting a new one", name)
         elif saved_spec(saved) != spec:
             before, after = flatten(saved_spec(saved).to_dict()), flatten(spec.to_dict())
@@ -108,6 +112,11 @@ def train_or_resume(
         else:
             return resume(name, runs=runs, checkpoints=checkpoints, report=report, stop=stop)
     return train(spec, runs=runs, checkpoints=checkpoints, report=report, stop=stop)
+
+
+def _is_ended(folder: Path) -> bool:
+    """Whether a run wrote all that it writes."""
+    return read_info(folder).get("outcome") in FINISHED
 
 
 def _take_other_data(saved: Checkpoint, experiment: Experiment, *, asked_for: bool, per_step: bool) -> None:

@@ -84,7 +84,8 @@ def run_session(
             with warnings.catch_warnings():
                 # of a run resumed between its last step and its scheduler's
                 warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-                _epochs(experiment, progress, saver, writer, report, stop)
+                if progress.outcome not in FINISHED:
+                    _epochs(experiment, progress, saver, writer, report, stop)
             if progress.outcome in FINISHED:
                 _write_end(writer, experiment, progress)
             writer.flush()
