@@ -95,7 +95,7 @@ def textbook(workload: Workload) -> Train:
             mini_batch_losses = []
             for x_batch, y_batch in train_loader:
                 x_batch = x_batch.to(device)  # noqa: PLW2901  # as the textbook has it
-                y_batch = y_batch.to(device)  # noqa: PLW2901
+                y_batch = y_batch.to(device)  # noqa: PLW2901  # likewise
                 mini_batch_losses.append(perform_train_step_fn(x_batch, y_batch))
             np.mean(mini_batch_losses)
 

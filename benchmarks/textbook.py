@@ -64,7 +64,7 @@ def mini_batch(device, data_loader, step_fn):
     mini_batch_losses = []
     for x_batch, y_batch in data_loader:
         x_batch = x_batch.to(device)  # noqa: PLW2901  # as the text has it
-        y_batch = y_batch.to(device)  # noqa: PLW2901
+        y_batch = y_batch.to(device)  # noqa: PLW2901  # likewise
 
         mini_batch_loss = step_fn(x_batch, y_batch)
         mini_batch_losses.append(mini_batch_loss)

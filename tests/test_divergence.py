@@ -11,8 +11,8 @@ import torch
 from linreg import loops
 from linreg.checkpoint import load
 from linreg.datasets import DATASETS, Samples
-from linreg.errors import DivergedError
-from linreg.experiment import build, divergence, train
+from linreg.errors import DivergedError, StorageError
+from linreg.experiment import build, divergence, saving, train
 from linreg.spec import spec_from_dict
 from tests.conftest import small_spec, write_spec
 
@@ -89,3 +89,14 @@ def test_a_parameter_that_the_last_step_made_infinite_is_found():
 def test_inputs_on_one_scale_are_not_blamed():
     experiment = build(spec_from_dict(small_spec(data__standardize=True), "test"))
     assert divergence.remedy(experiment).endswith("or bring the inputs to a common scale")
+
+
+def test_divergence_is_told_even_if_the_best_cannot_be_written(monkeypatch):
+    def full(*arguments):
+        raise StorageError("full")
+
+    monkeypatch.setattr(saving, "save", full)
+    spec = small_spec(epochs=500, optimizer__lr=2.0, baseline=False, checkpoint={"every": 1000})
+    with pytest.raises(DivergedError, match=r"^epoch \d+, step \d+: loss is inf"):
+        train(spec_from_dict(spec, "test"))
+    assert json.loads(Path("runs/small_001/run.json").read_text())["outcome"] == "diverged"

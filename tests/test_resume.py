@@ -660,9 +660,9 @@ def test_a_damaged_checkpoint_of_a_run_names_the_newest_good_one_beside_it(linre
         assert (answer.code, answer.out) == (4, "")
         assert answer.err.startswith("error: checkpoints/small_001/last.pth: damaged")
         assert answer.err.endswith("the newest good one there is checkpoints/small_001/best.pth\n")
-    shutil.copy("checkpoints/small_001/last.pth", "alone.pth")
-    shutil.copy("checkpoints/small_001/best.pth", "other.pth")
-    assert "newest good" not in linreg("inspect", "alone.pth").err
+    for name in ("alone.pth", "checkpoints/small_001/strange.pth"):  # not a name that a run writes
+        shutil.copy("checkpoints/small_001/last.pth", name)
+        assert "newest good" not in linreg("inspect", name).err
 
 
 @pytest.mark.parametrize(
@@ -730,3 +730,14 @@ def test_a_run_saved_before_its_first_step_goes_on(monkeypatch):
     """The compiled engine has made room for the optimizer's state by then."""
     changes = {"engine": "compiled", "optimizer": {"name": "adam", "lr": 0.01}}
     assert_as_if_never_interrupted(changes, 1)
+
+
+def test_a_change_asked_of_a_run_that_was_killed_at_its_end_is_trained(monkeypatch):
+    def crash(*arguments):
+        raise CrashError
+
+    with monkeypatch.context() as patch, pytest.raises(CrashError):
+        patch.setattr("linreg.experiment.training._write_end", crash)
+        train(spec_from_dict(small_spec(checkpoint={"every": 1}), "test"))
+    again = resume("checkpoints/small_001/last.pth", ["optimizer.lr=0.001"])
+    assert (again.run, load(again.checkpoint).lr) == ("small_002", [0.1] * 6 + [0.001] * 6)

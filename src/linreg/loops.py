@@ -44,7 +44,7 @@ def mini_batch(
     for x_batch, y_batch, *weight_batch in islice(data_loader, len(mini_batch_losses), None):
         pause()
         x_batch = x_batch.to(device)  # noqa: PLW2901  # as the textbook has it
-        y_batch = y_batch.to(device)  # noqa: PLW2901
+        y_batch = y_batch.to(device)  # noqa: PLW2901  # likewise
         weight_batch = [weight.to(device) for weight in weight_batch]  # noqa: PLW2901  # where points are weighted
 
         mini_batch_loss = step_fn(x_batch, y_batch, *weight_batch)

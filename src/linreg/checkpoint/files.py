@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from linreg.checkpoint.contents import FORMAT, KEYS, VERSION, Checkpoint, is_fin
 from linreg.errors import CheckpointError, DivergedError, StorageError
 from linreg.storage import replace_file
 
+_OF_A_RUN = re.compile(r"(last|best|epoch_[0-9]{6,})\.pth")
 OLDEST_TORCH = (2, 10)  # the first whose weights_only is sound
 
 
@@ -128,11 +130,12 @@ def load(path: str | Path) -> Checkpoint:
 
 
 def load_or_advise(path: str | Path) -> Checkpoint:
-    """Open a checkpoint as `load` does; of one in a run's folder the error names the newest good one beside it."""
+    """Open a checkpoint as `load` does; of one that a run wrote, by its name, the error names the newest good one beside
+    it."""
     try:
         return load(path)
     except CheckpointError as error:
-        found = newest(Path(path).parent)
+        found = newest(Path(path).parent) if _OF_A_RUN.fullmatch(Path(path).name) else None
         if found is None:
             raise
         raise CheckpointError(f"{error}; the newest good one there is {found.path}") from None
@@ -141,7 +144,7 @@ def load_or_advise(path: str | Path) -> Checkpoint:
 def newest(folder: Path) -> Checkpoint | None:
     """Open, of the checkpoints in a run's folder that are not damaged, the one that came furthest."""
     found: Checkpoint | None = None
-    for path in sorted(folder.glob("*.pth")):
+    for path in sorted(path for path in folder.glob("*.pth") if _OF_A_RUN.fullmatch(path.name)):
         with contextlib.suppress(CheckpointError):
             saved = load(path)
             further = found is None or (saved.epoch, len(saved.position)) > (found.epoch, len(found.position))

@@ -47,7 +47,7 @@ def resume(
     own = _own_run(saved, runs, checkpoints, named=named)
     asked = any(override.startswith("epochs=") for override in overrides)
     all_done = saved.epoch >= old.epochs or saved.outcome in FINISHED
-    ends = all_done and not asked and own is not None and not _is_ended(runs / own)  # killed as it was to end
+    ends = all_done and not overrides and own is not None and not _is_ended(runs / own)  # killed as it was to end
     if saved.epoch >= old.epochs and not asked and not ends:
         overrides = [*overrides, f"epochs={saved.epoch + saved.planned_epochs}"]
     spec = spec_from_dict(saved.spec, str(path), overrides)

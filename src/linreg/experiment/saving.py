@@ -75,11 +75,11 @@ class Saver:
 
     def kept(self) -> str:
         """Say what is kept of a run that diverged, after writing its best epoch."""
+        path, best = self.run.checkpoints / "best.pth", self.progress.best
         with suppress(StorageError):  # the divergence is what to tell
             self.wait()
-        path, best = self.run.checkpoints / "best.pth", self.progress.best
-        if self.spec.best and best is not None and best["epoch"] != self.saved_best:
-            save(path, self._best(self._checkpoint()))
+            if self.spec.best and best is not None and best["epoch"] != self.saved_best:
+                save(path, self._best(self._checkpoint()))
         files = {path: "the best epoch", self.run.last: "the last good state"}
         return " and ".join(f"{path} has {what}" for path, what in files.items() if path.is_file())
 

@@ -167,7 +167,6 @@ def _make_epoch_fns(
     engine, validate = experiment.engine, experiment.engine.val_epoch
 
     def train_epoch() -> float:
-        progress.loader_state = experiment.loaders.generator.get_state()
         with overflow_is_divergence(experiment, f"epoch {len(progress.records)}"):
             return engine.train_epoch(mini_batch_losses=progress.position, pause=pause)
 

@@ -21,11 +21,11 @@ def csv(
     path: Files,
     target: Names,
     features: Names | None = None,
-    exclude: NamesOrNone = [],  # noqa: B006  # never changed; a param's default is what YAML would say
-    categorical: NamesOrNone = [],  # noqa: B006
+    exclude: NamesOrNone = [],  # never changed; a param's default is what YAML would say
+    categorical: NamesOrNone = [],
     sample_weight: str | None = None,
     missing: Missing = "error",
-    missing_values: list[str] = [],  # noqa: B006
+    missing_values: list[str] = [],
     unseen: Unseen = "error",
     delimiter: Character = ",",
     decimal: Character = ".",
@@ -62,11 +62,11 @@ def parquet(
     path: Files,
     target: Names,
     features: Names | None = None,
-    exclude: NamesOrNone = [],  # noqa: B006
-    categorical: NamesOrNone = [],  # noqa: B006
+    exclude: NamesOrNone = [],
+    categorical: NamesOrNone = [],
     sample_weight: str | None = None,
     missing: Missing = "error",
-    missing_values: list[str] = [],  # noqa: B006
+    missing_values: list[str] = [],
     unseen: Unseen = "error",
 ) -> Points:
     """A table in Apache Parquet. The params are those of `csv`; a null or NaN is a gap."""
@@ -91,11 +91,11 @@ def npz(
     path: Files,
     target: Names,
     features: Names | None = None,
-    exclude: NamesOrNone = [],  # noqa: B006
-    categorical: NamesOrNone = [],  # noqa: B006
+    exclude: NamesOrNone = [],
+    categorical: NamesOrNone = [],
     sample_weight: str | None = None,
     missing: Missing = "error",
-    missing_values: list[str] = [],  # noqa: B006
+    missing_values: list[str] = [],
     unseen: Unseen = "error",
 ) -> Points:
     """Columns in NumPy's `.npz`: an array (n,) or (n, 1) is the column of its name, an array x of (n, 3) is x1, x2
@@ -121,11 +121,11 @@ def npy(
     path: Files,
     target: Names,
     features: Names | None = None,
-    exclude: NamesOrNone = [],  # noqa: B006
-    categorical: NamesOrNone = [],  # noqa: B006
+    exclude: NamesOrNone = [],
+    categorical: NamesOrNone = [],
     sample_weight: str | None = None,
     missing: Missing = "error",
-    missing_values: list[str] = [],  # noqa: B006
+    missing_values: list[str] = [],
     unseen: Unseen = "error",
 ) -> Points:
     """A table in NumPy's `.npy`: a structured array with named fields, or (n, 3) with columns x1, x2 and x3. The params
