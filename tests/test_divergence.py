@@ -97,6 +97,6 @@ def test_divergence_is_told_even_if_the_best_cannot_be_written(monkeypatch):
 
     monkeypatch.setattr(saving, "save", full)
     spec = small_spec(epochs=500, optimizer__lr=2.0, baseline=False, checkpoint={"every": 1000})
-    with pytest.raises(DivergedError, match=r"^epoch \d+, step \d+: loss is inf"):
+    with pytest.raises(DivergedError, match=r"^epoch \d+: val_loss is inf"):
         train(spec_from_dict(spec, "test"))
     assert json.loads(Path("runs/small_001/run.json").read_text())["outcome"] == "diverged"

@@ -130,8 +130,8 @@ def load(path: str | Path) -> Checkpoint:
 
 
 def load_or_advise(path: str | Path) -> Checkpoint:
-    """Open a checkpoint as `load` does; of one that a run wrote, by its name, the error names the newest good one beside
-    it."""
+    """Open a checkpoint as `load` does. Of one that a run wrote, by its name, the error names the newest good one
+    beside it."""
     try:
         return load(path)
     except CheckpointError as error:
