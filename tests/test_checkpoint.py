@@ -1,16 +1,19 @@
 """Checkpoints: whole or not at all, self-contained, never believed when damaged, never run."""
 
+import io
 import os
 import pickle
 import random
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
 import torch
 
 from linreg import checkpoint
+from linreg.checkpoint import archive
 from linreg.errors import CheckpointError
 from linreg.experiment import train
 from linreg.spec import spec_from_dict
@@ -35,6 +38,34 @@ def test_what_is_saved_is_loaded(path):
     saved = checkpoint.load(path)
     checkpoint.save(Path("again.pth"), saved)
     assert differences(saved, checkpoint.load("again.pth")) == []
+
+
+@pytest.mark.parametrize("shape", [(0,), (), (3,), (17, 5), (70_000,)])
+def test_the_file_is_laid_out_as_torch_lays_it_out(shape):
+    """Byte for byte, but for the records that torch adds and does not need."""
+    buffer = io.BytesIO()
+    torch.save({"a": torch.rand(shape), "b": torch.ones(shape, dtype=torch.int8), "c": "x" * 100}, buffer)
+    whole = buffer.getvalue()
+    found = archive.records(whole)
+    tensors = [archive.Record(name, data, zlib.crc32(data)) for name, data in found.items() if name.startswith("data/")]
+    made = archive.join(bytes(found["data.pkl"]), tensors)
+    assert torch.equal(torch.load(io.BytesIO(made), weights_only=True)["a"], torch.load(io.BytesIO(whole))["a"])
+    writer = torch._C.PyTorchFileWriter(again := io.BytesIO(), True, 64)
+    for name in ("data.pkl", "byteorder", *(record.name for record in tensors)):
+        writer.write_record(name, bytes(found[name]), len(found[name]))
+    writer.write_end_of_file()
+    theirs = again.getvalue()
+    assert made[: theirs.index(b"archive/version")] == theirs[: theirs.index(b"archive/version")]
+
+
+def test_a_checkpoint_that_zip_cannot_hold_is_not_written(path, monkeypatch):
+    saved, before = checkpoint.load(path), path.read_bytes()
+    monkeypatch.setattr(archive, "MOST_BYTES", len(before) // 2)
+    with pytest.raises(
+        CheckpointError, match=r"^small_001: no checkpoint can be written: it has about [0-9]+ bytes; the "
+    ):
+        checkpoint.save(path, saved)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from linreg.datasets import DATASETS, Samples
 from linreg.errors import CheckpointError, DataError, DivergedError, StorageError, UsageError
 from linreg.experiment import build, resume, saving, state, train
 from linreg.models import MODELS
+from linreg.optimizers import OPTIMIZERS
 from linreg.runs import create, hold
 from linreg.spec import spec_from_dict
 from tests.conftest import differences, same, series, small_spec, write_spec
@@ -627,7 +629,8 @@ def test_a_model_that_is_not_finite_is_never_saved():
     with create("small", Path("runs"), Path("checkpoints")) as run, torch.no_grad():
         experiment.model[0].bias.fill_(float("nan"))
         with pytest.raises(
-            DivergedError, match=r"^epoch 0: 0.bias is no longer finite; lower optimizer.lr \(it is 0.1\)"
+            DivergedError,
+            match=r"^epoch 0: model_state_dict.0.bias is no longer finite; lower optimizer.lr \(it is 0.1\)",
         ):
             saving.Saver(experiment, progress, run).save()
         experiment.model[0].bias.fill_(0.0)
@@ -635,6 +638,25 @@ def test_a_model_that_is_not_finite_is_never_saved():
         with pytest.raises(DivergedError, match=r"^epoch 0, step 0: loss is inf"):
             saving.Saver(experiment, progress, run).save()
     assert not list(Path("checkpoints").rglob("*.pth"))
+
+
+def test_states_of_other_types_are_saved_as_plain_values():
+    """An optimizer of one's own has NumPy's numbers, other mappings, and one tensor under two names."""
+
+    @OPTIMIZERS.register("odd")
+    def odd(params, *, lr: float = 0.01) -> torch.optim.Optimizer:
+        optimizer, shared = torch.optim.SGD(params, lr, maximize=True), torch.ones(3)
+        optimizer.param_groups[0] |= {"size": shared.shape, "scale": np.float64(0.5), "order": OrderedDict(b=1, a=2)}
+        for parameter in optimizer.param_groups[0]["params"]:
+            optimizer.state[parameter] = {"one": shared, "others": (shared, shared[:2])}
+        return optimizer
+
+    saved = load(train(spec_from_dict(small_spec(optimizer={"name": "odd"}), "t")).checkpoint)
+    assert saved.best_epoch == 0  # the states of the best epoch are copies
+    group, states = saved.optimizer_state_dict["param_groups"][0], saved.optimizer_state_dict["state"]
+    assert (group["size"], group["scale"], group["order"]) == ((3,), 0.5, {"b": 1, "a": 2})
+    assert [type(group[key]) for key in ("size", "scale", "order")] == [tuple, float, dict]
+    assert all(state["one"].tolist() == state["others"][0].tolist() == [1.0, 1.0, 1.0] for state in states.values())
 
 
 def test_tracing_the_graph_draws_nothing_that_training_would_have_drawn():

@@ -24,7 +24,11 @@ def states(device: torch.device) -> dict[str, Any]:
         "rng_state": torch.get_rng_state(),
         "cuda_rng_state": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         "numpy_rng_state": of_numpy,
-        "python_rng_state": {"version": version, "key": torch.tensor(key), "gauss": gauss},
+        "python_rng_state": {
+            "version": version,
+            "key": torch.from_numpy(np.fromiter(key, np.int64, len(key))),
+            "gauss": gauss,
+        },
     }
 
 

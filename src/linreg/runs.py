@@ -45,6 +45,7 @@ class Run:
     folder: Path
     checkpoints: Path
     info: dict[str, Any] = field(default_factory=dict)
+    published: tuple[int, ...] | None = None  # the `latest` that names it, as this process has seen it
 
     @property
     def name(self) -> str:
@@ -63,8 +64,11 @@ class Run:
 
     def publish(self) -> None:
         """Make this run's last.pth the one that `predict` takes without being told."""
-        if latest_checkpoint(self.checkpoints.parent) != self.last:
-            _write_latest(self.checkpoints.parent, self.last)
+        folder = self.checkpoints.parent
+        if self.published is None or _version_of(folder / "latest") != self.published:
+            if latest_checkpoint(folder) != self.last:
+                _write_latest(folder, self.last)
+            self.published = _version_of(folder / "latest")
 
 
 @contextmanager
@@ -220,6 +224,15 @@ def latest_checkpoint(checkpoints: Path) -> Path | None:
         return None
     run, name = ("", "", *Path(text).parts)[-2:]
     return checkpoints / run / name if _RUN_NAME.fullmatch(run) and _CHECKPOINT_NAME.fullmatch(name) else None
+
+
+def _version_of(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is replaced; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def _write_latest(checkpoints: Path, path: Path) -> None:

@@ -166,9 +166,9 @@ MUTANTS = (
     ),
     Mutant(
         "a state that is not finite is saved",
-        "checkpoint/contents.py",
-        "return bool(torch.isfinite(tensor).all())",
-        "return True",
+        "checkpoint/serializing.py",
+        "if not (np.isfinite(array).all() if few else is_finite(tensor)):",
+        "if False:",
         "tests/test_hostile_checkpoints.py::test_a_state_that_is_no_longer_finite_is_told_as_it_is_saved",
     ),
     Mutant(

@@ -1,16 +1,18 @@
-"""The file of a checkpoint as bytes, and the records in it: whether they are laid out as `torch.save` does it.
+"""The file of a checkpoint as bytes, and the records in it, laid out as `torch.save` does it.
 
-Nothing else is let through: what zip allows beyond that (compression, overlaps, a second table of contents, names that
-lead elsewhere, bytes before or behind) is where one reader can be shown another file than the next.
+Nothing else is let through as it is read: what zip allows beyond that (compression, overlaps, a second table of
+contents, names that lead elsewhere, bytes before or behind) is where one reader is shown another file than the next.
 """
 
 import os
 import re
 import stat
 import struct
+import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 MOST_BYTES = 2**32 - 1  # beyond it zip has other fields
 _DAMAGED = "damaged: {}; use another checkpoint of the run"
@@ -31,6 +33,19 @@ _CONTENTS = {
     ".format_version": rb"1",
     ".storage_alignment": rb"[1-9][0-9]{0,5}",
 }
+
+
+_MADE_BY = (0x31E, 45)  # the versions of zip that torch writes, and says one needs
+_ALIGNMENT = 64  # of each record's data, so that it can be mapped
+_MOST_AROUND = 512  # bytes that stand in a file for a record, but for its data
+
+
+class Record(NamedTuple):
+    """A record that is to be written: its name, its bytes, their checksum."""
+
+    name: str
+    data: memoryview
+    crc: int
 
 
 class Unsound(Exception):  # noqa: N818  # it says what the file is
@@ -58,6 +73,32 @@ def read(path: Path) -> bytes:
     if len(content) != found.st_size:
         raise Unsound(_DAMAGED.format("it changed while it was read"))
     return content
+
+
+def join(pickle: bytes, storages: Iterable[Record]) -> bytes:
+    """Make the file of a pickle and the records of its tensors. Raises Unsound if it is too large for zip."""
+    few = (("data.pkl", pickle), ("byteorder", sys.byteorder.encode()), ("version", b"3\n"))
+    first, byteorder, version = (Record(name, memoryview(data), zlib.crc32(data)) for name, data in few)
+    records = [first, byteorder, *storages, version]
+    size = sum(record.data.nbytes + _MOST_AROUND for record in records)
+    if size > MOST_BYTES:
+        raise Unsound(f"it has about {size} bytes; the most is {MOST_BYTES}")
+    pieces: list[bytes | memoryview] = []
+    entries: list[bytes] = []
+    position = 0
+    for name, data, crc in records:
+        path, size = f"archive/{name}".encode(), data.nbytes
+        flags = _DESCRIBED if size else _PLAIN
+        gap = -(position + _LOCAL.size + len(path) + 4) % _ALIGNMENT
+        header = _LOCAL.pack(b"PK\3\4", 0, flags, 0, 0, 0, 0, 0, 0, len(path), 4 + gap)
+        filling = b"FB" + gap.to_bytes(2, "little") + gap * b"Z"
+        descriptor = _DESCRIPTOR.pack(b"PK\7\x08", crc, size, size) if size else b""
+        numbers = (0, 0, flags, 0, 0, 0, crc, size, size, len(path), 0, 0, 0, 0, 0, position)
+        entries += [_CENTRAL.pack(b"PK\1\2", *numbers), path]
+        pieces += [header, path, filling, data, descriptor]
+        position += len(header) + len(path) + len(filling) + size + len(descriptor)
+    end = _ending(*_MADE_BY, len(records), sum(map(len, entries)), position)
+    return b"".join([*pieces, *entries, _END.pack(*end)])
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
@@ -105,15 +146,19 @@ def _end(view: memoryview) -> tuple[int, int]:
     found = _END.unpack_from(view, len(view) - _END.size)
     number, size, start = found[7], found[8], found[9]
     end = len(view) - _END.size
-    short = min(number, 0xFFFF)
-    expected = (
-        *(b"PK\6\6", 44, found[2], found[3], 0, 0, number, number, size, start),
-        *(b"PK\6\7", 0, end, 1),
-        *(b"PK\5\6", 0, 0, short, short, size, start, 0),
-    )
-    if found != expected or start + size != end:
+    if found != _ending(found[2], found[3], number, size, start) or start + size != end:
         raise Unsound(_DAMAGED.format("its table of contents is not at its end"))
     return start, number
+
+
+def _ending(made_by: int, needs: int, number: int, size: int, start: int) -> tuple[bytes | int, ...]:
+    """What stands behind a table of contents of so many records and bytes. made_by, needs: versions of zip."""
+    short = min(number, 0xFFFF)
+    return (
+        *(b"PK\6\6", 44, made_by, needs, 0, 0, number, number, size, start),
+        *(b"PK\6\7", 0, start + size, 1),
+        *(b"PK\5\6", 0, 0, short, short, size, start, 0),
+    )
 
 
 def _local(view: memoryview, position: int, end: int, name: bytes, told: tuple[int, int]) -> tuple[memoryview, int]:

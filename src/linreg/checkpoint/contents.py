@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from linreg import generators
@@ -115,8 +116,8 @@ def is_finite(tensor: torch.Tensor) -> bool:
     """Whether all elements are finite, found without a copy of them, but of a few."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
-    if tensor.numel() < FEW_ELEMENTS:
-        return bool(torch.isfinite(tensor).all())
+    if tensor.numel() < FEW_ELEMENTS and tensor.dtype != torch.bfloat16:
+        return bool(np.isfinite(tensor.numpy(force=True)).all())  # a fourth of the time that torch takes
     return all(bool(torch.isfinite(end)) for end in torch.aminmax(tensor.detach()))
 
 

@@ -4,7 +4,7 @@ import contextlib
 import io
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch
 
 from linreg.checkpoint import archive, pickles
 from linreg.checkpoint.archive import Unsound
-from linreg.checkpoint.contents import FORMAT, KEYS, VERSION, Checkpoint, is_finite, problems, shown, strange
-from linreg.errors import CheckpointError, DivergedError, StorageError
+from linreg.checkpoint.contents import FORMAT, KEYS, VERSION, Checkpoint, problems, shown, strange
+from linreg.checkpoint.serializing import serialize
+from linreg.errors import CheckpointError
 from linreg.storage import replace_file
 
 _OF_A_RUN = re.compile(r"(last|best|epoch_[0-9]{6,})\.pth")
@@ -24,62 +25,6 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, whole or not at all: an older file of that name stays until the new one is on disk.
     Raises StorageError, and what `serialize` raises."""
     replace_file(path, serialize(checkpoint))
-
-
-def serialize(checkpoint: Checkpoint) -> memoryview:
-    """Give what the file of a checkpoint holds. Raises, of what `load` would refuse, CheckpointError for more than
-    plain values and tensors, DivergedError for a tensor that is not finite, StorageError for one that is too large."""
-    owners: dict[int, torch.Tensor] = {}
-    best, content = set[int](), set[int]()
-    try:
-        plain = {
-            name: _plain(getattr(checkpoint, name), name, owners, best if name == "best" else content)
-            for name in sorted(KEYS)
-        }
-    except Unsound as error:
-        raise CheckpointError(f"{checkpoint.run['name']}: no checkpoint can be written: {error}") from None
-    buffer = io.BytesIO()  # memory first: torch.save to a full disk raises an error without a reason
-    torch.save({"format": FORMAT, "version": VERSION, "checksums": _checksums(plain), **plain}, buffer)
-    if buffer.tell() > archive.MOST_BYTES:
-        raise StorageError(
-            f"{checkpoint.run['name']}: a checkpoint of {buffer.tell()} bytes; the most is {archive.MOST_BYTES}"
-        )
-    return buffer.getbuffer()
-
-
-def _plain(value: Any, where: str, owners: dict[int, torch.Tensor], taken: set[int]) -> Any:
-    """Give a value in the types that a checkpoint has; each tensor with memory of its own, no more than it needs.
-
-    owners: of each piece of memory, the tensor it was given to; taken: those given to one in this part. What stands
-    in `best`, too, is the same tensor there, and is written once.
-    """
-    match value:
-        case None | bool() | str():
-            return value
-        case int() if value.bit_length() <= 64:
-            return int(value)
-        case float():
-            return float(value)
-        case torch.Tensor() if value.layout == torch.strided and value.dtype in pickles.DTYPES and not value.is_meta:
-            memory = value.untyped_storage()
-            is_known = owners.get(memory.data_ptr()) is value  # and was looked at
-            if not is_known and not is_finite(value):
-                raise DivergedError(f"{where} is no longer finite")
-            owned = memory.data_ptr() not in taken and owners.setdefault(memory.data_ptr(), value) is value
-            taken.add(memory.data_ptr())
-            whole = memory.nbytes() == value.nbytes and value.stride() == pickles.strides(value.shape)
-            if type(value) is torch.Tensor and not value.requires_grad and whole and (owned or not value.numel()):
-                return value
-            return value.detach().as_subclass(torch.Tensor).clone(memory_format=torch.contiguous_format)
-        case Mapping() if all(type(key) in (str, int) for key in value):
-            return {key: _plain(item, f"{where}.{key}", owners, taken) for key, item in value.items()}
-        case list() if set(map(type, value)) <= {float, type(None)}:  # a history, which may be long
-            return list(value)
-        case list():
-            return [_plain(item, where, owners, taken) for item in value]
-        case tuple():
-            return tuple(_plain(item, where, owners, taken) for item in value)
-    raise Unsound(f"{where} holds {type(value).__name__}, and a checkpoint takes plain values and dense tensors")
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

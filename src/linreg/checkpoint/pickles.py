@@ -18,14 +18,13 @@ BUDGET = 150_000_000  # bytes that the values, without the tensors' data, may co
 _DIMENSIONS, _DEPTH = 8, 64
 _LOCATION = re.compile(r"cpu|(cuda|mps)(:[0-9]{1,3})?")
 
-_STORAGES = {
+STORAGES = {
     "ByteStorage": torch.uint8, "CharStorage": torch.int8, "BoolStorage": torch.bool, "ShortStorage": torch.int16,
     "IntStorage": torch.int32, "LongStorage": torch.int64, "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16, "FloatStorage": torch.float32, "DoubleStorage": torch.float64,
 }  # fmt: skip
-DTYPES = frozenset(_STORAGES.values())
 _HOOKS, _REBUILD = b"collections\nOrderedDict\n", b"torch._utils\n_rebuild_tensor_v2\n"
-_CLASSES = {f"torch\n{name}\n".encode(): dtype.itemsize for name, dtype in _STORAGES.items()}
+_CLASSES = {f"torch\n{name}\n".encode(): dtype.itemsize for name, dtype in STORAGES.items()}
 _NAMES = re.compile(b"|".join(re.escape(name) for name in (_HOOKS, _REBUILD, *_CLASSES)))
 
 # Of each opcode, the bytes of its argument, and its share of the budget: what it takes in memory, or more, so that one

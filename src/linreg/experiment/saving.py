@@ -11,7 +11,7 @@ from typing import Any
 from linreg.checkpoint import Checkpoint, save, serialize
 from linreg.errors import DivergedError, StorageError
 from linreg.experiment.building import Experiment
-from linreg.experiment.divergence import refuse_losses, refuse_tensors, remedy
+from linreg.experiment.divergence import refuse_losses, remedy
 from linreg.experiment.state import Progress, states
 from linreg.runs import Run, environment
 from linreg.storage import replace_file
@@ -29,6 +29,18 @@ class Saver:
     def __init__(self, experiment: Experiment, progress: Progress, run: Run) -> None:
         self.experiment, self.progress, self.run = experiment, progress, run
         self.spec = experiment.spec.checkpoint
+        self.constant: dict[str, Any] = {
+            "spec": experiment.spec.to_dict(),
+            "preprocessing": experiment.data.described,
+            "n_features": len(experiment.feature_names),
+            "n_targets": len(experiment.target_names),
+            "feature_names": experiment.feature_names,
+            "target_names": experiment.target_names,
+            "fit": experiment.baseline.fit if experiment.baseline else None,
+            "run": {"name": run.name, "id": run.info["id"]},
+            "data_fingerprint": experiment.data.fingerprint,
+            "environment": environment(experiment.device),
+        }
         self.seconds = self.spec.every_seconds or SECONDS_BETWEEN_SAVES
         self.due_at = time.monotonic() + self.seconds
         self.saved_best: int | None = None
@@ -51,7 +63,6 @@ class Saver:
         begin = time.monotonic()
         checkpoint = self._checkpoint()
         refuse_losses(self.experiment, checkpoint.epoch, checkpoint.position)
-        refuse_tensors(self.experiment, f"epoch {checkpoint.epoch}", checkpoint.model_state_dict.items())
         folder, files, content = self.run.checkpoints, {}, self._serialized(checkpoint)
         best = checkpoint.best
         if self.spec.best and best is not None and best["epoch"] != self.saved_best:
@@ -87,13 +98,13 @@ class Saver:
         """End the thread, when it has written what it was given."""
         self.thread.shutdown()
 
-    def _serialized(self, checkpoint: Checkpoint) -> memoryview:
+    def _serialized(self, checkpoint: Checkpoint) -> bytes:
         try:
             return serialize(checkpoint)
         except DivergedError as error:
             raise DivergedError(f"epoch {checkpoint.epoch}: {error}; {remedy(self.experiment)}") from None
 
-    def _write(self, files: Mapping[Path, memoryview], cost: float) -> None:
+    def _write(self, files: Mapping[Path, bytes], cost: float) -> None:
         """Write files, in their order. cost: the seconds that this save has taken already."""
         begin = time.monotonic()
         for path, content in files.items():
@@ -103,7 +114,7 @@ class Saver:
         share = 0.0 if self.spec.every_seconds else (cost + time.monotonic() - begin) / SHARE_OF_SAVING
         self.due_at = time.monotonic() + max(self.seconds, share)
 
-    def _prune(self, content: memoryview) -> None:
+    def _prune(self, content: bytes) -> None:
         """Remove the oldest numbered checkpoints, once the newest is known to read back as it was written."""
         old = sorted(self.run.checkpoints.glob("epoch_*.pth"))[: -self.spec.keep] if self.spec.keep else []
         if old and self.run.last.read_bytes() != content:
@@ -132,8 +143,7 @@ class Saver:
     def _checkpoint(self) -> Checkpoint:
         experiment, progress = self.experiment, self.progress
         records, best = progress.records, progress.best
-        spec = experiment.spec.to_dict()
-        is_best = best is not None and (best["epoch"], best["spec"]) == (len(records) - 1, spec)
+        is_best = best is not None and (best["epoch"], best["spec"]) == (len(records) - 1, self.constant["spec"])
         is_best = is_best and not progress.position
         current = best["states"] if best and is_best else states(experiment, progress)
         return Checkpoint(
@@ -142,19 +152,10 @@ class Saver:
             loss=[record.loss for record in records],
             val_loss=[record.val_loss for record in records],
             lr=[record.lr for record in records],
-            spec=spec,
             planned_epochs=progress.planned_epochs,
-            preprocessing=experiment.data.described,
-            n_features=len(experiment.feature_names),
-            n_targets=len(experiment.target_names),
-            feature_names=experiment.feature_names,
-            target_names=experiment.target_names,
             position=list(progress.position),
             best=best,
-            fit=experiment.baseline.fit if experiment.baseline else None,
             resumed_at=list(progress.resumed_at),
             outcome=progress.outcome,
-            run={"name": self.run.name, "id": self.run.info["id"]},
-            data_fingerprint=experiment.data.fingerprint,
-            environment=environment(experiment.device),
+            **self.constant,
         )

@@ -1,7 +1,7 @@
 """The state of a run: how far it has come, and how that is kept and put back."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,14 +52,39 @@ def saved_spec(saved: Checkpoint, overrides: Sequence[str] = ()) -> ExperimentSp
 
 def states(experiment: Experiment, progress: Progress) -> dict[str, Any]:
     """Collect the states that training moves, as the model, optimizer, scheduler and generators now hold them."""
-    schedule = experiment.schedule
+    schedule, met = experiment.schedule, set[int]()
     return {
-        "model_state_dict": dict(experiment.model.state_dict()),
-        "optimizer_state_dict": experiment.optimizer.state_dict(),
-        "scheduler_state_dict": schedule.scheduler.state_dict() if schedule else None,
+        "model_state_dict": _plain(experiment.model.state_dict(), met),
+        "optimizer_state_dict": _plain(experiment.optimizer.state_dict(), met),
+        "scheduler_state_dict": _plain(schedule.scheduler.state_dict(), met) if schedule else None,
         "loader_state": progress.loader_state,
         **(progress.generators or generators.states(experiment.device)),
     }
+
+
+def _plain(value: Any, met: set[int]) -> Any:
+    """Give a state in the types that a checkpoint has, where there is one: mappings as dictionaries, NumPy's floats as
+    Python's. met: the ids of the tensors so far; one that occurs again is given as a copy."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, torch.Tensor):
+        again = id(value) in met
+        met.add(id(value))
+        return value.detach().clone() if again else value
+    match value:
+        case Mapping():
+            return {key: _plain(item, met) for key, item in value.items()}
+        case list():
+            return [_plain(item, met) for item in value]
+        case tuple():
+            return tuple(_plain(item, met) for item in value)
+        case int():
+            return int(value)
+        case float():
+            return float(value)
+        case str():
+            return str(value)
+    return value
 
 
 def restore(experiment: Experiment, saved: Checkpoint) -> Progress:
@@ -111,4 +136,6 @@ def copy_of(value: Any) -> Any:
         return value.detach().clone()
     if isinstance(value, dict):
         return {key: copy_of(item) for key, item in value.items()}
-    return [copy_of(item) for item in value] if isinstance(value, list) else value
+    if isinstance(value, list | tuple):
+        return type(value)(copy_of(item) for item in value)
+    return value
