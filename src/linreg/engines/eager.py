@@ -1,16 +1,19 @@
 """The engines that have the textbook's bits."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
 
+import torch
 from torch import nn
 
 from linreg.engines.captured import CHUNK, capture_on, make_captured_train_fn
 from linreg.engines.lean import (
+    Batch,
     RunFn,
     is_mean_square,
+    keeps_nothing,
     layers_of,
     make_direct_steps_fn,
     make_lean_train_fn,
@@ -67,7 +70,13 @@ def _make_direct_train_fn(
     steps = make_direct_steps_fn(basis, layers, training.optimizer, after_step=after_step, reported_loss_fn=reported)
     capture = capture_on(training.device)
     if capture is None or basis or after_step is not None or not isinstance(reported, InTargetUnits | None):
-        return lambda batches: steps(batches).tolist()
+
+        def train(batches: Iterable[Batch]) -> list[float]:
+            with torch.inference_mode(not basis and keeps_nothing(training.optimizer)):  # a tenth less time
+                losses: list[float] = steps(batches).tolist()
+            return losses
+
+        return train
     # the whole batches of an epoch in as few chunks as may be, all of a length
     n_whole = max(1, len(loader.indices) // loader.batch_size)
     n_chunks = math.ceil(n_whole / min(CHUNK, loader.rows_at_once // loader.batch_size))

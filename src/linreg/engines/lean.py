@@ -228,12 +228,7 @@ def make_update_fn(optimizer: optim.Optimizer) -> Callable[[], None]:
     while hasattr(step, "__wrapped__"):  # around it are hooks, a profiler, and an import of the compiler
         step = step.__wrapped__
     optimizer._opt_called = True  # type: ignore[attr-defined]  # or a scheduler warns that it was never stepped
-    own = _UPDATES.get(type(optimizer))
-    group = optimizer.param_groups[0]
-    if any(map(group.get, SWITCHES)) or isinstance(group.get("lr"), torch.Tensor):
-        own = None
-
-    hooks = hooks_of(optimizer)
+    own, hooks = _own_update_of(optimizer), hooks_of(optimizer)
 
     def update() -> None:
         groups = optimizer.param_groups
@@ -243,6 +238,20 @@ def make_update_fn(optimizer: optim.Optimizer) -> Callable[[], None]:
             step(optimizer)
 
     return update
+
+
+def _own_update_of(optimizer: optim.Optimizer) -> Callable[..., bool] | None:
+    """Give the function here that takes an optimizer's step on a group of parameters; None where that is torch's."""
+    group = optimizer.param_groups[0]
+    if not is_plain(optimizer) or any(map(group.get, SWITCHES)) or isinstance(group.get("lr"), torch.Tensor):
+        return None
+    return _UPDATES.get(type(optimizer))
+
+
+def keeps_nothing(optimizer: optim.Optimizer) -> bool:
+    """Whether nothing that a direct step makes is met again after it, so that it may be of `torch.inference_mode`: so
+    it is with plain SGD, whose momenta `_sgd` makes otherwise."""
+    return _own_update_of(optimizer) is _sgd and len(optimizer.param_groups) == 1 and not any(hooks_of(optimizer))
 
 
 def is_plain(optimizer: optim.Optimizer) -> bool:
@@ -274,7 +283,8 @@ def _sgd(group: dict[str, Any], state: dict[Any, Any]) -> bool:
         if momentum:
             buffer = state[parameter].get("momentum_buffer")
             if buffer is None:
-                buffer = state[parameter]["momentum_buffer"] = grad.clone()
+                with torch.inference_mode(False):  # it is kept
+                    buffer = state[parameter]["momentum_buffer"] = grad.clone()
             else:
                 buffer.mul_(momentum).add_(grad, alpha=1 - group["dampening"])
             grad = grad.add(buffer, alpha=momentum) if group["nesterov"] else buffer
