@@ -136,9 +136,11 @@ def _lengths(n_total: int, train_ratio: float, where: str) -> tuple[int, int]:
     return n_train, n_val
 
 
-def drawn(generator: torch.Generator) -> int:
-    """Draw a seed, as `torch.utils.data` does for a loader's workers and for a sampler's order."""
-    return int(torch.empty((), dtype=torch.int64).random_(generator=generator).item())
+def drawn(generator: torch.Generator, place: torch.Tensor | None = None) -> int:
+    """Draw a seed, as `torch.utils.data` does for a loader's workers and for a sampler's order. place: an integer to
+    draw it into, where one is at hand."""
+    place = torch.empty((), dtype=torch.int64) if place is None else place
+    return int(place.random_(generator=generator).item())
 
 
 class ShuffleSampler(Sampler[int]):
@@ -175,7 +177,7 @@ class TensorLoader:
         self.dataset, self.indices, self.batch_size = dataset, indices, batch_size
         self.shuffle, self.generator, self.device = shuffle, generator, device
         self.n_rows = len(indices)
-        self._of_order = torch.Generator()
+        self._of_order, self._place = torch.Generator(), torch.empty((), dtype=torch.int64)
 
     def __len__(self) -> int:
         return math.ceil(self.n_rows / self.batch_size)
@@ -189,10 +191,10 @@ class TensorLoader:
     def begin(self) -> Callable[[int, int], torch.Tensor]:
         """Begin a pass: draw what DataLoader draws for one, and give the function that tells which rows of the dataset
         stand from one place to another in the order of the pass."""
-        drawn(self.generator)  # the workers' seed, had the loader such
+        drawn(self.generator, self._place)  # the workers' seed, had the loader such
         if not self.shuffle:
             return lambda first, end: self.indices[first:end]
-        order = permutation(self.n_rows, drawn(self.generator), self._of_order)
+        order = permutation(self.n_rows, drawn(self.generator, self._place), self._of_order)
         return lambda first, end: self.indices.index_select(0, order[first:end])
 
     def batches(self, *, after: int = 0) -> Iterator[Point]:

@@ -211,7 +211,8 @@ def mean_squares(errors: list[torch.Tensor]) -> torch.Tensor:
     if not errors or errors[0].numel() >= SPLIT_AT or errors[0].device.type != "cpu":
         return _stacked([error.square().mean() for error in errors])  # many at once would be summed in another order
     n_alike = len(errors) - (len(errors[-1]) != len(errors[0]))
-    found = torch.stack(errors[:n_alike]).square_().flatten(1).mean(1)
+    squares = torch.stack(errors[:n_alike]).square_().flatten(1)
+    found = squares.sum(1).div_(squares.shape[1])  # as mean does it, in half the time
     return found if n_alike == len(errors) else torch.cat([found, errors[-1].square().mean()[None]])
 
 
