@@ -125,6 +125,16 @@ def test_a_run_that_is_removed_while_one_waits_for_it_is_not_gone_on_with(monkey
     assert list(RUNS.iterdir()) + list(CHECKPOINTS.iterdir()) == []
 
 
+def test_latest_names_the_run_that_has_saved_last():
+    with create("a", RUNS, CHECKPOINTS) as a, create("b", RUNS, CHECKPOINTS) as b:
+        for run in (a, b, a, a, b):
+            run.publish()
+            assert latest_checkpoint(CHECKPOINTS) == run.last
+        Path("checkpoints/latest").unlink()
+        b.publish()
+        assert latest_checkpoint(CHECKPOINTS) == b.last
+
+
 def test_latest_is_found_when_the_folder_has_moved(linreg):
     linreg("train", write_spec(), "-q")
     Path("checkpoints").rename("elsewhere")

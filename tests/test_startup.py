@@ -277,6 +277,33 @@ def test_large_blocks_are_the_systems_again_when_they_are_freed():
     assert mapped("kept") == 0
 
 
+FREE_BLOCKS = """
+import sys
+from pathlib import Path
+from linreg.startup import give_back_what_is_free
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+blocks = [bytearray(100_000) for _ in range(400)]
+del blocks[:-1]  # the last keeps the heap from ending before it
+before = resident()
+if sys.argv[1] == "given back":
+    give_back_what_is_free()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="another C library")
+def test_what_is_free_in_the_heap_is_the_systems_again():
+    def given(how):
+        command = [sys.executable, "-c", FREE_BLOCKS, how]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
+
+    assert given("given back") > 5000  # of about 9700 pages
+    assert given("kept") < 100
+
+
 def test_arrow_takes_its_memory_from_the_system_only_for_the_while():
     pool = pa.default_memory_pool().backend_name
     with pytest.raises(ZeroDivisionError), arrow_keeps_nothing():

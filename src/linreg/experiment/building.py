@@ -22,6 +22,7 @@ from linreg.optimizers import OPTIMIZERS
 from linreg.preprocessing import Preprocessed, Preprocessing
 from linreg.schedulers import SCHEDULERS, Schedule
 from linreg.spec import ExperimentSpec
+from linreg.startup import give_back_what_is_free
 from linreg.steps import LossFn, StepFn
 
 log = logging.getLogger("linreg")
@@ -106,6 +107,9 @@ def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experim
         after_step=schedule.after_step if schedule else None,
         reported_loss_fn=None if reported_loss_fn is loss_fn else reported_loss_fn,
     )
+    engine = _engine(spec, training)
+    optimum = baseline(spec, data, network) if spec.baseline else None
+    give_back_what_is_free()  # before the first pass, which draws the order of all rows
     return Experiment(
         spec=spec,
         device=device,
@@ -117,8 +121,8 @@ def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experim
         loaders=parts,
         train_step_fn=training.train_step_fn,
         val_step_fn=training.val_step_fn,
-        engine=_engine(spec, training),
-        baseline=baseline(spec, data, network) if spec.baseline else None,
+        engine=engine,
+        baseline=optimum,
     )
 
 
