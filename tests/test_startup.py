@@ -11,7 +11,8 @@ from textwrap import dedent
 import pyarrow as pa
 import pytest
 
-from linreg.startup import arrow_keeps_nothing, uncollected
+from linreg.memory import arrow_keeps_nothing
+from linreg.startup import uncollected
 from tests.conftest import write_spec
 
 COMPILER = {"torch._dynamo", "torch._inductor", "sympy"}
@@ -250,7 +251,7 @@ def test_the_collector_rests_while_importing_and_is_as_it_was_after():
 MAPPED_BLOCKS = """
 import ctypes, sys
 import numpy as np
-from linreg.startup import give_back_what_is_freed
+from linreg.memory import give_back_what_is_freed
 
 class Info(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd a b c d e".split()]
@@ -280,7 +281,7 @@ def test_large_blocks_are_the_systems_again_when_they_are_freed():
 FREE_BLOCKS = """
 import sys
 from pathlib import Path
-from linreg.startup import give_back_what_is_free
+from linreg.memory import give_back_what_is_free
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1])

@@ -5,7 +5,6 @@ and so is for the command line, whose process it is, and not for those who impor
 work-around expects it, that does nothing: all works as before, only later.
 """
 
-import ctypes
 import gc
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +14,6 @@ from types import FunctionType
 from typing import Any
 
 COMPILER = "torch._dynamo"
-MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of malloc.h
 
 
 @contextmanager
@@ -24,7 +22,6 @@ def importing_torch() -> Iterator[None]:
     if "torch" in sys.modules:
         yield
     else:
-        give_back_what_is_freed()
         with uncollected():
             yield
     if "torch" in sys.modules and COMPILER not in sys.modules:
@@ -46,48 +43,6 @@ def uncollected() -> Iterator[None]:
         gc.freeze()
         if enabled:
             gc.enable()
-
-
-def give_back_what_is_freed() -> None:
-    """Let glibc give a large block that is freed back to the system at once. By itself it keeps, in each thread's heap,
-    blocks up to the size of the largest that it has seen freed: of a large table that is read, some slices' worth.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):  # another C library
-        return
-    mallopt(MMAP_THRESHOLD, 2**20)
-
-
-def give_back_what_is_free() -> None:
-    """Have glibc give back what is free in its heaps, and lies between what is not.
-
-    Saves 4 MB at the peak of a large table that is kept whole, and takes less than a millisecond.
-    """
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError):  # another C library
-        return
-    trim(0)
-
-
-@contextmanager
-def arrow_keeps_nothing() -> Iterator[None]:
-    """Read tables with arrow's memory straight from the system, where what is freed goes back to.
-
-    Saves 5 MB at the peak of a large table that is kept whole, which arrow's own pool keeps for the next, and costs a
-    tenth of the time.
-    """
-    arrow = sys.modules.get("pyarrow")
-    if arrow is None:
-        yield
-        return
-    pool = arrow.default_memory_pool()
-    arrow.set_memory_pool(arrow.system_memory_pool())
-    try:
-        yield
-    finally:
-        arrow.set_memory_pool(pool)
 
 
 def end_uncollected() -> None:

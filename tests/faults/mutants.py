@@ -111,7 +111,7 @@ MUTANTS = (
     Mutant(
         "a pass draws one number less than DataLoader",
         "loaders.py",
-        "drawn(self.generator)  # the workers' seed",
+        "drawn(self.generator, self._place)  # the workers' seed",
         "# the workers' seed",
         "tests/test_engines.py::test_batches_from_tensors_are_those_of_dataloader",
     ),

@@ -15,6 +15,7 @@ from linreg.cli.progress import StopFlag, open_progress, open_row_count, stop_on
 from linreg.cli.runs import runs_app
 from linreg.cli.text import coefficients_table, duration, fit_line, number, put, put_json, say, show_log, table
 from linreg.errors import CheckpointError, UsageError
+from linreg.memory import give_back_what_is_freed
 from linreg.startup import importing_torch
 from linreg.version import __version__
 
@@ -80,6 +81,7 @@ def train(
     expectations = parse_expectations(expect or [], OF_TRAINING)
     loaded = _load_spec(spec, overrides, plugin, epochs=epochs, device=device, name=name)
 
+    give_back_what_is_freed()
     with importing_torch():
         from linreg import experiment
 
@@ -116,6 +118,7 @@ def resume(
     _load_plugins(plugin)
     settings = _settings(overrides, device=device, name=name, epochs=epochs)
 
+    give_back_what_is_freed()
     with importing_torch():
         from linreg import experiment
 

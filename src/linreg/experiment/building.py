@@ -17,12 +17,12 @@ from linreg.experiment.resident import prepare_resident
 from linreg.loaders import CustomDataset, Loaders, make_loaders
 from linreg.losses import LOSSES, InTargetUnits, weighted
 from linreg.mapped import MappedDataset, MappedPoints
+from linreg.memory import give_back_what_is_free
 from linreg.models import MODELS
 from linreg.optimizers import OPTIMIZERS
 from linreg.preprocessing import Preprocessed, Preprocessing
 from linreg.schedulers import SCHEDULERS, Schedule
 from linreg.spec import ExperimentSpec
-from linreg.startup import give_back_what_is_free
 from linreg.steps import LossFn, StepFn
 
 log = logging.getLogger("linreg")

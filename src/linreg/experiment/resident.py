@@ -17,7 +17,7 @@ from linreg.datasets import Block, Points, Samples
 from linreg.errors import DataError
 from linreg.experiment.data import Data, ascending, chunks, mask_of, split_of, weight_mean
 from linreg.loaders import CustomDataset, Fingerprint, refuse_shapes, refuse_unfit, split_rows
-from linreg.memory import gigabytes, usable_bytes
+from linreg.memory import arrow_keeps_nothing, gigabytes, usable_bytes
 from linreg.preprocessing import (
     Preprocessing,
     Statistics,
@@ -30,7 +30,6 @@ from linreg.preprocessing import (
     to_dict,
 )
 from linreg.spec import ExperimentSpec
-from linreg.startup import arrow_keeps_nothing
 
 
 def prepare_resident(spec: ExperimentSpec, points: Points) -> Data:

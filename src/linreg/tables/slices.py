@@ -7,9 +7,11 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 MOST_ROW_BYTES = 2**24
 RECODED = 2**16  # characters at once
+PIECE = 2**16  # bytes that are copied to be searched, and so stay in the near caches
 
 
 def slices(stream: Any, n_bytes: int, delimiter: str) -> Iterator[Any]:
@@ -24,7 +26,7 @@ def slices(stream: Any, n_bytes: int, delimiter: str) -> Iterator[Any]:
         n_read = _fill(stream, memoryview(text)[len(rest) :])
         ended = n_read < more
         text = text[: len(rest) + n_read]
-        cut = len(text) if ended else end_of_rows(text.tobytes(), delimiter)
+        cut = len(text) if ended else end_of_rows(text, delimiter)
         if cut:
             yield buffer.slice(0, cut)
         elif len(text) > MOST_ROW_BYTES:
@@ -32,12 +34,16 @@ def slices(stream: Any, n_bytes: int, delimiter: str) -> Iterator[Any]:
         rest, more = text[cut:], n_bytes if cut else 2 * len(text)
 
 
-def end_of_rows(text: bytes, delimiter: str) -> int:
-    """Say where the last whole row of a text ends that begins with one; 0 if there is none."""
-    if b'"' in text:
-        found = _rows(delimiter).match(text)
+def end_of_rows(text: NDArray[np.uint8], delimiter: str) -> int:
+    """Say where the last whole row of a text (n_bytes,) ends that begins with one; 0 if there is none."""
+    starts = range(0, len(text), PIECE)
+    if any(b'"' in text[start : start + PIECE].tobytes() for start in starts):
+        found = _rows(delimiter).match(text.data)
         return found.end() if found else 0
-    return text.rfind(b"\n") + 1 or text.rfind(b"\r", 0, -1) + 1  # a last \r may be half of \r\n
+    for start in reversed(starts):
+        if (place := text[start : start + PIECE].tobytes().rfind(b"\n")) >= 0:
+            return start + place + 1
+    return text.tobytes().rfind(b"\r", 0, -1) + 1  # a last \r may be half of \r\n
 
 
 def _rows(delimiter: str) -> re.Pattern[bytes]:
