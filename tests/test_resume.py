@@ -763,3 +763,10 @@ def test_a_change_asked_of_a_run_that_was_killed_at_its_end_is_trained(monkeypat
         train(spec_from_dict(small_spec(checkpoint={"every": 1}), "test"))
     again = resume("checkpoints/small_001/last.pth", ["optimizer.lr=0.001"])
     assert (again.run, load(again.checkpoint).lr) == ("small_002", [0.1] * 6 + [0.001] * 6)
+
+
+def test_a_state_in_a_tuple_is_copied_for_the_best_epoch_too():
+    tensor = torch.ones(2)
+    copied = state.copy_of({"a": (tensor, [tensor], 0.5)})
+    tensor.zero_()
+    assert [copied["a"][0].tolist(), copied["a"][1][0].tolist(), copied["a"][2]] == [[1.0, 1.0], [1.0, 1.0], 0.5]
