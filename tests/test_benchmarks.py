@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import benchmarks.__main__
-from benchmarks import captured, page, peers, steps
+from benchmarks import captured, page, peers, saving, steps
 from benchmarks.rows import Row, compare, figures, in_turn, quantity, reason, table, time_process, timed, verdict
 
 
@@ -183,6 +183,12 @@ def test_the_measurement_for_a_gpu_runs_on_the_cpu_where_nothing_is_captured(mon
     rows = captured.measure(1, "cpu")
     assert [row.reference for row in rows] == ["one by one", "textbook"] * 2
     assert all(row.ratio > 0 for row in rows)
+
+
+def test_what_saving_costs_is_measured_between_epochs(monkeypatch):
+    monkeypatch.setattr(saving, "WARM_UP", 0)
+    (row,) = saving.measure(6, n_samples=100)
+    assert row.ratio > 0
 
 
 def test_a_tool_answers_workloads_until_it_breaks_and_then_says_why(tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn, optim
 
-from linreg import loops
+from linreg import loops, models
 from linreg.checkpoint import load
 from linreg.datasets import DATASETS, Samples
 from linreg.engines import ENGINES
@@ -219,6 +219,51 @@ def test_what_is_done_to_an_experiment_after_it_is_built_counts(meddle):
         losses = [experiment.engine.train_epoch() for _ in range(2)]
         found.append((first, losses, len(calls), dict(experiment.network.state_dict())))
     assert same(found[0], found[1])
+
+
+def kept_by_momentum(experiment, kept):
+    pass
+
+
+def kept_by_torch(experiment, kept):
+    meddle_with_groups(experiment, kept)  # two groups are stepped by torch
+
+
+def kept_by_a_hook(experiment, kept):
+    experiment.optimizer.register_step_pre_hook(
+        lambda optimizer, *_: kept.extend(p.grad for p in optimizer.param_groups[0]["params"])
+    )
+
+
+def kept_by_a_module(experiment, kept):
+    experiment.network[0].kept = kept
+
+
+@pytest.mark.parametrize("keep", [kept_by_momentum, kept_by_torch, kept_by_a_hook, kept_by_a_module])
+def test_what_outlives_a_direct_step_may_be_changed_later(keep):
+    """A tensor that is made in torch.inference_mode may not, outside of it."""
+
+    class Keeping(nn.Module):
+        def forward(self, x):
+            self.kept.append(2 * x)
+            return x
+
+    @models.MODELS.register("keeping")
+    def keeping(n_features: int, n_targets: int):
+        first = Keeping()
+        first.kept = []
+        return nn.Sequential(first, nn.Linear(n_features, n_targets))
+
+    model = "keeping" if keep is kept_by_a_module else "linear"
+    momentum = {"name": "sgd", "lr": 0.1, "momentum": 0.9}
+    experiment, kept = build(spec_from_dict(small_spec(model={"name": model}, optimizer=momentum), "test")), []
+    assert experiment.engine.name == "direct"
+    keep(experiment, kept)
+    experiment.engine.train_epoch()
+    kept += [state["momentum_buffer"] for state in experiment.optimizer.state.values()]
+    assert len(kept) > 2 or keep in (kept_by_momentum, kept_by_torch)
+    for tensor in kept:
+        tensor.zero_()
 
 
 def parameters_after_steps(make_step_fn, optimizer_type=optim.SGD, **params):

@@ -45,7 +45,7 @@ class Run:
     folder: Path
     checkpoints: Path
     info: dict[str, Any] = field(default_factory=dict)
-    published: tuple[int, ...] | None = None  # the `latest` that names it, as this process has seen it
+    published: tuple[int, ...] | None = None  # the version of `latest` that was seen to name this run
 
     @property
     def name(self) -> str:
@@ -65,10 +65,13 @@ class Run:
     def publish(self) -> None:
         """Make this run's last.pth the one that `predict` takes without being told."""
         folder = self.checkpoints.parent
-        if self.published is None or _version_of(folder / "latest") != self.published:
-            if latest_checkpoint(folder) != self.last:
-                _write_latest(folder, self.last)
-            self.published = _version_of(folder / "latest")
+        version = _version_of(folder / "latest")
+        if version is not None and version == self.published:
+            return
+        if latest_checkpoint(folder) == self.last:
+            self.published = version  # of before it was read: another process may have replaced it since
+        else:
+            _write_latest(folder, self.last)
 
 
 @contextmanager

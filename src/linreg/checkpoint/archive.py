@@ -33,8 +33,6 @@ _CONTENTS = {
     ".format_version": rb"1",
     ".storage_alignment": rb"[1-9][0-9]{0,5}",
 }
-
-
 _MADE_BY = (0x31E, 45)  # the versions of zip that torch writes, and says one needs
 _ALIGNMENT = 64  # of each record's data, so that it can be mapped
 _MOST_AROUND = 512  # bytes that stand in a file for a record, but for its data
@@ -80,9 +78,9 @@ def join(pickle: bytes, storages: Iterable[Record]) -> bytes:
     few = (("data.pkl", pickle), ("byteorder", sys.byteorder.encode()), ("version", b"3\n"))
     first, byteorder, version = (Record(name, memoryview(data), zlib.crc32(data)) for name, data in few)
     records = [first, byteorder, *storages, version]
-    size = sum(record.data.nbytes + _MOST_AROUND for record in records)
-    if size > MOST_BYTES:
-        raise Unsound(f"it has about {size} bytes; the most is {MOST_BYTES}")
+    whole = sum(record.data.nbytes + _MOST_AROUND for record in records)
+    if whole > MOST_BYTES:
+        raise Unsound(f"it would have about {whole} bytes, and at most {MOST_BYTES} are read; train a smaller model")
     pieces: list[bytes | memoryview] = []
     entries: list[bytes] = []
     position = 0

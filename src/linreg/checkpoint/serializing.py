@@ -104,8 +104,8 @@ class _Pickler(p.Pickler):
         kind = type(value)
         if kind in _PLAIN or kind is torch.Tensor:
             return None
-        if kind is _Memory:
-            return value.persistent_id  # type: ignore[no-any-return]  # seen to be one
+        if isinstance(value, _Memory):
+            return value.persistent_id
         wrong = (
             (kind is int and value.bit_length() > 64)
             or (kind is dict and not _KEYS.issuperset(map(type, value)))
@@ -136,7 +136,7 @@ class _Pickler(p.Pickler):
             few = readable is tensor and array.size < FEW_ELEMENTS
             if not (np.isfinite(array).all() if few else is_finite(tensor)):
                 raise _NotFinite(tensor)
-        data = memoryview(array.reshape(-1)).cast("B")  # type: ignore[arg-type]  # NumPy 1's stubs do not say that it is
+        data = array.reshape(-1).data.cast("B")
         key, size = str(len(self.records)), tuple(tensor.shape)
         self.records.append(Record(f"data/{key}", data, zlib.crc32(data)))
         memory = _Memory(("storage", storage, key, "cpu", tensor.numel()))
