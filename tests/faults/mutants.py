@@ -167,7 +167,7 @@ MUTANTS = (
     Mutant(
         "a state that is not finite is saved",
         "checkpoint/serializing.py",
-        "if not (np.isfinite(array).all() if few else is_finite(tensor)):",
+        "if not is_finite(tensor):",
         "if False:",
         "tests/test_hostile_checkpoints.py::test_a_state_that_is_no_longer_finite_is_told_as_it_is_saved",
     ),

@@ -1,6 +1,6 @@
 """A checkpoint made into the bytes of its file in one pass, laid out as `torch.save` does it.
 
-A run that saves each epoch waits for this: torch.save alone takes two to three times as long.
+A run that saves each epoch waits for this: torch.save alone takes one and a half times as long, and checks nothing.
 """
 
 import io
@@ -15,7 +15,7 @@ from torch._utils import _rebuild_tensor_v2  # what torch.save names to build a 
 
 from linreg.checkpoint import archive, pickles
 from linreg.checkpoint.archive import Record, Unsound
-from linreg.checkpoint.contents import FEW_ELEMENTS, FORMAT, KEYS, VERSION, Checkpoint, is_finite
+from linreg.checkpoint.contents import FORMAT, KEYS, VERSION, Checkpoint, is_finite
 from linreg.errors import CheckpointError, DivergedError
 
 _STORAGES = {dtype: getattr(torch, name) for name, dtype in pickles.STORAGES.items()}
@@ -130,12 +130,10 @@ class _Pickler(p.Pickler):
         storage = _STORAGES.get(tensor.dtype)
         if storage is None or tensor.layout != torch.strided or tensor.is_meta:
             raise _NotPlain(tensor)
+        if not is_finite(tensor):
+            raise _NotFinite(tensor)
         readable = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor  # which NumPy has not
         array = np.ascontiguousarray(readable.numpy(force=True))
-        if tensor.is_floating_point():
-            few = readable is tensor and array.size < FEW_ELEMENTS
-            if not (np.isfinite(array).all() if few else is_finite(tensor)):
-                raise _NotFinite(tensor)
         data = array.reshape(-1).data.cast("B")
         key, size = str(len(self.records)), tuple(tensor.shape)
         self.records.append(Record(f"data/{key}", data, zlib.crc32(data)))
