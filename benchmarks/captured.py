@@ -21,7 +21,7 @@ def measure(runs: int, device: str = "cuda") -> list[Row]:
     rows = []
     for model in ("linear", "mlp"):
         epochs = {engine: epoch_of(engine, model, "mse", "sgd", device) for engine in ("auto", "textbook")}
-        with patch("linreg.engines.eager.capture_on", lambda device: None):
+        with patch("linreg.training.engines.eager.capture_on", lambda device: None):
             epochs["one by one"] = epoch_of("auto", model, "mse", "sgd", device)
         taken = in_turn(epochs, runs, warm_up=WARM_UP)
         for reference in ("one by one", "textbook"):

@@ -64,8 +64,8 @@ def solve(x: "NDArray[np.float64]", y: "NDArray[np.float64]") -> Any:
     """Solve as `solver: exact` does, from what its source hands over: the fit with coefficients and standard errors."""
     from torch import nn
 
-    from linreg.experiment.exact import Equations, LinearPart
-    from linreg.preprocessing import Feature
+    from linreg.data.preprocessing import Feature
+    from linreg.exact.closed_form import Equations, LinearPart
 
     features = [Feature(f"x{i + 1}") for i in range(x.shape[1])]
     part = LinearPart(nn.Sequential(), nn.Linear(x.shape[1], y.shape[1]), "0")

@@ -16,7 +16,7 @@ import torch
 
 import linreg
 from benchmarks.rows import Row, compare, in_turn, table, timed
-from linreg.spec import spec_from_dict
+from linreg.spec.schema import spec_from_dict
 
 NEEDED: dict[str, dict[str, Any]] = {  # the params that have no default
     "mlp": {"hidden": [32]},

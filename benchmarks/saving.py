@@ -18,7 +18,7 @@ from time import perf_counter
 import linreg
 from benchmarks.combinations import one_thread
 from benchmarks.rows import Row, compare, table
-from linreg.spec import spec_from_dict
+from linreg.spec.schema import spec_from_dict
 
 WARM_UP = 10  # epochs
 MODEL, OPTIMIZER = {"name": "mlp", "hidden": [32]}, {"name": "adam", "lr": 0.001}

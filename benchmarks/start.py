@@ -1,5 +1,5 @@
 """Start-up: whole processes of linreg against `import torch` and against the textbook's program, and with each
-work-around of `linreg.startup` against without it.
+work-around of `linreg.system.startup` against without it.
 
     python -m benchmarks.start [RUNS]
 
@@ -20,9 +20,9 @@ IMPORT_TORCH = [sys.executable, "-c", "import torch"]
 LINREG = [sys.executable, "-m", "linreg"]
 
 # What each work-around is for, with it and without.
-IMPORT_UNCOLLECTED = "from linreg.startup import uncollected\nwith uncollected(): import torch"
+IMPORT_UNCOLLECTED = "from linreg.system.startup import uncollected\nwith uncollected(): import torch"
 STEP = "from torch import nn, optim; optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1).step()"
-STEP_SPARED = f"from linreg.startup import spare_compiler; spare_compiler(); {STEP}"
+STEP_SPARED = f"from linreg.system.startup import spare_compiler; spare_compiler(); {STEP}"
 MAIN = "import sys; from linreg.__main__ import main; sys.exit(main())"
 MAIN_COLLECTED = "import sys, linreg.__main__ as run; run.end_uncollected = lambda: None; sys.exit(run.main())"
 

@@ -38,14 +38,14 @@ print(perf_counter() - start)
 TO_FIRST_STEP = """
 from time import perf_counter
 from benchmarks.rows import peak_memory
-from linreg.memory import give_back_what_is_freed
-from linreg.startup import importing_torch
+from linreg.system.memory import give_back_what_is_freed
+from linreg.system.startup import importing_torch
 give_back_what_is_freed()  # as the command does
 with importing_torch():  # likewise
     import torch
 start = perf_counter()
 import linreg
-from linreg.loaders import make_tensor_loaders
+from linreg.data.loaders import make_tensor_loaders
 experiment = linreg.build(linreg.load_spec("gradient.yaml"))
 loader, _ = make_tensor_loaders(experiment.loaders, experiment.device)
 experiment.train_step_fn(*next(loader.batches()))

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from linreg.registry import describe, write
-from linreg.spec import REGISTRIES, ExperimentSpec, json_schema
+from linreg.spec.schema import REGISTRIES, ExperimentSpec, json_schema
 
 ROOT = Path(__file__).parent.parent
 

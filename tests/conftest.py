@@ -13,13 +13,13 @@ import pytest
 import torch
 import yaml
 
-from linreg import loops
 from linreg.checkpoint import Checkpoint
 from linreg.cli import main
-from linreg.datasets import Points
-from linreg.loaders import Fingerprint
+from linreg.data.loaders import Fingerprint
+from linreg.data.sources import Points
 from linreg.plugins import PREFIX
-from linreg.spec import REGISTRIES
+from linreg.spec.schema import REGISTRIES
+from linreg.training import loops
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))

@@ -1,6 +1,7 @@
 """The structure that the folder promises: imports point down, the public names are true."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,65 +11,61 @@ from tests.conftest import ROOT
 
 SOURCE = ROOT / "src" / "linreg"
 
-# Each module may import those of lower layers, and those of its own that stand before it in `WITHIN`.
+# The rooms of src/linreg, from the ground up: each imports from those before it, and from itself.
 LAYERS = [
-    {"errors", "version", "startup", "ahead", "generators", "memory"},
-    {"documents", "storage", "registry"},
-    {"problems", "plugins", "datasets", "models", "losses", "optimizers", "schedulers", "steps", "loops", "plots",
-     "writer", "runs", "checkpoint", "cache", "least_squares", "equation"},
-    {"tables", "loaders", "preprocessing"},
-    {"engines", "mapped"},
-    {"spec"},
-    {"experiment", "starter"},
-    {"cli", "__init__"},
-    {"__main__"},
+    "errors", "system", "registry", "plugins", "components", "data", "spec", "training", "exact", "checkpoint", "runs",
+    "experiment", "cli", "__main__",
 ]  # fmt: skip
-WITHIN = {
-    ("checkpoint", "equation"),
-    ("registry", "documents"),
-    ("loops", "steps"),
-    ("cli", "__init__"),
-}
 
 
 def imports():
+    """Each import of linreg's own names: the file, the module, and the name if it is one of the module's."""
     for path in SOURCE.rglob("*.py"):
-        module = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-        if module == "__init__":
+        if path == SOURCE / "__init__.py":
             continue  # its imports are lazy, and checked against __all__ below
         for node in ast.walk(ast.parse(path.read_text())):
-            names = []
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "linreg":
-                parts = node.module.split(".")
-                names = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+                for alias in node.names:
+                    yield path.relative_to(SOURCE), node.module, alias.name
             elif isinstance(node, ast.Import):
-                names = [alias.name.split(".")[1] for alias in node.names if alias.name.startswith("linreg.")]
-            for name in names:
-                yield module, name
+                for alias in node.names:
+                    if alias.name.startswith("linreg."):
+                        yield path.relative_to(SOURCE), alias.name, ""
 
 
-def layer(module):
-    return next(number for number, modules in enumerate(LAYERS) if module in modules)
+def room(path):
+    return path.parts[0].removesuffix(".py")
+
+
+def room_of_import(module, name):
+    return [*module.split("."), name][1]  # `from linreg import x` names the room x
 
 
 def test_imports_point_down():
-    found = set(imports())
-    assert len(found) > 40
+    found = list(imports())
+    assert len(found) > 200
     wrong = [
-        (importer, imported)
-        for importer, imported in found
-        if importer != imported and layer(imported) >= layer(importer) and (importer, imported) not in WITHIN
+        f"{path} imports {module}"
+        for path, module, name in found
+        if LAYERS.index(room_of_import(module, name)) > LAYERS.index(room(path))
     ]
     assert wrong == []
 
 
-def test_every_module_has_a_layer():
-    modules = {
-        path.stem if path.is_file() else path.name
-        for path in SOURCE.iterdir()
-        if path.name not in {"__pycache__", "py.typed"}
-    }
-    assert modules == set.union(*LAYERS)
+def test_no_private_name_of_another_package_is_imported():
+    wrong = [
+        f"{path} imports {module}.{name}"
+        for path, module, name in imports()
+        if room_of_import(module, name) != room(path) and re.search(r"(^|\.)_(?!_)", f"{module}.{name}")
+    ]
+    assert wrong == []
+
+
+def test_every_room_is_a_layer():
+    rooms = {room(path.relative_to(SOURCE)) for path in SOURCE.iterdir()} - {"__pycache__", "py.typed", "__init__"}
+    assert rooms == set(LAYERS)
+    packages = [path for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__"]
+    assert len(packages) <= 10
 
 
 def test_matplotlib_is_imported_in_plots_alone_and_click_nowhere():

@@ -6,11 +6,16 @@ The names below are imported when they are first used, so that `import linreg` a
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from linreg.version import __version__ as __version__
+from linreg.system.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from linreg.checkpoint import Checkpoint, load, save
-    from linreg.datasets import DATASETS, Samples
+    from linreg.components.losses import LOSSES
+    from linreg.components.models import MODELS
+    from linreg.components.optimizers import OPTIMIZERS
+    from linreg.components.schedulers import SCHEDULERS, Schedule, on_loss, per_epoch, per_step
+    from linreg.data.loaders import CustomDataset, make_loaders, split
+    from linreg.data.sources import DATASETS, Samples
     from linreg.errors import (
         CheckpointError,
         DataError,
@@ -35,21 +40,16 @@ if TYPE_CHECKING:
         train,
         train_or_resume,
     )
-    from linreg.loaders import CustomDataset, make_loaders, split
-    from linreg.loops import EpochLosses, fit, mini_batch
-    from linreg.losses import LOSSES
-    from linreg.models import MODELS
-    from linreg.optimizers import OPTIMIZERS
-    from linreg.plots import plot_losses
     from linreg.registry import ComponentSpec, Registry
-    from linreg.schedulers import SCHEDULERS, Schedule, on_loss, per_epoch, per_step
-    from linreg.spec import ExperimentSpec, load_spec
-    from linreg.steps import make_train_step_fn, make_val_step_fn
-    from linreg.writer import open_writer
+    from linreg.runs.plots import plot_losses
+    from linreg.runs.writer import open_writer
+    from linreg.spec.schema import ExperimentSpec, load_spec
+    from linreg.training.loops import EpochLosses, fit, mini_batch
+    from linreg.training.steps import make_train_step_fn, make_val_step_fn
 
 _HOMES = {
     "checkpoint": ["Checkpoint", "load", "save"],
-    "datasets": ["DATASETS", "Samples"],
+    "data.sources": ["DATASETS", "Samples"],
     "errors": [
         "CheckpointError",
         "DataError",
@@ -74,17 +74,17 @@ _HOMES = {
         "train",
         "train_or_resume",
     ],
-    "loaders": ["CustomDataset", "make_loaders", "split"],
-    "loops": ["EpochLosses", "fit", "mini_batch"],
-    "losses": ["LOSSES"],
-    "models": ["MODELS"],
-    "optimizers": ["OPTIMIZERS"],
-    "plots": ["plot_losses"],
+    "data.loaders": ["CustomDataset", "make_loaders", "split"],
+    "training.loops": ["EpochLosses", "fit", "mini_batch"],
+    "components.losses": ["LOSSES"],
+    "components.models": ["MODELS"],
+    "components.optimizers": ["OPTIMIZERS"],
+    "runs.plots": ["plot_losses"],
     "registry": ["ComponentSpec", "Registry"],
-    "schedulers": ["SCHEDULERS", "Schedule", "on_loss", "per_epoch", "per_step"],
-    "spec": ["ExperimentSpec", "load_spec"],
-    "steps": ["make_train_step_fn", "make_val_step_fn"],
-    "writer": ["open_writer"],
+    "components.schedulers": ["SCHEDULERS", "Schedule", "on_loss", "per_epoch", "per_step"],
+    "spec.schema": ["ExperimentSpec", "load_spec"],
+    "training.steps": ["make_train_step_fn", "make_val_step_fn"],
+    "runs.writer": ["open_writer"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from linreg.startup import end_uncollected
+from linreg.system.startup import end_uncollected
 
 
 def main() -> int:

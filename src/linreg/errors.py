@@ -12,7 +12,11 @@
 A message reads `WHERE: what; what would do`.
 """
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+
+MOST_NAMES = 30  # that a suggestion lists
 
 
 class LinregError(Exception):
@@ -71,3 +75,39 @@ class ExpectationError(LinregError):
     """A finished run does not meet what `--expect` asks of it."""
 
     exit_code = 7
+
+
+def shorten(text: str, most: int = 60) -> str:
+    """Cut a text that nobody would read to its end; one that would not stand on one line is shown in quotes."""
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= most else text[:most] + "…"
+
+
+def show_text(text: str, most: int = 60) -> str:
+    """Show a text as it was met, in quotes, on one line."""
+    return shorten(repr(text), most)
+
+
+def show(value: object) -> str:
+    """Show a value as it was met, in a few words."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+        case Mapping():
+            return "a mapping"
+        case list() if len(repr(value)) > 60:
+            return f"a list of {len(value)}"
+    return shorten(repr(value))
+
+
+def suggest(word: object, known: Iterable[str]) -> str:
+    """Say what would do in place of an unknown word: the nearest known one, or all of them."""
+    by_lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {shorten(by_lower[near[0]])}?"
+    names = [shorten(name) for name in islice(by_lower.values(), MOST_NAMES)]
+    more = [f"and {len(by_lower) - MOST_NAMES} more"] * (len(by_lower) > MOST_NAMES)
+    return f"known: {', '.join([*names, *more])}" if by_lower else "it takes none"

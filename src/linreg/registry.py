@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
 from linreg.errors import DataError, LinregError, SpecError, UsageError
-from linreg.memory import is_out_of_memory
+from linreg.system.memory import is_out_of_memory
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 

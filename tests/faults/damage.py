@@ -24,7 +24,7 @@ from linreg import checkpoint
 from linreg.checkpoint import Checkpoint
 from linreg.errors import CheckpointError
 from linreg.experiment import train
-from linreg.spec import spec_from_dict
+from linreg.spec.schema import spec_from_dict
 from tests.conftest import same, small_spec
 
 SPECS = {

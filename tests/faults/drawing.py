@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from linreg.models import MODELS
+from linreg.components.models import MODELS
 
 
 class Drawing(torch.nn.Linear):

@@ -19,16 +19,16 @@ from typing import Any
 
 import torch
 
-from linreg import loops
 from linreg.cli import main
 from linreg.experiment import train
-from linreg.plots import plot_losses, to_png
-from linreg.spec import spec_from_dict
+from linreg.runs.plots import plot_losses, to_png
+from linreg.spec.schema import spec_from_dict
+from linreg.training import loops
 from tests.conftest import Answer, small_spec
 from tests.faults.operations import Perform, intercepted
 
 LONGEST = 60.0  # seconds that a session may take
-IMPORTED = ["linreg.engines.eager", "linreg.engines.lean", "linreg.tables.reading"]
+IMPORTED = ["linreg.training.engines.eager", "linreg.training.engines.lean", "linreg.data.tables.reading"]
 IMPORTED += ["torch.utils.tensorboard", "tensorboard.backend.event_processing.event_accumulator"]
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from linreg import generators
-from linreg.equation import equation
+from linreg.exact.equation import equation
+from linreg.system import generators
 
 FORMAT = "linreg"
 VERSION = 4  # 2: preprocessing, fit; 3: NumPy's and Python's generators; 4: checksums of the tensors

@@ -15,7 +15,7 @@ from linreg.checkpoint.archive import Unsound
 from linreg.checkpoint.contents import FORMAT, KEYS, VERSION, Checkpoint, problems, shown, strange
 from linreg.checkpoint.serializing import serialize
 from linreg.errors import CheckpointError
-from linreg.storage import replace_file
+from linreg.system.files import replace_file
 
 _OF_A_RUN = re.compile(r"(last|best|epoch_[0-9]{6,})\.pth")
 OLDEST_TORCH = (2, 10)  # the first whose weights_only is sound

@@ -9,8 +9,8 @@ from linreg.cli.commands import app
 from linreg.cli.progress import Stopped
 from linreg.cli.text import printable, say, shorten, tolerate_any_text
 from linreg.errors import LinregError
-from linreg.memory import is_out_of_memory
 from linreg.plugins import plugin_at_fault
+from linreg.system.memory import is_out_of_memory
 
 __all__ = ["app", "main"]
 

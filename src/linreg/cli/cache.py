@@ -10,7 +10,7 @@ from linreg.cli.text import put, put_json, say, table
 from linreg.errors import UsageError
 
 if TYPE_CHECKING:
-    from linreg.cache import Entry
+    from linreg.data.cache import Entry
 
 cache_app = typer.Typer(
     help="Show the tables that were converted for data.memory: mapped, or remove them.",
@@ -26,7 +26,7 @@ def show_cache(context: typer.Context, json: o.Json = False, debug: o.Debug = Fa
         if json:
             raise UsageError(f"cache: write --json after {context.invoked_subcommand}, not before it")
         return
-    from linreg.cache import cache_folder, entries, most_bytes
+    from linreg.data.cache import cache_folder, entries, most_bytes
 
     folder, most = cache_folder(), most_bytes()
     found = entries(folder)
@@ -55,7 +55,7 @@ def show_cache(context: typer.Context, json: o.Json = False, debug: o.Debug = Fa
 @cache_app.command("clear", epilog="\b\nExample: linreg cache clear --json")
 def clear_cache(json: o.Json = False, debug: o.Debug = False) -> None:
     """Remove the converted tables, other than those in use."""
-    from linreg.cache import cache_folder, clear
+    from linreg.data.cache import cache_folder, clear
 
     folder = cache_folder()
     removed, kept = clear(folder)

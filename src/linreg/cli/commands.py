@@ -15,9 +15,9 @@ from linreg.cli.progress import StopFlag, open_progress, open_row_count, stop_on
 from linreg.cli.runs import runs_app
 from linreg.cli.text import coefficients_table, duration, fit_line, number, put, put_json, say, show_log, table
 from linreg.errors import CheckpointError, UsageError
-from linreg.memory import give_back_what_is_freed
-from linreg.startup import importing_torch
-from linreg.version import __version__
+from linreg.system.memory import give_back_what_is_freed
+from linreg.system.startup import importing_torch
+from linreg.system.version import __version__
 
 if TYPE_CHECKING:
     from linreg.experiment import Result
@@ -305,7 +305,7 @@ def init(
     debug: o.Debug = False,
 ) -> None:
     """Look at a table; print a commented spec to begin with."""
-    from linreg.starter import starter_spec
+    from linreg.experiment.starter import starter_spec
 
     put(starter_spec(data, targets=target, name=name, delimiter=delimiter, missing_values=missing_value or []))
 
@@ -355,7 +355,7 @@ def inspect(
 
     with importing_torch():
         from linreg.checkpoint import load_or_advise, summary
-    from linreg.documents import write_yaml
+    from linreg.spec.document import write_yaml
 
     saved = load_or_advise(path)
     found = summary(saved)
@@ -380,8 +380,8 @@ def list_(
 ) -> None:
     """List the components, with their params, types and defaults."""
     _load_plugins(plugin)
-    from linreg.problems import suggest
-    from linreg.spec import REGISTRIES
+    from linreg.errors import suggest
+    from linreg.spec.schema import REGISTRIES
 
     if kind is not None and kind not in REGISTRIES:
         raise UsageError(f"list {kind}: unknown kind; {suggest(kind, REGISTRIES)}")
@@ -402,7 +402,7 @@ def list_(
 def schema(plugin: o.Plugin = None, debug: o.Debug = False) -> None:
     """Print the JSON Schema of a spec, for editors."""
     _load_plugins(plugin)
-    from linreg.spec import json_schema
+    from linreg.spec.schema import json_schema
 
     put_json(json_schema())
 
@@ -445,7 +445,7 @@ def _predict_table(
 
 def _load_plugins(plugin: list[Path] | None) -> None:
     if plugin:
-        import linreg.spec  # noqa: F401  # the built-in components first, so that a plugin cannot take their names
+        import linreg.spec.schema  # noqa: F401  # the built-in components first, so that a plugin cannot take their names
         from linreg.plugins import load_plugins
 
         with importing_torch():
@@ -453,7 +453,7 @@ def _load_plugins(plugin: list[Path] | None) -> None:
 
 
 def _load_spec(spec: Path, overrides: list[str] | None, plugin: list[Path] | None, **named: object) -> Any:
-    from linreg.spec import load_spec
+    from linreg.spec.schema import load_spec
 
     _load_plugins(plugin)
     return load_spec(spec, _settings(overrides, **named))
@@ -467,7 +467,7 @@ def _settings(overrides: list[str] | None, **named: object) -> list[str]:
 def _checkpoint_or_latest(checkpoint: Path | None, checkpoints: Path) -> Path:
     if checkpoint is not None:
         return checkpoint
-    from linreg.runs import latest_checkpoint
+    from linreg.runs.folders import latest_checkpoint
 
     latest = latest_checkpoint(checkpoints)
     if latest is None:

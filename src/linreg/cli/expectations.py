@@ -49,7 +49,7 @@ def parse_expectations(texts: Sequence[str], names: Collection[str]) -> list[Exp
         if match is None:
             problems.append(f"--expect {text!r}: not NAME<NUMBER; write for instance 'val_loss<0.02'")
         elif match[1] not in names:
-            from linreg.problems import suggest  # pydantic is behind it, which --help need not wait for
+            from linreg.errors import suggest
 
             problems.append(f"--expect {text!r}: unknown result {match[1]!r}; {suggest(match[1], names)}")
         else:

@@ -13,8 +13,8 @@ from linreg.cli.text import duration, number, say
 
 if TYPE_CHECKING:
     from linreg.experiment.building import Experiment
-    from linreg.experiment.training import Report
-    from linreg.writer import EpochRecord
+    from linreg.experiment.session import Report
+    from linreg.runs.writer import EpochRecord
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_DRAWS = 0.1

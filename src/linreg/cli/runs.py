@@ -28,7 +28,7 @@ def list_runs(
         if (runs, checkpoints) != (o.RUNS, o.CHECKPOINTS):
             raise UsageError(f"runs: write --runs and --checkpoints after {context.invoked_subcommand}, not before it")
         return
-    from linreg.runs import summaries
+    from linreg.runs.folders import summaries
 
     found = summaries(runs, checkpoints)
     if json:
@@ -47,7 +47,7 @@ def remove_runs(
     debug: o.Debug = False,
 ) -> None:
     """Remove runs: their folders and their checkpoints."""
-    from linreg.runs import remove
+    from linreg.runs.folders import remove
 
     for name in names:
         remove(name, runs, checkpoints)
@@ -64,7 +64,7 @@ def compare_runs(
     debug: o.Debug = False,
 ) -> None:
     """Compare two runs: how they stand, and the settings in which they differ."""
-    from linreg.runs import compare
+    from linreg.runs.folders import compare
 
     rows = compare(a, b, runs, checkpoints)
     if json:

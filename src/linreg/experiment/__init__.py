@@ -6,7 +6,7 @@ from linreg.experiment.checking import check
 from linreg.experiment.predicting import predict_table
 from linreg.experiment.result import Result
 from linreg.experiment.resuming import resume, train_or_resume
-from linreg.experiment.training import train
+from linreg.experiment.session import train
 
 __all__ = [
     "Evaluation",

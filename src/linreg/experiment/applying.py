@@ -13,17 +13,18 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from linreg import plots
 from linreg.checkpoint import Checkpoint, load_or_advise
-from linreg.datasets import Block, Points
+from linreg.data.pipeline import with_mask
+from linreg.data.preprocessing import FILLING, Feature, Preprocessed, Preprocessing, Ranges, features_of, make_recode_fn
+from linreg.data.sources import Block, Points
 from linreg.errors import CheckpointError, DataError, UsageError
 from linreg.experiment.building import choose_device
-from linreg.experiment.data import open_points, survey, with_mask
-from linreg.experiment.fitting import assemble
+from linreg.experiment.compatibility import assemble
+from linreg.experiment.data import open_points, survey
 from linreg.experiment.state import saved_spec
-from linreg.preprocessing import FILLING, Feature, Preprocessed, Preprocessing, Ranges, features_of, make_recode_fn
-from linreg.spec import ExperimentSpec
-from linreg.storage import replace_file
+from linreg.runs import plots
+from linreg.spec.schema import ExperimentSpec
+from linreg.system.files import replace_file
 
 log = logging.getLogger("linreg")
 
@@ -96,7 +97,7 @@ class Applied:
         Raises UsageError where the model is not an exact linear fit with degrees of freedom left. Source: N. R. Draper
         and H. Smith, Applied Regression Analysis, 3rd ed., eq. 8.1.6.
         """
-        from linreg.experiment.exact import linear_part  # only those who ask pay for it
+        from linreg.exact.closed_form import linear_part  # only those who ask pay for it
 
         fit = self.saved.fit
         if fit is None or not fit["exact"]:
@@ -196,7 +197,7 @@ def evaluate(
 
 def open_like(applied: Applied, path: Any, *, targets: Sequence[str], missing: str, keep: Sequence[str] = ()) -> Any:
     """Open a table that has the columns of the one that a model was trained on. Raises DataError."""
-    from linreg.tables.reading import like
+    from linreg.data.tables.reading import like
 
     options = {
         key: applied.spec.data.source.params[key]

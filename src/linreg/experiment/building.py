@@ -7,23 +7,24 @@ from dataclasses import dataclass
 import torch
 from torch import nn, optim
 
-from linreg import generators
-from linreg.engines import ENGINES, Engine, Training
+from linreg.components.losses import LOSSES, InTargetUnits, weighted
+from linreg.components.models import MODELS
+from linreg.components.optimizers import OPTIMIZERS
+from linreg.components.schedulers import SCHEDULERS, Schedule
+from linreg.data.loaders import CustomDataset, Loaders, make_loaders
+from linreg.data.mapped import MappedDataset, MappedPoints
+from linreg.data.pipeline import Data
+from linreg.data.preprocessing import Preprocessed, Preprocessing
 from linreg.errors import SpecError, UsageError
-from linreg.experiment.data import Data, open_points
-from linreg.experiment.exact import Exact, baseline, largest_stable_lr
+from linreg.exact.closed_form import Exact, baseline, largest_stable_lr
+from linreg.experiment.data import open_points
 from linreg.experiment.mapped import prepare_mapped
 from linreg.experiment.resident import prepare_resident
-from linreg.loaders import CustomDataset, Loaders, make_loaders
-from linreg.losses import LOSSES, InTargetUnits, weighted
-from linreg.mapped import MappedDataset, MappedPoints
-from linreg.memory import give_back_what_is_free
-from linreg.models import MODELS
-from linreg.optimizers import OPTIMIZERS
-from linreg.preprocessing import Preprocessed, Preprocessing
-from linreg.schedulers import SCHEDULERS, Schedule
-from linreg.spec import ExperimentSpec
-from linreg.steps import LossFn, StepFn
+from linreg.spec.schema import ExperimentSpec
+from linreg.system import generators
+from linreg.system.memory import give_back_what_is_free
+from linreg.training.engines import ENGINES, Engine, Training
+from linreg.training.steps import LossFn, StepFn
 
 log = logging.getLogger("linreg")
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from linreg.documents import flatten
 from linreg.errors import UsageError
-from linreg.spec import ExperimentSpec
+from linreg.spec.document import flatten
+from linreg.spec.schema import ExperimentSpec
 
 # The longest prefix of a key that stands here decides; what does not stand here is refused.
 _RULES: dict[str, Literal["free", "warned"]] = {

@@ -10,8 +10,8 @@ from linreg.errors import DivergedError
 from linreg.experiment.building import build, warn_of_slopes
 from linreg.experiment.divergence import overflow_is_divergence, remedy
 from linreg.experiment.solving import ENGINE, solve_exactly
-from linreg.loops import mini_batch
-from linreg.spec import ExperimentSpec
+from linreg.spec.schema import ExperimentSpec
+from linreg.training.loops import mini_batch
 
 
 def check(spec: ExperimentSpec) -> dict[str, Any]:

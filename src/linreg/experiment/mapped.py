@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch.utils.data import Subset
 
-from linreg.errors import DataError
-from linreg.experiment.data import Data, mask_of, split_of, weight_mean, with_mask
-from linreg.loaders import split_rows
-from linreg.mapped import MappedDataset, MappedPoints, WeightScale
-from linreg.preprocessing import (
+from linreg.data.loaders import split_rows
+from linreg.data.mapped import MappedDataset, MappedPoints, WeightScale
+from linreg.data.pipeline import Data, mask_of, with_mask
+from linreg.data.preprocessing import (
     Preprocessing,
     RecodeFn,
     Statistics,
@@ -21,7 +20,9 @@ from linreg.preprocessing import (
     ranges_of,
     to_dict,
 )
-from linreg.spec import ExperimentSpec
+from linreg.errors import DataError
+from linreg.experiment.data import split_of, weight_mean
+from linreg.spec.schema import ExperimentSpec
 
 
 def prepare_mapped(spec: ExperimentSpec, points: MappedPoints) -> Data:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from linreg.ahead import in_order
-from linreg.datasets import Block
+from linreg.data.preprocessing import Ranges, make_recode_fn
+from linreg.data.sources import Block
 from linreg.errors import DataError, UsageError
 from linreg.experiment.applying import Applied, open_like
-from linreg.preprocessing import Ranges, make_recode_fn
+from linreg.system.threads import in_order
 
 log = logging.getLogger("linreg")
 
@@ -33,8 +33,8 @@ def predict_table(
 
     report: told how many rows are done. Returns how many there were. Raises CheckpointError, DataError, StorageError.
     """
-    from linreg.tables.formats import standard_input
-    from linreg.tables.writing import open_output
+    from linreg.data.tables.formats import standard_input
+    from linreg.data.tables.writing import open_output
 
     applied = Applied(path, device=device)
     saved = applied.saved

@@ -12,13 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Subset
 
-from linreg.ahead import in_order
-from linreg.datasets import Block, Points, Samples
-from linreg.errors import DataError
-from linreg.experiment.data import Data, ascending, chunks, mask_of, split_of, weight_mean
-from linreg.loaders import CustomDataset, Fingerprint, refuse_shapes, refuse_unfit, split_rows
-from linreg.memory import arrow_keeps_nothing, gigabytes, usable_bytes
-from linreg.preprocessing import (
+from linreg.data.loaders import CustomDataset, Fingerprint, refuse_shapes, refuse_unfit, split_rows
+from linreg.data.pipeline import Data, ascending, chunks, mask_of
+from linreg.data.preprocessing import (
     Preprocessing,
     Statistics,
     categorical_of,
@@ -29,7 +25,12 @@ from linreg.preprocessing import (
     refuse_infinite,
     to_dict,
 )
-from linreg.spec import ExperimentSpec
+from linreg.data.sources import Block, Points, Samples
+from linreg.errors import DataError
+from linreg.experiment.data import split_of, weight_mean
+from linreg.spec.schema import ExperimentSpec
+from linreg.system.memory import arrow_keeps_nothing, gigabytes, usable_bytes
+from linreg.system.threads import in_order
 
 
 def prepare_resident(spec: ExperimentSpec, points: Points) -> Data:

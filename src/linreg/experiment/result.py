@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from linreg.runs import command_line, environment, git_commit, now
+from linreg.runs.folders import command_line, environment, git_commit, now
 
 RUNS, CHECKPOINTS = Path("runs"), Path("checkpoints")
 

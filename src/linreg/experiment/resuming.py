@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from linreg.checkpoint import Checkpoint, load, load_or_advise, newest
-from linreg.documents import flatten
+from linreg.data.loaders import differing
 from linreg.errors import CheckpointError, DataError, StorageError, UsageError
 from linreg.experiment.building import Experiment, build, warn_of_slopes
 from linreg.experiment.changes import changes, refuse, tabulate
 from linreg.experiment.result import CHECKPOINTS, RUNS, Result
+from linreg.experiment.session import Report, run_session, train
 from linreg.experiment.state import restore, saved_spec
-from linreg.experiment.training import Report, run_session, train
-from linreg.loaders import differing
-from linreg.runs import FINISHED, create, hold, last_run, read_info
-from linreg.spec import ExperimentSpec, spec_from_dict
+from linreg.runs.folders import FINISHED, create, hold, last_run, read_info
+from linreg.spec.document import flatten
+from linreg.spec.schema import ExperimentSpec, spec_from_dict
 
 log = logging.getLogger("linreg")
 

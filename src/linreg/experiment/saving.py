@@ -13,8 +13,8 @@ from linreg.errors import DivergedError, StorageError
 from linreg.experiment.building import Experiment
 from linreg.experiment.divergence import refuse_losses, remedy
 from linreg.experiment.state import Progress, states
-from linreg.runs import Run, environment
-from linreg.storage import replace_file
+from linreg.runs.folders import Run, environment
+from linreg.system.files import replace_file
 
 SECONDS_BETWEEN_SAVES = 1.0
 SHARE_OF_SAVING = 1 / 30  # saving by the clock takes at most this share of the time

@@ -11,18 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from linreg import generators
 from linreg.checkpoint import Checkpoint, save
-from linreg.datasets import Block, Points, Samples
-from linreg.equation import equation
-from linreg.errors import DataError, DivergedError, SpecError
-from linreg.experiment.building import build_network, choose_device
-from linreg.experiment.data import Survey, open_points, survey, with_mask
-from linreg.experiment.exact import MOST_COLUMNS, Equations, Exact, LinearPart, linear_part
-from linreg.experiment.result import Result, new_session
-from linreg.loaders import refuse_shapes
-from linreg.mapped import MappedPoints
-from linreg.preprocessing import (
+from linreg.data.loaders import refuse_shapes
+from linreg.data.mapped import MappedPoints
+from linreg.data.pipeline import with_mask
+from linreg.data.preprocessing import (
     Feature,
     Preprocessed,
     Preprocessing,
@@ -34,10 +27,18 @@ from linreg.preprocessing import (
     refuse_infinite,
     to_dict,
 )
-from linreg.runs import create, environment
-from linreg.spec import ExperimentSpec
-from linreg.storage import replace_file
-from linreg.writer import EpochRecord, open_writer
+from linreg.data.sources import Block, Points, Samples
+from linreg.errors import DataError, DivergedError, SpecError
+from linreg.exact.closed_form import MOST_COLUMNS, Equations, Exact, LinearPart, linear_part
+from linreg.exact.equation import equation
+from linreg.experiment.building import build_network, choose_device
+from linreg.experiment.data import Survey, open_points, survey
+from linreg.experiment.result import Result, new_session
+from linreg.runs.folders import create, environment
+from linreg.runs.writer import EpochRecord, open_writer
+from linreg.spec.schema import ExperimentSpec
+from linreg.system import generators
+from linreg.system.files import replace_file
 
 log = logging.getLogger("linreg")
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from linreg import generators
 from linreg.checkpoint import Checkpoint
 from linreg.errors import CheckpointError, SpecError
 from linreg.experiment.building import Experiment
-from linreg.experiment.fitting import check_model, check_training
-from linreg.runs import environment
-from linreg.spec import ExperimentSpec, spec_from_dict
-from linreg.writer import EpochRecord
+from linreg.experiment.compatibility import check_model, check_training
+from linreg.runs.folders import environment
+from linreg.runs.writer import EpochRecord
+from linreg.spec.schema import ExperimentSpec, spec_from_dict
+from linreg.system import generators
 
 log = logging.getLogger("linreg")
 

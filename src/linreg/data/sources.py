@@ -1,0 +1,162 @@
+"""Sources of data: each returns the points of a data set. Those that read files stand in `tables`."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+
+from linreg.registry import Registry
+from linreg.system.memory import refuse_beyond_memory
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+DATASETS = Registry("source", hands_over=(), makes="linreg.data.sources.Points")
+
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Count = Annotated[int, Field(gt=0, le=10**9)]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows of a data set, in its order.
+
+    x: inputs (n, n_features), with NaN for a gap, and for a category its position in the list of its feature's;
+    y: targets (n, n_targets); weight: (n,) or None; where: says of the i-th row of the block where it comes from;
+    kept: columns that are only handed on.
+    """
+
+    x: "NDArray[np.floating]"
+    y: "NDArray[np.floating]"
+    weight: "NDArray[np.floating] | None" = None
+    where: Callable[[int], str] = lambda row: f"row {row + 1}"
+    kept: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Points:
+    """The points of a data set: the names of their columns, and the rows in blocks, as often as they are asked for.
+
+    categories: of each feature that has such, by name, the list that its values in x are positions in; complete once
+    all blocks were read. missing: what becomes of a gap, `error` (there is none in x), `mean` or `median`.
+    unseen: what becomes of a category that is not among those of the training part, `error` or `zeros`.
+    """
+
+    feature_names: Sequence[str]
+    target_names: Sequence[str]
+    categories: Mapping[str, Sequence[str]]
+    missing: str = "error"
+    unseen: str = "error"
+
+    def blocks(self) -> Iterator[Block]:
+        """Read the rows."""
+        raise NotImplementedError
+
+    def stamp(self) -> list[list[str | int]] | None:
+        """Give the path, size in bytes and time of change in nanoseconds of each file that the rows come from; None
+        where they come from none."""
+        return None
+
+
+@dataclass(frozen=True)
+class Samples(Points):
+    """The points of a data set, at hand.
+
+    x: inputs (n_samples, n_features); y: targets (n_samples, n_targets); weight: how much each point counts
+    (n_samples,), or None. Without names they are called x1, x2, ... and y1, y2, ..., or x and y where there is only
+    one.
+    """
+
+    x: "NDArray[np.floating]"
+    y: "NDArray[np.floating]"
+    feature_names: Sequence[str] = ()
+    target_names: Sequence[str] = ()
+    weight: "NDArray[np.floating] | None" = None
+    categories: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    missing: str = "error"
+    unseen: str = "error"
+    where: Callable[[int], str] = lambda row: f"row {row + 1}"
+
+    def __post_init__(self) -> None:
+        for name, letter, array in (("feature_names", "x", self.x), ("target_names", "y", self.y)):
+            width = array.shape[1] if getattr(array, "ndim", 0) == 2 else 0  # what else it may be, the loaders refuse
+            names = list(getattr(self, name))
+            if not names:
+                names = [letter] if width == 1 else [f"{letter}{i + 1}" for i in range(width)]
+            object.__setattr__(self, name, tuple(str(name) for name in names))
+
+    def blocks(self) -> Iterator[Block]:
+        """Give all rows, as one block."""
+        yield Block(self.x, self.y, self.weight, self.where)
+
+
+def _bytes_drawn(n_samples: int, n_features: int) -> int:
+    """Give the memory for x and y, and for the products and the noise that y is the sum of."""
+    return 8 * n_samples * (2 * n_features + 3)
+
+
+@DATASETS.register("linear")
+def linear(
+    *,
+    n_samples: Count = 100,
+    weight: float | Annotated[list[float], Field(min_length=1)] = 2.0,
+    bias: float = 1.0,
+    noise: NonNegativeFloat = 0.1,
+    seed: Seed = 42,
+) -> Samples:
+    """Points around a line: y = bias + weight * x + noise * standard normal, x uniform in [0, 1).
+
+    A list of weights makes as many features. Drawn by `numpy.random.RandomState(seed)`, x before the noise, as
+    the textbook draws them.
+    """
+    import numpy as np
+
+    weights = np.atleast_1d(np.asarray(weight, dtype=np.float64))
+    refuse_beyond_memory(_bytes_drawn(n_samples, len(weights)))
+    random = np.random.RandomState(seed)
+    x = random.rand(n_samples, len(weights))
+    y = bias + (weights * x).sum(axis=1, keepdims=True) + noise * random.randn(n_samples, 1)
+    return Samples(x, y)
+
+
+@DATASETS.register("sine")
+def sine(
+    *,
+    n_samples: Count = 200,
+    amplitude: float = 1.0,
+    frequency: PositiveFloat = 1.0,
+    noise: NonNegativeFloat = 0.1,
+    seed: Seed = 42,
+) -> Samples:
+    """Points around a sine wave: y = amplitude * sin(2 pi frequency x) + noise * standard normal, x in [0, 1)."""
+    import numpy as np
+
+    refuse_beyond_memory(_bytes_drawn(n_samples, 1))
+    random = np.random.RandomState(seed)
+    x = random.rand(n_samples, 1)
+    y = amplitude * np.sin(2 * np.pi * frequency * x) + noise * random.randn(n_samples, 1)
+    return Samples(x, y)
+
+
+@DATASETS.register("friedman1")
+def friedman1(
+    *,
+    n_samples: Count = 1000,
+    n_features: Annotated[int, Field(ge=5, le=10**6)] = 10,
+    noise: NonNegativeFloat = 1.0,
+    seed: Seed = 42,
+) -> Samples:
+    """Friedman's first problem: five of the features matter, two of them only together.
+
+    y = 10 sin(pi x1 x2) + 20 (x3 - 0.5)^2 + 10 x4 + 5 x5 + noise * standard normal, every x uniform in [0, 1).
+    Source: J. H. Friedman, Multivariate Adaptive Regression Splines, The Annals of Statistics 19 (1991), eq. 61.
+    """
+    import numpy as np
+
+    refuse_beyond_memory(_bytes_drawn(n_samples, n_features))
+    random = np.random.RandomState(seed)
+    x = random.rand(n_samples, n_features)
+    curved = 10 * np.sin(np.pi * x[:, 0] * x[:, 1]) + 20 * (x[:, 2] - 0.5) ** 2
+    y = curved + 10 * x[:, 3] + 5 * x[:, 4] + noise * random.randn(n_samples)
+    return Samples(x, y[:, None])

@@ -1,0 +1,307 @@
+"""The closed form for an experiment: what can be solved, its optimum, and what that says about training.
+
+`fit`, which a checkpoint keeps, has the optimum on the scale that the network sees and how it reads in the units of
+the table: `columns`, `coefficients` (p, n_targets), `inverse` (p, p) with inverse @ inverse.T = (X'X)^-1,
+`residual_variance` (n_targets,) or None, `degrees_of_freedom`, `n_rows`, `r2`, `left_out`; `names` (q), `groups` (the
+rows of each category), `transform` (q, p), `y_mean` and `y_scale`, with which (transform @ coefficients) * y_scale,
+plus y_mean in the intercept, are those in the original units; `layer`, where the network has its coefficients;
+`exact`, whether it has the optimum itself; and `ridge`.
+"""
+
+import copy
+import logging
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from linreg.data.loaders import CustomDataset
+from linreg.data.mapped import MappedDataset
+from linreg.data.pipeline import Data, ascending, chunks, mask_of
+from linreg.data.preprocessing import Feature, Preprocessing
+from linreg.exact.least_squares import DEPENDENT, Factor, LeftOut, mean_squared_errors, solve
+from linreg.spec.schema import ExperimentSpec
+from linreg.system.threads import in_order
+
+log = logging.getLogger("linreg")
+
+MOST_COLUMNS = 2000  # the triangle of more would take longer than the training
+CHUNK = 2**15  # values handled at once: fit the near caches, and torch works on more with several threads, at a loss
+INTERCEPT = "intercept"
+
+
+@dataclass(frozen=True)
+class Exact:
+    """An optimum. loss, val_loss: mean squared errors in the targets' units, over points, and for val_loss of a
+    baseline over the mini-batches, as training counts; curvature: the largest eigenvalue of the loss's Hessian."""
+
+    fit: dict[str, Any]
+    loss: float
+    val_loss: float | None
+    curvature: float
+    left_out: list[str]
+
+
+@dataclass(frozen=True)
+class LinearPart:
+    """A network that is linear in its parameters: a basis without any, and one linear layer after it."""
+
+    basis: nn.Sequential
+    layer: nn.Linear
+    name: str
+
+    @property
+    def intercept(self) -> bool:
+        """Whether the layer has a bias."""
+        return self.layer.bias is not None
+
+    def design(self, x: torch.Tensor) -> NDArray[np.float64]:
+        """Make the design matrix (n, p) of what the network takes (n, n_columns): ones for a bias, then the basis."""
+        with torch.no_grad():
+            columns: NDArray[np.float64] = self.basis(x).numpy()
+        return np.hstack([np.ones((len(columns), 1)), columns]) if self.intercept else columns
+
+
+def linear_part(spec: ExperimentSpec, network: nn.Module) -> LinearPart | None:
+    """Take a network apart, if it is linear in its parameters and its loss is mse; else None."""
+    modules = list(network) if isinstance(network, nn.Sequential) else []
+    if spec.loss.name != "mse" or not modules or not isinstance(modules[-1], nn.Linear):
+        return None
+    basis = nn.Sequential(*modules[:-1])
+    random = any(isinstance(module, nn.Dropout) and module.p > 0 for module in basis.modules())
+    if random or any(True for _ in basis.parameters()) or modules[-1].in_features > MOST_COLUMNS:
+        return None
+    doubled = copy.deepcopy(basis).cpu().double().eval()
+    return LinearPart(doubled, modules[-1], str(len(modules) - 1))
+
+
+class Equations:
+    """Gathers the rows of the training and the validation part, and solves."""
+
+    def __init__(
+        self, part: LinearPart, features: Sequence[Feature], preprocessing: Preprocessing | None, t: int
+    ) -> None:
+        self.part, self.features, self.preprocessing, self.n_targets = part, features, preprocessing, t
+        width = part.layer.in_features + part.intercept
+        self.train, self.val = Factor(width, t), Factor(width, t)
+
+    def add(
+        self, x: NDArray[Any], y: NDArray[Any], weight: NDArray[Any] | None, mask: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Add rows of the table, those of the training part where the mask says so; a few at a time, so that nothing of
+        the size of all rows is made."""
+        n_rows = max(1, CHUNK // x.shape[1])
+        for start in range(0, len(x), n_rows):
+            here = slice(start, start + n_rows)
+            if mask is None or mask[here].all():
+                self._add_to(self.train, x[here], y[here], None if weight is None else weight[here])
+            else:
+                for factor, chosen in ((self.train, mask[here]), (self.val, ~mask[here])):
+                    self._add_to(
+                        factor, x[here][chosen], y[here][chosen], None if weight is None else weight[here][chosen]
+                    )
+
+    def _add_to(self, factor: Factor, x: NDArray[Any], y: NDArray[Any], weight: NDArray[Any] | None) -> None:
+        factor.add(*self.rows(x, y), weight)
+
+    def rows(self, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Make the design matrix (n, p) and the targets (n, n_targets), on the scale that the network sees."""
+        with torch.no_grad():
+            inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64))
+            targets = torch.from_numpy(np.ascontiguousarray(y, dtype=np.float64))
+            if self.preprocessing is not None:
+                inputs, targets = self.preprocessing(inputs), self.preprocessing.scaled(targets)
+        return self.part.design(inputs), targets.numpy()
+
+    def solve(self, *, ridge: float, is_result: bool, dependent: float = DEPENDENT) -> Exact:
+        """Solve for the optimum on the training part. dependent: what may be left of a column that others explain."""
+        offset = int(self.part.intercept)
+        names = self._column_names()
+        identity = not len(self.part.basis)
+        references = self._references(offset) if identity and offset else []
+        penalty = None
+        if ridge:
+            penalty = np.full(self.train.n_columns, ridge)
+            penalty[:offset] = 0
+        solution = solve(
+            self.train, intercept=self.part.intercept, penalty=penalty, last=references, dependent=dependent
+        )
+        left_out = [self._told(names, left) for left in solution.left_out if left.column not in references]
+        scale, mean = self._y_scale()
+        original_names, transform = self._transform(names, offset, identity)
+        fit = {
+            "columns": names,
+            "coefficients": torch.from_numpy(solution.coefficients),
+            "inverse": torch.from_numpy(solution.inverse),
+            "residual_variance": _tensor(solution.residual_variance),
+            "degrees_of_freedom": solution.degrees_of_freedom,
+            "n_rows": self.train.n_rows,
+            "r2": solution.r2,
+            "left_out": [names[left.column] for left in solution.left_out],
+            "names": original_names,
+            "transform": torch.from_numpy(transform),
+            "groups": self._groups(original_names),
+            "y_mean": torch.from_numpy(mean),
+            "y_scale": torch.from_numpy(scale),
+            "layer": ("network." if self.preprocessing is not None else "") + self.part.name,
+            "exact": is_result,
+            "ridge": float(ridge),
+        }
+        val_loss = None
+        if self.val.n_rows:
+            val_loss = float(np.mean(mean_squared_errors(self.val, solution.coefficients) * scale**2))
+        return Exact(
+            fit,
+            float(np.mean(solution.losses * scale**2)),
+            val_loss,
+            2 * solution.largest_eigenvalue / self.n_targets,
+            left_out,
+        )
+
+    def _column_names(self) -> list[str]:
+        columns = [column for feature in self.features for column in feature.columns]
+        for module in self.part.basis:
+            if self.preprocessing is not None:
+                scaled = (self.preprocessing.scale != 1).tolist()
+                columns = [f"z({name})" if z else name for name, z in zip(columns, scaled, strict=True)]
+            name_columns = getattr(module, "column_names", None)
+            if callable(name_columns):
+                columns = list(name_columns(columns))
+        if len(columns) != self.part.layer.in_features:
+            columns = [f"f{i + 1}" for i in range(self.part.layer.in_features)]
+        return [INTERCEPT, *columns] if self.part.intercept else columns
+
+    def _references(self, offset: int) -> list[int]:
+        """The first column of each category: with an intercept one of them says nothing new."""
+        found, column = [], offset
+        for feature in self.features:
+            if feature.categories is not None:
+                found.append(column)
+            column += len(feature.columns)
+        return found
+
+    def _groups(self, names: list[str]) -> list[list[int]]:
+        """The rows of each category's columns among the names."""
+        places = {name: row for row, name in enumerate(names)}
+        groups = [feature.columns for feature in self.features if feature.categories is not None]
+        return [[places[column] for column in group] for group in groups if set(group) <= set(places)]
+
+    def _told(self, names: list[str], left: LeftOut) -> str:
+        others = [names[column] for column in left.combination if names[column] != INTERCEPT]
+        if not others:
+            return f"column {names[left.column]!r} is constant in the training part; its coefficient is set to 0"
+        listed = ", ".join(map(repr, others[:10])) + (f" and {len(others) - 10} more" if len(others) > 10 else "")
+        what = f"repeats {listed}" if len(others) == 1 else f"is a linear combination of {listed}"
+        return f"column {names[left.column]!r} {what}; its coefficient is set to 0"
+
+    def _y_scale(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if self.preprocessing is None:
+            return np.ones(self.n_targets), np.zeros(self.n_targets)
+        return self.preprocessing.y_scale.numpy().copy(), self.preprocessing.y_mean.numpy().copy()
+
+    def _transform(self, names: list[str], offset: int, identity: bool) -> tuple[list[str], NDArray[np.float64]]:
+        """The matrix from coefficients on the network's scale to those of the table's columns."""
+        p = len(names)
+        centred = self.preprocessing is not None and bool((self.preprocessing.y_mean != 0).any())
+        slopes, shifts = np.ones(p - offset), np.zeros(p - offset)
+        if self.preprocessing is not None and identity:
+            slopes = 1 / self.preprocessing.scale.numpy()
+            shifts = -self.preprocessing.mean.numpy() * slopes
+            centred = centred or bool((shifts != 0).any())
+        matrix = np.zeros((p, p))
+        matrix[np.arange(offset, p), np.arange(offset, p)] = slopes
+        if offset:
+            matrix[0, 0] = 1
+            matrix[0, 1:] = shifts
+        elif centred:
+            return [INTERCEPT, *names], np.vstack([shifts, matrix])
+        return names, matrix
+
+
+def baseline(spec: ExperimentSpec, data: Data, network: nn.Module) -> Exact | None:
+    """Solve for the lowest training loss that the network could have; None where there is no closed form."""
+    part = linear_part(spec, network)
+    if part is None:
+        return None
+    dataset = data.dataset
+    equations = Equations(part, data.features, data.preprocessing, len(data.target_names))
+    # of a map one block at a time, or more of it than its limit would be resident
+    n_threads = 1 if isinstance(dataset, MappedDataset) else torch.get_num_threads()
+    mask = mask_of(np.asarray(data.train_data.indices), len(dataset))
+    with closing(in_order(partial(_in_float64, part, dataset), ascending(mask), n_threads)) as blocks:
+        for rows in blocks:
+            equations.train.add(*rows)
+    try:
+        # a column that others explain does so up to the rounding of the dataset's type
+        rounding = 4 * torch.finfo(getattr(torch, spec.dtype)).eps
+        found = equations.solve(ridge=0.0, is_result=False, dependent=max(DEPENDENT, rounding))
+    except OverflowError:
+        return None
+    if data.val_data is None:
+        return found
+    indices = np.asarray(data.val_data.indices)
+    batch_size = len(indices) if spec.data.batch_size == "full" else spec.data.batch_size
+    coefficients, scale = found.fit["coefficients"].numpy(), found.fit["y_scale"].numpy()
+
+    def squared(rows: NDArray[Any]) -> NDArray[np.float64]:
+        design, y, weight = _in_float64(part, dataset, rows)
+        squares: NDArray[np.float64] = (((y - design @ coefficients) * scale) ** 2).mean(axis=1)
+        return squares if weight is None else weight * squares
+
+    with closing(in_order(squared, chunks(indices), n_threads)) as squares:
+        val_loss = _mean_by_batch(squares, batch_size)
+    return Exact(found.fit, found.loss, val_loss, found.curvature, found.left_out)
+
+
+def _mean_by_batch(blocks: Iterable[NDArray[np.float64]], batch_size: int) -> float:
+    """The mean of the means of batches, the last of which may be shorter, over values that come in blocks."""
+    sums, n_values = np.zeros(0), 0
+    for values in blocks:
+        batch = np.arange(n_values, n_values + len(values)) // batch_size
+        n_values += len(values)
+        sums = np.concatenate([sums, np.zeros(batch[-1] + 1 - len(sums))])
+        sums[batch[0] :] += np.bincount(batch - batch[0], values)
+    counts = np.full(len(sums), batch_size)
+    counts[-1] = n_values - batch_size * (len(sums) - 1)
+    return float((sums / counts).mean())
+
+
+def largest_stable_lr(spec: ExperimentSpec, found: Exact) -> float | None:
+    """Give the learning rate beyond which gradient descent diverges; None for another optimizer than sgd.
+
+    For curvature c it is 2 (1 + momentum) / c, by Nesterov's momentum 2 (1 + momentum) / (1 + 2 momentum) / c. Source:
+    B. Polyak, Some methods of speeding up the convergence of iteration methods (1964), and the roots of the
+    characteristic polynomial of z(k+1) = (1 - lr c)((1 + momentum) z(k) - momentum z(k-1)).
+    """
+    if spec.optimizer.name != "sgd":
+        return None
+    params = spec.optimizer.params
+    momentum, dampening = params.get("momentum", 0.0), params.get("dampening", 0.0)
+    curvature = found.curvature + params.get("weight_decay", 0.0)
+    if dampening or params.get("maximize") or curvature <= 0:
+        return None
+    widened = 1 + 2 * momentum if params.get("nesterov") else 1.0
+    return float(2 * (1 + momentum) / widened / curvature)
+
+
+def _in_float64(
+    part: LinearPart, dataset: CustomDataset | MappedDataset, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]:
+    """Make of rows (n,) of a dataset the design matrix, the targets and the weights (n,)."""
+    if isinstance(dataset, MappedDataset):
+        x, y, *weight = (tensor.numpy() for tensor in dataset.rows(torch.from_numpy(rows)))
+    else:  # by NumPy, for torch would divide the rows among threads of its own
+        tensors = (dataset.x, dataset.y, dataset.weight)
+        x, y, *weight = (tensor.numpy().take(rows, axis=0) for tensor in tensors if tensor is not None)
+    design = part.design(torch.from_numpy(x.astype(np.float64)))
+    return design, y.astype(np.float64), weight[0][:, 0].astype(np.float64) if weight else None
+
+
+def _tensor(values: NDArray[np.float64] | None) -> torch.Tensor | None:
+    return None if values is None else torch.from_numpy(values)

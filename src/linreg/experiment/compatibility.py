@@ -1,0 +1,142 @@
+"""Whether the states in a checkpoint are those of what its spec builds. Found before memory is taken for the model, and
+before a state is put in its place: neither the optimizers nor the schedulers of torch look at what they are handed.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn, optim
+
+from linreg.checkpoint import Checkpoint
+from linreg.components.models import MODELS
+from linreg.data.preprocessing import FILLING, Preprocessed, Preprocessing, features_of
+from linreg.errors import CheckpointError, SpecError
+from linreg.experiment.building import Experiment, build_network
+from linreg.spec.schema import ExperimentSpec
+
+# What an optimizer keeps of each parameter: always, and with the settings named.
+_KEPT: dict[type[optim.Optimizer], tuple[set[str], dict[str, str]]] = {
+    optim.SGD: (set(), {}),
+    optim.Adam: ({"step", "exp_avg", "exp_avg_sq"}, {"amsgrad": "max_exp_avg_sq"}),
+    optim.AdamW: ({"step", "exp_avg", "exp_avg_sq"}, {"amsgrad": "max_exp_avg_sq"}),
+    optim.RMSprop: ({"step", "square_avg"}, {"momentum": "momentum_buffer", "centered": "grad_avg"}),
+    optim.Adagrad: ({"step", "sum"}, {}),
+}
+_MAY_CHANGE = ("nesterov",)  # a resumed run may set it otherwise
+
+
+def assemble(saved: Checkpoint, spec: ExperimentSpec, device: torch.device) -> nn.Module:
+    """Build the model of a checkpoint, its state not yet in it: the network, after its preprocessing if it has any."""
+    preprocessed = "preprocessing.mean" in saved.model_state_dict
+    fills = saved.preprocessing["missing"] in FILLING
+    preprocessing = Preprocessing(features_of(saved.preprocessing), saved.n_targets, fills=fills)
+    n_columns = len(preprocessing.column_names) if preprocessed else saved.n_features
+    with torch.random.fork_rng(devices=[]):  # building draws numbers that the state replaces
+        network = build_network(spec, n_columns, saved.n_targets, device)
+    return Preprocessed(preprocessing, network) if preprocessed else network
+
+
+def check_model(saved: Checkpoint, spec: ExperimentSpec) -> None:
+    """Compare the state of the model, by names, shapes and types, with that of the spec's, built without memory.
+
+    A plugin's model that cannot be built so is left to `load_state_dict`. Raises CheckpointError.
+    """
+    meta = torch.device("meta")
+    try:
+        with meta:
+            wanted = _shapes(assemble(saved, spec, meta).state_dict())
+    except Exception as error:
+        if not MODELS.is_own(spec.model.name):
+            return
+        if not isinstance(error, SpecError):
+            raise
+        raise CheckpointError(f"{saved.path}: its spec builds no model: {error}") from None
+    met = _shapes(saved.model_state_dict)
+    found = [f"{name!a} is missing" for name in wanted if name not in met]
+    found += [f"{name!a} is unknown" for name in met if name not in wanted]
+    found += [
+        f"{name!a} is {met[name]}, not {wanted[name]}" for name in wanted if met.get(name, "") not in ("", wanted[name])
+    ]
+    if found:
+        raise _unfit(saved, found)
+
+
+def check_training(saved: Checkpoint, experiment: Experiment) -> None:
+    """Compare the states of optimizer and scheduler with those that were just built. Raises CheckpointError."""
+    optimizer, schedule, state = experiment.optimizer, experiment.schedule, saved.scheduler_state_dict
+    found = []
+    if type(optimizer) in _KEPT:
+        found += [f"the optimizer's {what}" for what in _about_optimizer(saved.optimizer_state_dict, optimizer)]
+    if (state is None) != (schedule is None):
+        found.append(f"there is {'no' if state is None else 'a'} state of a scheduler")
+    elif schedule is not None and type(schedule.scheduler).__module__.startswith("torch."):
+        found += [f"the scheduler's {what}" for what in _unlike(state, schedule.scheduler.state_dict())]
+    if found:
+        raise _unfit(saved, found)
+
+
+def _unfit(saved: Checkpoint, found: list[str]) -> CheckpointError:
+    more = f", and {len(found) - 5} more" if len(found) > 5 else ""
+    return CheckpointError(
+        f"{saved.path}: does not fit what its spec builds: {', '.join(found[:5])}{more}; use another checkpoint"
+    )
+
+
+def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    return {name: f"{list(tensor.shape)} {tensor.dtype}" for name, tensor in state.items()}
+
+
+def _about_optimizer(state: Mapping[str, Any], optimizer: optim.Optimizer) -> Iterator[str]:
+    """Name what is not as the optimizer has it: its groups, and what it keeps of each parameter."""
+    if set(state) != {"state", "param_groups"}:
+        yield "state has other parts"
+        return
+    built = optimizer.state_dict()["param_groups"]
+    yield from _unlike(state["param_groups"], built, "param_groups")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    groups = [group for group in optimizer.param_groups for _ in group["params"]]
+    always, settings = _KEPT[type(optimizer)]
+    kept = state["state"] if isinstance(state["state"], dict) else {None: {}}
+    for number, values in kept.items():
+        if type(number) is not int or not 0 <= number < len(parameters) or type(values) is not dict:
+            yield "state is not one for each parameter"
+            return
+        if not values:  # before the first step
+            continue
+        needed = always | {name for setting, name in settings.items() if groups[number][setting]}
+        allowed = {"momentum_buffer"} if type(optimizer) is optim.SGD else needed
+        if not needed <= set(values) <= allowed:
+            yield f"state of parameter {number} has {sorted(map(str, values))!a}, not {sorted(needed | allowed)}"
+        for name, value in values.items():
+            shape = torch.Size() if name == "step" else parameters[number].shape
+            none = value is None and type(optimizer) is optim.SGD
+            if not none and not (
+                isinstance(value, torch.Tensor) and value.is_floating_point() and value.shape == shape
+            ):
+                yield f"{name!a} of parameter {number} is not a tensor of {list(shape)}"
+
+
+def _unlike(met: Any, built: Any, where: str = "state") -> Iterator[str]:
+    """Name what differs in kind from what was built: keys, lengths, types; texts and switches, and which parameters a
+    group has, in value, too."""
+    if isinstance(built, dict) and isinstance(met, dict):
+        if set(met) != set(built):
+            yield f"{where} has other keys"
+            return
+        for key in built:
+            if key == "params" and met[key] != built[key]:
+                yield f"{where}.params are others"
+            elif key not in _MAY_CHANGE or type(met[key]) is not bool:
+                yield from _unlike(met[key], built[key], f"{where}.{key}")
+    elif isinstance(built, list | tuple) and type(met) is type(built):
+        if len(met) != len(built):
+            yield f"{where} has another length"
+        for one, other in zip(met, built, strict=False):
+            yield from _unlike(one, other, where)
+    elif type(built) in (int, float):
+        if type(met) not in (int, float) or not (math.isfinite(met) or met == built):
+            yield f"{where} is not a finite number"
+    elif type(met) is not type(built) or met != built:
+        yield f"{where} is not {built!a}"

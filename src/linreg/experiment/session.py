@@ -1,0 +1,292 @@
+"""Training: the loop, and what is written and saved on the way."""
+
+import contextlib
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from linreg.errors import DivergedError, StorageError
+from linreg.exact.equation import equation
+from linreg.experiment.building import Experiment, build, warn_of_slopes
+from linreg.experiment.divergence import overflow_is_divergence, refuse_losses, refuse_tensors, remedy
+from linreg.experiment.result import CHECKPOINTS, RUNS, Result, new_session
+from linreg.experiment.saving import Saver
+from linreg.experiment.solving import solve
+from linreg.experiment.state import Progress, snapshot
+from linreg.runs import plots
+from linreg.runs.folders import FINISHED, Run, create, now
+from linreg.runs.writer import EpochRecord, RunWriter, open_writer
+from linreg.spec.document import flatten
+from linreg.spec.schema import ExperimentSpec
+from linreg.system import generators
+from linreg.system.files import replace_file
+from linreg.training.loops import fit, make_improved_fn, make_out_of_patience_fn
+
+Report = Callable[[EpochRecord, Experiment], None]
+
+
+class StopRequested(Exception):  # noqa: N818  # not an error: it leaves the loops when a stop is asked for
+    """Somebody asked the training to stop."""
+
+
+def train(
+    spec: ExperimentSpec,
+    *,
+    runs: Path = RUNS,
+    checkpoints: Path = CHECKPOINTS,
+    report: Report | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Result:
+    """Train a spec from the beginning, in a new run.
+
+    report: told each epoch's record; stop: asked as the run begins, and then between steps, whether to save and
+    return. Writes `runs/<run>/` and `checkpoints/<run>/`, after everything is built. Raises SpecError, DataError,
+    StorageError, DivergedError.
+    """
+    if spec.solver == "exact":
+        return solve(spec, runs=runs, checkpoints=checkpoints)
+    experiment = build(spec)
+    warn_of_slopes(experiment)
+    progress = Progress(experiment.loaders.generator.get_state(), planned_epochs=spec.epochs)
+    with create(spec.name, runs, checkpoints) as run:
+        return run_session(experiment, progress, run, report, stop)
+
+
+def run_session(
+    experiment: Experiment,
+    progress: Progress,
+    run: Run,
+    report: Report | None,
+    stop: Callable[[], bool],
+    *,
+    origin: str | None = None,
+) -> Result:
+    """Run the epochs that are left, saving on the way; run.json says at any moment how it stands."""
+    spec = experiment.spec
+    stop()  # a first time, so that whoever is asked knows of it: from here on there is something to save
+    progress.records = [replace(record, exact=_optimum(experiment)) for record in progress.records]
+    begin = time.monotonic()
+    session = new_session(experiment.device, experiment.engine.name, len(progress.records), origin)
+    run.write_info(
+        name=run.name,
+        outcome="running",
+        sessions=[*run.info.get("sessions", []), session],
+        data_fingerprint=experiment.data.fingerprint,
+    )
+    replace_file(run.folder / "spec.yaml", spec.to_yaml())
+    saver = Saver(experiment, progress, run)
+    try:
+        with open_writer(run.folder, progress.records, histograms=spec.writer.histograms) as writer:
+            _write_start(writer, experiment)
+            with warnings.catch_warnings():
+                # of a run resumed between its last step and its scheduler's
+                warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+                if progress.outcome not in FINISHED:
+                    _epochs(experiment, progress, saver, writer, report, stop)
+            if progress.outcome in FINISHED:
+                _write_end(writer, experiment, progress)
+            writer.flush()
+            saver.save()
+        if spec.writer.plots and progress.records:
+            _plot(run.folder / "losses.png", progress)
+        saver.wait()
+    except BaseException as error:
+        kept = saver.kept() if isinstance(error, DivergedError) else ""
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # asked to end at once
+        outcome = "interrupted" if stopped else "diverged" if isinstance(error, DivergedError) else "failed"
+        session |= {"ended": now(), "epochs": len(progress.records), "outcome": outcome}
+        with contextlib.suppress(StorageError):  # the error itself is what to tell
+            run.write_info(outcome=outcome)
+        if kept:
+            raise DivergedError(f"{error}; {kept}") from error
+        raise
+    finally:
+        saver.close()
+    session |= {"ended": now(), "epochs": len(progress.records), "outcome": progress.outcome}
+    run.write_info(outcome=progress.outcome)
+    return _result(experiment, progress, run, time.monotonic() - begin)
+
+
+def _epochs(
+    experiment: Experiment,
+    progress: Progress,
+    saver: Saver,
+    writer: RunWriter,
+    report: Report | None,
+    stop: Callable[[], bool],
+) -> None:
+    """The loop: train and validate, then write, report, save, stop, epoch by epoch."""
+    spec = experiment.spec
+    pause = _make_pause_fn(experiment, progress, saver, writer, stop)
+    train_epoch, val_epoch = _make_epoch_fns(experiment, progress, pause)
+    improved = make_improved_fn()
+    early = spec.early_stopping
+    out_of_patience = make_out_of_patience_fn(early.patience, early.min_delta) if early else None
+    for record in progress.records:
+        improved(_monitored(record))
+        if out_of_patience:
+            out_of_patience(_monitored(record))
+
+    try:
+        for losses in fit(train_epoch, val_epoch, range(len(progress.records), spec.epochs)):
+            lr = experiment.optimizer.param_groups[0]["lr"]
+            record = EpochRecord(losses.epoch, losses.loss, losses.val_loss, float(lr), _optimum(experiment))
+            _refuse_divergence(experiment, progress, record)
+            if experiment.schedule and experiment.schedule.after_epoch:
+                experiment.schedule.after_epoch(_monitored(record))
+            progress.records.append(record)
+            progress.position = []
+            progress.loader_state = experiment.loaders.generator.get_state()
+            if improved(_monitored(record)):
+                progress.best = snapshot(experiment, progress)
+
+            writer.write(record, experiment.network)
+            if report:
+                report(record, experiment)
+            if out_of_patience and out_of_patience(_monitored(record)):
+                progress.outcome = "early_stopped"
+                return
+            if saver.is_due_by_count():
+                writer.flush()
+                saver.save()
+            pause()
+    except StopRequested:
+        done = len(progress.records) >= spec.epochs
+        progress.outcome = "finished" if done else "interrupted"
+    else:
+        progress.outcome = "finished"
+
+
+def _make_epoch_fns(
+    experiment: Experiment, progress: Progress, pause: Callable[[], None]
+) -> tuple[Callable[[], float], Callable[[], float] | None]:
+    """Make what trains an epoch, and what validates after it, where there is a part for that."""
+    engine, validate = experiment.engine, experiment.engine.val_epoch
+
+    def train_epoch() -> float:
+        with overflow_is_divergence(experiment, f"epoch {len(progress.records)}"):
+            return engine.train_epoch(mini_batch_losses=progress.position, pause=pause)
+
+    if validate is None:
+        return train_epoch, None
+
+    def val_epoch() -> float:
+        progress.generators = generators.states(experiment.device)
+        val_loss = validate(pause=pause)
+        progress.generators = None
+        return val_loss
+
+    return train_epoch, val_epoch
+
+
+def _make_pause_fn(
+    experiment: Experiment, progress: Progress, saver: Saver, writer: RunWriter, stop: Callable[[], bool]
+) -> Callable[[], None]:
+    """Make what is done between two steps: look whether it still goes well, save if it is time to, and leave the loops
+    if a stop is asked for."""
+    n_checked = 0  # losses of the epoch that were looked at
+
+    def pause() -> None:
+        nonlocal n_checked
+        n_done = len(progress.position)
+        refuse_losses(
+            experiment, len(progress.records), progress.position, since=n_checked if n_checked <= n_done else 0
+        )
+        n_checked = n_done
+        saver.refuse_failed()
+        if saver.is_due_by_clock():
+            writer.flush()
+            saver.save()
+        if stop():
+            raise StopRequested
+
+    return pause
+
+
+def _refuse_divergence(experiment: Experiment, progress: Progress, record: EpochRecord) -> None:
+    """Refuse an epoch that has left the finite numbers: in a loss, in a parameter, in validation."""
+    refuse_losses(experiment, record.epoch, progress.position)
+    where = f"epoch {record.epoch}, step {len(progress.position) - 1}"
+    refuse_tensors(experiment, where, experiment.network.state_dict().items())
+    if record.val_loss is not None and not math.isfinite(record.val_loss):
+        raise DivergedError(f"epoch {record.epoch}: val_loss is {record.val_loss}; {remedy(experiment)}")
+
+
+def _monitored(record: EpochRecord) -> float:
+    return record.loss if record.val_loss is None else record.val_loss
+
+
+def _optimum(experiment: Experiment) -> float | None:
+    """The lowest that the monitored loss can come to, as far as the training part tells."""
+    found = experiment.baseline
+    return None if found is None else found.loss if found.val_loss is None else found.val_loss
+
+
+def _write_start(writer: RunWriter, experiment: Experiment) -> None:
+    spec = experiment.spec
+    writer.write_spec(spec.to_yaml())
+    if spec.writer.graph:
+        writer.write_graph(experiment.network, experiment.x_sample)
+    if spec.writer.hparams:
+        writer.write_hparams(_hyperparameters(spec), [f"summary/{name}" for name in _losses_of(experiment)])
+    writer.flush()
+
+
+def _write_end(writer: RunWriter, experiment: Experiment, progress: Progress) -> None:
+    last = progress.records[-1]
+    if experiment.spec.writer.hparams:
+        writer.write_summary({f"summary/{name}": getattr(last, name) for name in _losses_of(experiment)}, last.epoch)
+    if experiment.spec.writer.figures:
+        writer.write_figure("summary/losses", _figure(progress), last.epoch)
+
+
+def _hyperparameters(spec: ExperimentSpec) -> dict[str, Any]:
+    """What in a spec decides the outcome; where and what is written does not."""
+    rest = {"name", "device", "checkpoint", "writer", "data.memory", "data.memory_limit"}
+    rest |= {"engine"} if spec.engine != "compiled" else set()
+    return {key: value for key, value in flatten(spec.to_dict()).items() if not {key, key.partition(".")[0]} & rest}
+
+
+def _losses_of(experiment: Experiment) -> list[str]:
+    return ["loss", "val_loss"] if experiment.loaders.val else ["loss"]
+
+
+def _figure(progress: Progress) -> Any:
+    records = progress.records
+    return plots.plot_losses(
+        [record.loss for record in records],
+        [record.val_loss for record in records],
+        resumed_at=progress.resumed_at,
+    )
+
+
+def _plot(path: Path, progress: Progress) -> None:
+    replace_file(path, plots.to_png(_figure(progress)))
+
+
+def _result(experiment: Experiment, progress: Progress, run: Run, seconds: float) -> Result:
+    last = progress.records[-1] if progress.records else None
+    lowest = min(progress.records, key=_monitored) if progress.records else None
+    return Result(
+        run=run.name,
+        checkpoint=str(run.last),
+        outcome=progress.outcome,
+        epochs=len(progress.records),
+        loss=last.loss if last else None,
+        val_loss=last.val_loss if last else None,
+        best_epoch=lowest.epoch if lowest else None,
+        best_loss=lowest.loss if lowest else None,
+        best_val_loss=lowest.val_loss if lowest else None,
+        device=str(experiment.device),
+        engine=experiment.engine.name,
+        seconds=round(seconds, 3),
+        exact_loss=experiment.baseline.loss if experiment.baseline else None,
+        exact_val_loss=experiment.baseline.val_loss if experiment.baseline else None,
+        fit=None
+        if experiment.baseline is None
+        else equation(experiment.baseline.fit, experiment.model.state_dict(), experiment.target_names),
+    )

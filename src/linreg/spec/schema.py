@@ -1,0 +1,283 @@
+"""The experiment spec: a YAML file and overrides, checked into a frozen object. No torch is imported here."""
+
+import difflib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import core_schema
+
+from linreg.components.losses import LOSSES
+from linreg.components.models import MODELS
+from linreg.components.optimizers import OPTIMIZERS
+from linreg.components.schedulers import SCHEDULERS
+from linreg.data.sources import DATASETS, Seed
+from linreg.data.tables import csv as _csv  # noqa: F401  # registers the sources that read tables
+from linreg.errors import SpecError
+from linreg.registry import STRICT, ComponentSpec, Registry
+from linreg.spec.document import MAX_BYTES, MOST_PROBLEMS, Document, read_yaml, write_yaml
+from linreg.spec.messages import explain
+
+REGISTRIES = {registry.kind: registry for registry in (DATASETS, MODELS, LOSSES, OPTIMIZERS, SCHEDULERS)}
+_OF_GRADIENTS = ("epochs", "optimizer", "scheduler", "clip_grad_norm", "early_stopping", "engine", "baseline")
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+@dataclass(frozen=True)
+class _From:
+    """Marks a field that takes a component: `Annotated[ComponentSpec, _From(MODELS)]`."""
+
+    registry: Registry
+
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> core_schema.CoreSchema:
+        to_dict = core_schema.plain_serializer_function_ser_schema(ComponentSpec.to_dict)
+        return core_schema.no_info_plain_validator_function(self.registry.check, serialization=to_dict)
+
+    def __get_pydantic_json_schema__(self, schema: object, handler: object) -> dict[str, Any]:
+        return {"title": self.registry.kind}  # `json_schema` puts the reference here
+
+
+class _Part(BaseModel):
+    model_config = STRICT
+
+
+class SplitSpec(_Part):
+    """How the data is divided into a training and a validation part."""
+
+    train_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.8, description="share of the points to train on; 1.0 trains on all of them, without validation"
+    )
+    seed: Seed = Field(13, description="seed of `random_split`")
+
+
+class DataSpec(_Part):
+    """Where the data comes from, and how it is handed to the model."""
+
+    source: Annotated[ComponentSpec, _From(DATASETS)] = Field(description="where the data comes from")
+    split: SplitSpec = Field(default_factory=SplitSpec, description="training and validation parts")
+    batch_size: Annotated[int, Field(gt=0, le=2**31 - 1)] | Literal["full"] = Field(
+        16, description="points in a mini-batch; `full` is batch gradient descent, each part in one batch"
+    )
+    shuffle: bool = Field(True, description="whether each epoch goes through the training part in a new order")
+    standardize: bool | Literal["features", "target"] = Field(
+        False, description="whether to bring features and target to mean 0 and deviation 1, by the training part"
+    )
+    memory: Literal["resident", "mapped"] = Field(
+        "resident", description="where the points are: all in memory, or converted once into a file that is mapped"
+    )
+    memory_limit: Annotated[int, Field(ge=16)] = Field(
+        1024, description="with `memory: mapped`, how many MiB of the map may be resident at once"
+    )
+
+
+class EarlyStoppingSpec(_Part):
+    """When to stop before the last epoch."""
+
+    patience: PositiveInt = Field(description="epochs without improvement after which training stops")
+    min_delta: NonNegativeFloat = Field(0.0, description="by how much the loss must fall to count as improved")
+
+
+class CheckpointSpec(_Part):
+    """When checkpoints are written, and which are kept."""
+
+    every: PositiveInt | None = Field(
+        None, description="epochs between checkpoints; `null` goes by the clock, about once a second"
+    )
+    every_seconds: PositiveFloat | None = Field(
+        None, description="seconds between checkpoints, within an epoch, too; beside `every`, or instead"
+    )
+    keep: NonNegativeInt = Field(0, description="how many numbered checkpoints to keep beside `last.pth`")
+    best: bool = Field(True, description="whether to keep the best epoch in `best.pth`")
+
+    @model_validator(mode="after")
+    def _keep_needs_every(self) -> Self:
+        if self.keep and self.every is None:
+            raise ValueError("keep needs every; add every: 50, say")
+        return self
+
+
+class WriterSpec(_Part):
+    """What is written for people to look at."""
+
+    graph: bool = Field(True, description="the model's graph in TensorBoard")
+    hparams: bool = Field(True, description="the hyperparameters in TensorBoard")
+    histograms: NonNegativeInt = Field(0, description="epochs between histograms of the parameters; 0 for none")
+    figures: bool = Field(False, description="the losses as a figure in TensorBoard, too")
+    plots: bool = Field(True, description="losses.png in the run's folder")
+
+
+class ExperimentSpec(_Part):
+    """A checked experiment: everything that decides the outcome of a run."""
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)] = Field(
+        description="at most 64 letters, digits, `.`, `_` and `-`, the first a letter or digit"
+    )
+    seed: Seed = Field(42, description="seed of the model's initialisation and of the shuffling")
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:[0-9]{1,3}|mps)$")] = Field(
+        "auto", description="auto, cpu, cuda, cuda:1 or mps"
+    )
+    dtype: Literal["float32", "float64"] = Field("float32", description="precision of data and parameters")
+    engine: Literal["auto", "textbook", "compiled"] = Field(
+        "auto",
+        description="how an epoch is run; `auto` has the textbook's bits; `compiled`, for model linear, "
+        "is faster, near those bits, and needs numba",
+    )
+    solver: Literal["gradient", "exact"] = Field(
+        "gradient", description="`exact` solves for the optimum of mse at once, without epochs and optimizer"
+    )
+    ridge: NonNegativeFloat = Field(
+        0.0, description="with `solver: exact`, what is added to the sum of squares per squared weight"
+    )
+    baseline: bool = Field(True, description="whether the exact optimum stands beside the losses, where there is one")
+    epochs: PositiveInt = Field(description="passes over the training part")
+    data: DataSpec = Field(description="the data")
+    model: Annotated[ComponentSpec, _From(MODELS)] = Field(description="the model")
+    loss: Annotated[ComponentSpec, _From(LOSSES)] = Field(
+        default_factory=lambda: LOSSES.check({"name": "mse"}), description="the loss function"
+    )
+    optimizer: Annotated[ComponentSpec, _From(OPTIMIZERS)] = Field(description="the optimizer")
+    scheduler: Annotated[ComponentSpec, _From(SCHEDULERS)] | None = Field(
+        None, description="how the learning rate changes"
+    )
+    clip_grad_norm: PositiveFloat | None = Field(None, description="largest norm of the gradient of a step")
+    early_stopping: EarlyStoppingSpec | None = Field(None, description="when to stop before the last epoch")
+    checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec, description="when to save, what to keep")
+    writer: WriterSpec = Field(default_factory=WriterSpec, description="what TensorBoard and losses.png show")
+
+    _document: Document | None = PrivateAttr(None)
+    _unused: tuple[str, ...] = PrivateAttr(())
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _fill_what_is_unused(cls, value: Any, check: Callable[[Any], Self]) -> Self:
+        """An exact solution needs neither epochs nor optimizer; those are then filled in, and never shown."""
+        exact = isinstance(value, Mapping) and value.get("solver") == "exact"
+        if not exact:
+            return check(value)
+        checked = check({"epochs": 1, "optimizer": {"name": "sgd", "lr": 0.1}, **value})
+        checked._unused = tuple(key for key in _OF_GRADIENTS if key in value)
+        return checked
+
+    @model_validator(mode="after")
+    def _ridge_needs_exact(self) -> Self:
+        if self.ridge and self.solver != "exact":
+            raise ValueError("ridge needs solver: exact; with gradients, set the weight_decay of the optimizer")
+        if self.solver == "exact" and self.loss.name != "mse":
+            raise ValueError(f"solver: exact minimises mse, not {self.loss.name}; remove loss, or use gradients")
+        return self
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """The keys that were given and mean nothing to the solver."""
+        return self._unused
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ExperimentSpec) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]  # it holds mappings
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the resolved spec in plain types, every default filled in; what is not there is left out."""
+        exclude = set(_OF_GRADIENTS) if self.solver == "exact" else None
+        return self.model_dump(exclude_none=True, exclude=exclude)
+
+    def to_yaml(self) -> str:
+        """Write the resolved spec as YAML; `linreg train` on it repeats the run."""
+        return write_yaml(self.to_dict())
+
+    def where(self, *path: str) -> str:
+        """Say where a part of the spec stands: `configs/x.yaml:20:12: optimizer`."""
+        name = ".".join(path)
+        return f"{self._document.where(path)}: {name}" if self._document else name
+
+
+def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentSpec:
+    """Read and check the YAML spec at `path`, after setting each `KEY=VALUE` of `overrides` in it.
+
+    Raises SpecError with every problem at once, each as `file:line:column: key: what; what would do`.
+    """
+    path = Path(path)
+    try:
+        # a pipe that nobody writes to is empty, and not waited for
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            os.set_blocking(file.fileno(), True)
+            text = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise SpecError([f"{path}: {_reason(path, error)}"]) from None
+    return check_spec(read_yaml(text, str(path)), overrides)
+
+
+def spec_from_dict(value: Mapping[str, Any], where: str, overrides: Sequence[str] = ()) -> ExperimentSpec:
+    """Check a spec that is in plain types already, as a checkpoint has it; `where` begins its errors."""
+    return check_spec(Document(where, _copy(value)), overrides)
+
+
+def check_spec(document: Document, overrides: Sequence[str] = ()) -> ExperimentSpec:
+    """Check a parsed document, after its overrides. Raises SpecError with every problem."""
+    malformed: list[str] = []
+    for override in overrides:
+        try:
+            document.override(override)
+        except SpecError as error:
+            malformed += error.problems
+            if len(malformed) >= MOST_PROBLEMS:
+                raise SpecError(malformed) from None
+    if document.value is None and not malformed:
+        raise SpecError([f"{document.file}:1:1: empty; a spec has at least name, epochs, data, model and optimizer"])
+    try:
+        spec = ExperimentSpec.model_validate(document.value)
+    except ValidationError as error:
+        raise SpecError([*malformed, *explain(error, document, ExperimentSpec)]) from None
+    if malformed:
+        raise SpecError(malformed)
+    spec._document = document
+    return spec
+
+
+def json_schema() -> dict[str, Any]:
+    """Make the JSON Schema (draft 2020-12) of a spec, with every registered component in it."""
+    schema = ExperimentSpec.model_json_schema()
+    of_gradients = [key for key in schema["required"] if key in _OF_GRADIENTS]
+    schema["required"] = [key for key in schema["required"] if key not in of_gradients]
+    schema["anyOf"] = [
+        {"required": of_gradients},
+        {"properties": {"solver": {"const": "exact"}}, "required": ["solver"]},
+    ]
+    for kind, registry in REGISTRIES.items():
+        owner = schema["$defs"]["DataSpec"] if kind == "source" else schema
+        said = owner["properties"][kind]
+        reference = {"$ref": f"#/$defs/{kind}"}
+        choice = {"anyOf": [reference, {"type": "null"}]} if "anyOf" in said else reference
+        owner["properties"][kind] = {**choice, "description": said["description"]}
+        schema["$defs"][kind] = registry.json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "linreg experiment"}
+
+
+def _reason(path: Path, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        there = {file.name: file for folder in (Path("configs"), path.parent) for file in folder.glob("*.y*ml")}
+        near = difflib.get_close_matches(path.name, there, n=1)
+        return f"no such file; did you mean {there[near[0]]}?" if near else "no such file; name a YAML spec"
+    if isinstance(error, IsADirectoryError):
+        return "a folder; name a YAML spec in it"
+    return f"cannot be read: {error.strerror}"
+
+
+def _copy(value: Any) -> Any:
+    """Copy plain values deeply, tuples as lists, so that overrides leave the original alone."""
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,159 @@
+"""Checkpoints: whole or not at all, self-contained, never believed when damaged, never run."""
+
+import io
+import os
+import pickle
+import random
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from linreg import checkpoint
+from linreg.checkpoint import archive
+from linreg.errors import CheckpointError
+from linreg.experiment import train
+from linreg.spec.schema import spec_from_dict
+from tests.conftest import differences, small_spec
+
+
+@pytest.fixture
+def path():
+    return Path(train(spec_from_dict(small_spec(), "test")).checkpoint)
+
+
+def test_it_has_the_textbooks_keys_and_opens_without_an_allowlist(path):
+    content = torch.load(path, weights_only=True)
+    assert content["epoch"] == 6
+    assert len(content["loss"]) == len(content["val_loss"]) == 6
+    assert list(content["model_state_dict"]) == ["0.weight", "0.bias"]
+    assert content["optimizer_state_dict"]["param_groups"][0]["lr"] == 0.1
+    assert (content["format"], content["version"]) == ("linreg", 4)
+
+
+def test_what_is_saved_is_loaded(path):
+    saved = checkpoint.load(path)
+    checkpoint.save(Path("again.pth"), saved)
+    assert differences(saved, checkpoint.load("again.pth")) == []
+
+
+@pytest.mark.parametrize("shape", [(0,), (), (3,), (17, 5), (70_000,)])
+def test_the_file_is_laid_out_as_torch_lays_it_out(shape):
+    """Byte for byte, but for the records that torch adds and does not need."""
+    buffer = io.BytesIO()
+    torch.save({"a": torch.rand(shape), "b": torch.ones(shape, dtype=torch.int8), "c": "x" * 100}, buffer)
+    whole = buffer.getvalue()
+    found = archive.records(whole)
+    tensors = [archive.Record(name, data, zlib.crc32(data)) for name, data in found.items() if name.startswith("data/")]
+    made = archive.join(bytes(found["data.pkl"]), tensors)
+    assert torch.equal(torch.load(io.BytesIO(made), weights_only=True)["a"], torch.load(io.BytesIO(whole))["a"])
+    writer = torch._C.PyTorchFileWriter(again := io.BytesIO(), True, 64)
+    for name in ("data.pkl", "byteorder", *(record.name for record in tensors)):
+        writer.write_record(name, bytes(found[name]), len(found[name]))
+    writer.write_end_of_file()
+    theirs = again.getvalue()
+    assert made[: theirs.index(b"archive/version")] == theirs[: theirs.index(b"archive/version")]
+
+
+def test_a_checkpoint_that_zip_cannot_hold_is_not_written(path, monkeypatch):
+    saved, before = checkpoint.load(path), path.read_bytes()
+    monkeypatch.setattr(archive, "MOST_BYTES", len(before) // 2)
+    with pytest.raises(
+        CheckpointError, match=r"^small_001: no checkpoint can be written: it would have about [0-9]+ bytes, and at"
+    ):
+        checkpoint.save(path, saved)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "x.pth: empty; name a .pth file that linreg train wrote"),
+        (b"nonsense", "x.pth: not a checkpoint, nor any file that torch.save writes; name a .pth file that linreg train wrote"),
+        (b"PK\x03\x04 and no more", "x.pth: damaged: its table of contents is not at its end; use another checkpoint of the run"),
+        (pickle.dumps({"a": 1}), "x.pth: not a checkpoint, nor any file that torch.save writes; name a .pth file that linreg train wrote"),
+    ],
+    ids=range(4),
+)  # fmt: skip
+def test_what_is_no_checkpoint_is_refused(content, message):
+    Path("x.pth").write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load("x.pth")
+    assert str(caught.value) == message
+
+
+def test_what_is_not_there_is_refused():
+    with pytest.raises(CheckpointError, match=r"^x.pth: no such checkpoint; linreg runs lists those there are$"):
+        checkpoint.load("x.pth")
+    Path("folder").mkdir()
+    with pytest.raises(CheckpointError, match=r"^folder: a folder; name a checkpoint in it, such as folder/last.pth$"):
+        checkpoint.load("folder")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content.pop("format"), "a state without a spec, as the textbook saves it"),
+        (lambda content: content.update(version=1), "of version 1, and this linreg reads version 4"),
+        (lambda content: content.pop("spec"), "not a whole checkpoint: spec is missing; use another"),
+        (lambda content: content.update(more=1), "not a whole checkpoint: 'more' is unknown; use another"),
+        (lambda content: content.update(loss=3), "not a whole checkpoint: loss is int; use another"),
+    ],
+    ids=range(5),
+)
+def test_what_does_not_have_its_parts_is_refused(path, change, message):
+    content = torch.load(path, weights_only=True)
+    change(content)
+    torch.save(content, "x.pth")
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load("x.pth")
+    assert str(caught.value).startswith(f"x.pth: {message}")
+
+
+class Attack:
+    def __reduce__(self):
+        return (os.mkdir, ("attacked",))
+
+
+def test_opening_a_file_never_runs_code_from_it():
+    torch.save({"format": "linreg", "spec": Attack()}, "x.pth")
+    with pytest.raises(CheckpointError, match=r"^x.pth: holds more than plain values and tensors"):
+        checkpoint.load("x.pth")
+    assert not Path("attacked").exists()
+
+
+def test_a_damaged_file_is_never_taken_for_a_good_one(path):
+    whole, saved = path.read_bytes(), checkpoint.load(path)
+    rng, silent = random.Random(0), []
+    for trial in range(150):
+        damaged = bytearray(whole)
+        kind = trial % 3
+        if kind == 0:
+            damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            del damaged[rng.randrange(len(damaged)) :]
+        else:
+            start = rng.randrange(len(damaged))
+            damaged[start : start + 64] = bytes(min(64, len(damaged) - start))
+        Path("x.pth").write_bytes(damaged)
+        try:
+            loaded = checkpoint.load("x.pth")
+        except CheckpointError as error:
+            assert "weights_only" not in str(error)
+        else:
+            silent += differences(saved, loaded)
+    assert silent == []
+
+
+def test_a_wrong_checksum_is_named(path):
+    with zipfile.ZipFile(path) as archive:
+        info = next(info for info in archive.infolist() if info.filename.endswith("data/0"))
+    content = bytearray(path.read_bytes())
+    name_and_extra = sum(struct.unpack_from("<HH", content, info.header_offset + 26))
+    content[info.header_offset + 30 + name_and_extra] ^= 1
+    Path("x.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"^x.pth: damaged: the checksum of data/0 is wrong; use another"):
+        checkpoint.load("x.pth")

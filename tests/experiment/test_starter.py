@@ -1,0 +1,337 @@
+"""A first spec for a table: it says what is in the table, loads, trains, and is quoted where it must be."""
+
+import csv
+import gzip
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from linreg.data.tables import looking
+from linreg.experiment.starter import _scalar
+from linreg.spec.document import read_yaml
+from linreg.spec.schema import load_spec
+
+
+def write_table(columns, path="t.csv", delimiter=","):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    return path
+
+
+@pytest.fixture
+def source_of(linreg):
+    """Run init, hold the spec against `linreg check`, and give what it says of the source, its defaults left out."""
+
+    def run(*arguments):
+        answer = linreg("init", *arguments)
+        assert (answer.code, answer.err) == (0, "")
+        Path("s.yaml").write_text(answer.out, encoding="utf-8")
+        assert linreg("check", "s.yaml", "-q").code == 0
+        return read_yaml(answer.out, "s.yaml").value["data"]["source"]
+
+    return run
+
+
+X = [0.5 * i for i in range(40)]
+Y = [1 + 3 * x + 0.1 * (i % 7) for i, x in enumerate(X)]
+
+
+def test_the_spec_of_a_clean_table_has_no_more_than_it_needs(source_of):
+    found = source_of(write_table({"x": X, "y": Y}), "--target", "y")
+    assert found == {"name": "csv", "path": "t.csv", "target": "y"}
+
+
+def test_the_spec_trains_well_as_it_is(linreg):
+    x = np.random.RandomState(0).rand(300, 2) * 6
+    kinds = ["one", "two", "three"]
+    y = np.sin(x[:, 0]) + x[:, 1] + np.arange(300) % 3
+    write_table({"a": x[:, 0], "b": x[:, 1], "k": [kinds[i % 3] for i in range(300)], "y": y})
+    Path("s.yaml").write_text(linreg("init", "t.csv", "--target", "y").out)
+    assert linreg("train", "s.yaml", "-q").code == 0
+    assert linreg("evaluate", "--expect", "r2>0.98").code == 0
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_delimiter_is_told_from_the_first_lines(source_of, delimiter):
+    table = {"x": X, "k": ["a,b;c", "d"] * 20, "y": Y}
+    found = source_of(write_table(table, delimiter=delimiter), "--target", "y")
+    assert found.get("delimiter", ",") == delimiter
+    assert found["categorical"] == ["k"]
+
+
+def test_a_tab_is_written_for_a_table_that_is_named_so(source_of):
+    write_table({"x": X, "y": Y}, "t.tsv", "\t")
+    Path("t.tsv.gz").write_bytes(gzip.compress(Path("t.tsv").read_bytes()))
+    assert source_of("t.tsv", "--target", "y")["delimiter"] == "\t"
+    assert source_of("t.tsv.gz", "--target", "y")["delimiter"] == "\t"
+
+
+def test_a_delimiter_that_is_given_is_taken(source_of):
+    Path("t.csv").write_text("a;b;k,y\n" + "".join(f"{i % 2};b;c,{i + 1}\n" for i in range(20)))
+    assert "delimiter" not in source_of("t.csv", "--target", "y", "--delimiter", ",")
+
+
+def test_a_decimal_comma_is_told_from_the_cells(source_of):
+    table = {"x": [f"{x:.2f}".replace(".", ",") for x in X], "y": [f"{y:.1f}".replace(".", ",") for y in Y]}
+    found = source_of(write_table(table, delimiter=";"), "--target", "y")
+    assert (found["delimiter"], found["decimal"]) == (";", ",")
+    assert "decimal" not in source_of(write_table({"x": X, "y": Y}, delimiter=";"), "--target", "y")
+
+
+def test_latin_1_is_told_from_the_bytes(source_of):
+    Path("t.csv").write_bytes("größe;y\n1;2\n2;3\n4;4\n".encode("latin-1"))
+    assert source_of("t.csv", "--target", "y")["encoding"] == "latin-1"
+
+
+@pytest.mark.parametrize("marker", ["?", "NA", "N/A", "nan", "NaN", "null", "-", " ?", "  "])
+def test_a_marker_among_numbers_stands_for_a_gap(source_of, marker):
+    found = source_of(write_table({"x": [marker, *X[1:]], "k": ["a", "b"] * 20, "y": Y}), "--target", "y")
+    assert (found["missing_values"], found["missing"]) == ([marker], "median")
+
+
+def test_a_marker_among_names_is_a_name_unless_it_is_a_gap_elsewhere(linreg, source_of):
+    found = source_of(write_table({"x": X, "k": ["NA", "de"] * 20, "y": Y}), "--target", "y")
+    assert "missing_values" not in found
+    assert found["categorical"] == ["k"]
+    table = {"x": ["NA", *X[1:]], "k": ["NA", "de", "fr", "fr"] * 10, "y": Y}
+    assert "category, 2 distinct, 10 gaps" in linreg("init", write_table(table), "--target", "y").out
+
+
+def test_a_gap_marker_that_is_given_is_taken_and_written(source_of):
+    table = {"x": ["-999", "none", *X[2:]], "y": Y}
+    found = source_of(write_table(table), "--target", "y", "--missing-value", "-999", "--missing-value", "none")
+    assert (found["missing_values"], found["missing"]) == (["-999", "none"], "median")
+
+
+def test_gaps_in_a_target_drop_rows_and_leave_out_features_that_would_drop_most(linreg, source_of):
+    table = {"x": X, "few": ["", *X[1:]], "most": [*[""] * 30, *X[:10]], "y": [*Y[:-2], "", ""]}
+    found = source_of(write_table(table), "--target", "y")
+    assert (found["missing"], found["exclude"]) == ("drop", ["most"])
+    out = linreg("init", "t.csv", "--target", "y").out
+    assert "# A first spec for t.csv: 40 rows, 37 of them usable; 4 columns.\n" in out
+    assert "- most    # 75% gaps, and a row with a gap is left out\n" in out
+
+
+def test_columns_that_teach_nothing_are_left_out_each_with_the_reason(linreg, source_of):
+    table = {
+        "id": range(40),
+        "x": X,
+        "same": X,
+        "leak": Y,
+        "const": [7] * 40,
+        "empty": [""] * 40,
+        "words": [f"word {i}" for i in range(40)],
+        "some": [f"word {i // 2}" for i in range(40)],
+        "mixed": ["oops", *X[1:]],
+        "y": Y,
+    }
+    found = source_of(write_table(table), "--target", "y")
+    assert found["exclude"] == ["id", "same", "leak", "const", "empty", "words", "some", "mixed"]
+    for line in (
+        "- id    # identifier: it numbers the rows\n",
+        "- same    # the same as x\n",
+        "- leak    # the same as the target y\n",
+        "- const    # constant\n",
+        "- empty    # nothing but gaps\n",
+        "- words    # identifier, 40 distinct values\n",
+        "- some    # text, 20 distinct values\n",
+        "- mixed    # numbers, but for 1 cell such as oops; ",
+    ):
+        assert line in linreg("init", "t.csv", "--target", "y").out
+
+
+def test_whole_numbers_1_2_3_are_a_feature_unless_they_are_called_an_identifier(source_of):
+    assert "exclude" not in source_of(write_table({"x": range(40), "y": Y}), "--target", "y")
+
+
+def test_whole_numbers_of_few_values_stay_numbers_and_the_comment_says_what_else_they_may_be(linreg, source_of):
+    found = source_of(write_table({"origin": [1, 2, 3, 2] * 10, "y": Y}), "--target", "y")
+    assert "categorical" not in found
+    told = "#   origin  number, whole, 1 to 3, 3 distinct, no gaps; if they are names, not amounts, put it in categorical\n"
+    assert told in linreg("init", "t.csv", "--target", "y").out
+
+
+def test_rare_names_are_allowed_to_be_unseen(source_of):
+    assert "unseen" not in source_of(write_table({"k": ["a", "b"] * 20, "y": Y}), "--target", "y")
+    assert source_of(write_table({"k": ["c", "c", *["a", "b"] * 19], "y": Y}), "--target", "y")["unseen"] == "zeros"
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "model", "batch_size"), [(199, "linear", 32), (200, "mlp", 32), (5_000, "mlp", 256)]
+)
+def test_model_and_batch_size_go_by_the_rows(linreg, n_rows, model, batch_size):
+    x = np.random.RandomState(0).rand(n_rows)
+    Path("s.yaml").write_text(linreg("init", write_table({"x": x, "y": 2 * x}), "--target", "y").out)
+    spec = load_spec("s.yaml")
+    steps = spec.epochs * -(-0.8 * n_rows // batch_size)
+    assert (spec.model.name, spec.data.batch_size, spec.data.standardize) == (model, batch_size, True)
+    assert spec.epochs >= 20
+    assert steps <= 20_000
+
+
+def test_the_commented_lines_do_what_they_say(linreg):
+    Path("s.yaml").write_text(linreg("init", write_table({"x": X, "y": Y}), "--target", "y").out)
+    text = Path("s.yaml").read_text()
+    Path("exact.yaml").write_text(text.replace("# solver: exact", "solver: exact"))
+    assert linreg("train", "exact.yaml", "-q", "--expect", "epochs==1").code == 0
+    Path("other.yaml").write_text(
+        text.replace("\nmodel:", "\n# model:").replace("\n# model: {name: mlp", "\nmodel: {name: mlp")
+    )
+    assert linreg("check", "other.yaml", "-q").code == 0
+
+
+def test_no_more_than_the_first_rows_are_looked_at_and_it_says_so(linreg, monkeypatch):
+    monkeypatch.setattr(looking, "MOST_ROWS", 1_000)
+    x = np.arange(9_000) % 1_000 / 8
+    table = {"x": x, "k": ["a"] * 990 + ["b"] * 8_010, "y": 3 * x + 1}
+    out = linreg("init", write_table(table), "--target", "y").out
+    assert "# A first spec for t.csv: more than 1,000 rows, about 9," in out
+    assert "category, 2 distinct, no gaps; most often a (990), b (10)\n" in out
+    assert "unseen: zeros" in out
+    parquet.write_table(pa.table(table), "t.parquet")
+    assert (
+        "more than 1,000 rows, about 9,000, of which the first 1,000 were"
+        in linreg("init", "t.parquet", "--target", "y").out
+    )
+
+
+def test_parquet_numpy_and_folders_are_looked_at_as_csv_is(source_of):
+    table = {
+        "x": [None, *X[1:]],
+        "k": ["a", "b"] * 20,
+        "on": [True, False] * 20,
+        "when": pa.array([0] * 40, pa.date32()),
+        "y": Y,
+    }
+    parquet.write_table(pa.table(table), "t.parquet")
+    found = source_of("t.parquet", "--target", "y")
+    assert found == {
+        "name": "parquet",
+        "path": "t.parquet",
+        "target": "y",
+        "exclude": ["when"],
+        "categorical": ["k"],
+        "missing": "median",
+    }
+    np.savez("t.npz", x=np.array([X, X[::-1]]).T, y=Y)
+    assert source_of("t.npz", "--target", "y") == {"name": "npz", "path": "t.npz", "target": "y"}
+    Path("parts").mkdir()
+    for part in (0, 20):
+        parquet.write_table(pa.table({"x": X[part : part + 20], "y": Y[part : part + 20]}), f"parts/{part}.parquet")
+    assert source_of("parts", "--target", "y") == {"name": "parquet", "path": "parts", "target": "y"}
+
+
+def test_the_name_comes_from_the_file_and_may_be_given(linreg):
+    write_table({"x": X, "y": Y}, "__Größe 2, final (1).csv")
+    assert "\nname: Gr_e_2_final_1\n" in linreg("init", "__Größe 2, final (1).csv", "--target", "y").out
+    assert "\nname: mine\n" in linreg("init", "__Größe 2, final (1).csv", "--target", "y", "--name", "mine").out
+
+
+ODD = [
+    "",
+    ":x",
+    "y # z",
+    "yes",
+    "1",
+    "1.0",
+    "null",
+    'ü, "q"',
+    "it's",
+    "- a",
+    "{b",
+    "[",
+    "two\nlines",
+    " pad ",
+    "a: b",
+    "\\",
+    "é" * 150,
+]
+
+
+def test_odd_names_are_quoted_so_that_the_spec_trains(linreg, source_of):
+    random = np.random.RandomState(1)
+    kinds = ["a", "b"] * 20
+    numbers = {name: random.rand(40) for name in ODD}
+    texts = {f"{name}!": random.permutation(kinds) for name in ODD}
+    words = {f"{name}?": [f"w{position}{i}" for i in range(40)] for position, name in enumerate(ODD)}
+    write_table(numbers | texts | words)
+    for target in ODD:
+        found = source_of("t.csv", "--target", target)
+        assert found["target"] == target
+        assert (found["categorical"], found["exclude"]) == (list(texts), list(words))
+    found = source_of("t.csv", *[f"--target={name}" for name in ODD[:9]])
+    assert found["target"] == ODD[:9]
+    assert linreg("train", "s.yaml", "epochs=1", "-q").code == 0
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+@example("a\x85b")
+@settings(max_examples=300)
+def test_any_text_is_read_back_as_it_was_written(text):
+    written = f"a:\n  b: {_scalar(text)}\n  c:\n    - {_scalar(text)}    # d\n  e: [{_scalar(text)}, {_scalar(text)}]    # f\n"
+    assert read_yaml(written, "s").value == {"a": {"b": text, "c": [text], "e": [text, text]}}
+
+
+GOOD = "x,y\n1,2\n2,3\n3,5\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "code", "message"),
+    [
+        (GOOD, ["--target", "yy"], 2, "--target yy: t.csv has no column 'yy'; did you mean y?"),
+        (GOOD, ["--target", "y", "--target", "y"], 2, "--target y: named twice; name each column once"),
+        (GOOD, ["--target", "y", "--name", "a b"], 2, "--name 'a b': not 1 to 64 letters, digits, '.', '_' and '-'; choose another"),
+        (GOOD, ["--target", "y", "--delimiter", "::"], 2, "--delimiter '::': not one character; write for instance ';'"),
+        (GOOD, ["--target", "x", "--target", "y"], 3, "t.csv: no column is left to learn from; give it a feature"),
+        ("x,y\n1,2\n1,3\n", ["--target", "y"], 3, "t.csv: no column is left to learn from (x: constant); give it a feature"),
+        ("x,y\n1,a\n2,b\n", ["--target", "y"], 3, "t.csv: target y: is text, such as 'a'; name a column of numbers"),
+        ("x,y\n1,4\n2,b\n3,4\n", ["--target", "y"], 3, "t.csv: target y: 1 cell not a number, such as 'b'; mend the table, or add --missing-value 'b' if it is a gap"),
+        ("x,y\n1,\n2,\n", ["--target", "y"], 3, "t.csv: target y: has nothing but gaps; name another column"),
+        ("x,y\n,1\n,2\n1,\n2,\n3,5\n", ["--target", "y"], 3, "t.csv: no column is left to learn from (x: "),
+        ("", ["--target", "y"], 3, "t.csv: empty; a table begins with the names of its columns"),
+        ("x,y\n", ["--target", "y"], 3, "t.csv: no rows, only the names of columns; a table needs at least two, one to train on and one to validate with"),
+        ("x,y\n1,2\n", ["--target", "y"], 3, "t.csv: one row; a table needs at least two, one to train on and one to validate with"),
+        ("x,y\n1,2\n2\n", ["--target", "y"], 3, "t.csv: row 2: 1 column, and the header has 2; mend it, or set delimiter"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_begun_with_is_told_with_what_would_do(linreg, table, options, code, message):
+    Path("t.csv").write_text(table)
+    answer = linreg("init", "t.csv", *options)
+    assert (answer.code, answer.out) == (code, "")
+    assert answer.err.startswith(f"error: {message}")
+
+
+def test_a_file_that_is_not_there_or_not_a_table_is_told(linreg):
+    write_table({"x": X, "y": Y})
+    Path("t.jsonl").write_text('{"x": 1, "y": 2}\n')
+    Path("t.xlsx").write_text("x")
+    Path("none").mkdir()
+    for path, message in (
+        ("s.csv", "s.csv: no such file; did you mean t.csv?"),
+        ("gone", "gone: no such file; "),
+        ("none", "none: a folder without a file that ends with .csv or "),
+        ("t.xlsx", "t.xlsx: its name does not say what it is; "),
+        ("t.jsonl", "t.jsonl: jsonl is not what a spec can read; save the table as CSV or Parquet\n"),
+    ):
+        answer = linreg("init", path, "--target", "y")
+        assert (answer.code, answer.out) == (3, "")
+        assert answer.err.startswith(f"error: {message}")
+
+
+def test_a_spec_that_would_be_too_long_to_read_is_refused(linreg):
+    names = io.StringIO()
+    rows = ([1] * 3000, [2, 3, *[1] * 2998])
+    csv.writer(names).writerows([[f"a column with a long name {i}" for i in range(3000)], *rows])
+    Path("t.csv").write_text(names.getvalue())
+    answer = linreg("init", "t.csv", "--target", "a column with a long name 0")
+    assert answer.code == 3
+    told = "error: t.csv: its 3,000 columns make a spec of more than 100,000 bytes; leave out those that are not to be "
+    assert answer.err.startswith(told)

@@ -1,0 +1,142 @@
+"""Run folders: what is in them, their numbers, listing, comparing, removing."""
+
+import json
+import multiprocessing
+import platform
+from pathlib import Path
+
+import pytest
+
+from linreg import __version__
+from linreg.errors import StorageError
+from linreg.runs import folders
+from linreg.runs.folders import create, hold, latest_checkpoint
+from linreg.spec.schema import load_spec
+from tests.conftest import write_spec
+
+RUNS, CHECKPOINTS = Path("runs"), Path("checkpoints")
+
+
+def test_a_run_writes_what_the_readme_says(linreg):
+    linreg("train", write_spec(writer={}), "-q")
+    folder = Path("runs/small_001")
+    names = {path.name.partition(".vm")[0].partition(".1")[0] for path in folder.iterdir()}
+    assert names == {
+        ".lock", "events.out.tfevents", "loss_exact", "loss_training", "loss_validation", "losses.png", "metrics.jsonl", "run.json", "spec.yaml",
+    }  # fmt: skip
+    assert sorted(path.name for path in Path("checkpoints/small_001").iterdir()) == ["best.pth", "last.pth"]
+    assert load_spec(folder / "spec.yaml") == load_spec("small.yaml")
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [list(record) for record in records] == [["epoch", "loss", "val_loss", "lr", "exact"]] * 6
+    assert [record["epoch"] for record in records] == list(range(6))
+    info = json.loads((folder / "run.json").read_text())
+    assert (info["name"], info["outcome"]) == ("small_001", "finished")
+    (session,) = info["sessions"]
+    assert session["environment"]["linreg"] == __version__
+    assert session["environment"]["python"] == platform.python_version()
+    assert session["started"] <= session["ended"]
+    assert (folder / "losses.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_spec_of_a_run_repeats_it(linreg):
+    linreg("train", write_spec(), "-q", "epochs=4", "optimizer.lr=0.05")
+    linreg("train", "runs/small_001/spec.yaml", "-q")
+    assert Path("runs/small_001/metrics.jsonl").read_text() == Path("runs/small_002/metrics.jsonl").read_text()
+
+
+def test_numbers_go_up_and_are_not_used_again():
+    for expected in ("a_001", "a_002"):
+        with create("a", RUNS, CHECKPOINTS) as run:
+            assert run.name == expected
+    Path("runs/a_007").mkdir()
+    Path("checkpoints/a_010").mkdir()
+    Path("runs/a_b_050").mkdir()
+    with create("a", RUNS, CHECKPOINTS) as run:
+        assert run.name == "a_011"
+
+
+def make_a_run(number):
+    with create("a", RUNS, CHECKPOINTS) as run:
+        return run.name
+
+
+def test_processes_that_start_at_once_get_runs_of_their_own():
+    with multiprocessing.get_context("fork").Pool(8) as pool:
+        names = pool.map(make_a_run, range(24))
+    assert sorted(names) == [f"a_{number:03}" for number in range(1, 25)]
+
+
+def test_runs_lists_compares_and_removes(linreg):
+    path = write_spec()
+    linreg("train", path, "-q")
+    linreg("train", path, "-q", "optimizer.lr=0.2", "epochs=3")
+    found = json.loads(linreg("runs", "--json").out)
+    assert [(run["run"], run["outcome"], run["epochs"]) for run in found] == [
+        ("small_001", "finished", 6), ("small_002", "finished", 3),
+    ]  # fmt: skip
+    lines = linreg("runs").out.splitlines()
+    assert lines[0].split() == ["run", "outcome", "epochs", "loss", "val_loss", "started", "checkpoint"]
+    assert lines[1].startswith("small_001  finished       6")
+
+    rows = json.loads(linreg("runs", "compare", "small_001", "small_002", "--json").out)["rows"]
+    by_key = {row["setting"]: (row["a"], row["b"]) for row in rows}
+    assert by_key["optimizer.lr"] == (0.1, 0.2)
+    assert by_key["epochs"] == (6, 3)
+    assert set(by_key) == {"outcome", "epochs done", "loss", "val_loss", "epochs", "optimizer.lr"}
+
+    assert latest_checkpoint(CHECKPOINTS) == Path("checkpoints/small_002/last.pth")
+    assert linreg("runs", "rm", "small_002").err == "removed small_002\n"
+    assert not Path("runs/small_002").exists()
+    assert not Path("checkpoints/small_002").exists()
+    assert latest_checkpoint(CHECKPOINTS) == Path("checkpoints/small_001/last.pth")
+    linreg("runs", "rm", "small_001")
+    assert latest_checkpoint(CHECKPOINTS) is None
+    assert linreg("runs").err == "runs: no runs yet; linreg train makes one\n"
+
+
+def test_a_run_in_use_is_not_removed():
+    with create("a", RUNS, CHECKPOINTS) as run:
+        run.write_info(outcome="running")
+        with pytest.raises(StorageError, match=r"^runs/a_001: in use by another process; wait for it, or stop it$"):
+            folders.remove("a_001", RUNS, CHECKPOINTS)
+        assert folders.summaries(RUNS, CHECKPOINTS)[0]["outcome"] == "running"
+    assert folders.summaries(RUNS, CHECKPOINTS)[0]["outcome"] == "interrupted"
+    with hold("a_001", RUNS, CHECKPOINTS):
+        pass
+    folders.remove("a_001", RUNS, CHECKPOINTS)
+
+
+def test_a_run_that_is_removed_while_one_waits_for_it_is_not_gone_on_with(monkeypatch):
+    with create("a", RUNS, CHECKPOINTS) as run:
+        run.write_info(outcome="running")
+    lock = folders._locked
+
+    def remove_and_lock(*arguments, **named):
+        monkeypatch.setattr(folders, "_locked", lock)
+        folders.remove("a_001", RUNS, CHECKPOINTS)
+        return lock(*arguments, **named)
+
+    monkeypatch.setattr(folders, "_locked", remove_and_lock)
+    held = hold("a_001", RUNS, CHECKPOINTS)
+    with (
+        pytest.raises(StorageError, match=r"^runs/a_001: removed by another process meanwhile; linreg runs lists"),
+        held,
+    ):
+        pass
+    assert list(RUNS.iterdir()) + list(CHECKPOINTS.iterdir()) == []
+
+
+def test_latest_names_the_run_that_has_saved_last():
+    with create("a", RUNS, CHECKPOINTS) as a, create("b", RUNS, CHECKPOINTS) as b:
+        for run in (a, b, a, a, b):
+            run.publish()
+            assert latest_checkpoint(CHECKPOINTS) == run.last
+        Path("checkpoints/latest").unlink()
+        b.publish()
+        assert latest_checkpoint(CHECKPOINTS) == b.last
+
+
+def test_latest_is_found_when_the_folder_has_moved(linreg):
+    linreg("train", write_spec(), "-q")
+    Path("checkpoints").rename("elsewhere")
+    assert linreg("predict", "--checkpoints", "elsewhere", "--inputs", "1").code == 0

@@ -1,0 +1,313 @@
+"""What a command imports, and that the work-arounds which keep the rest away change nothing and know when to stop."""
+
+import ctypes
+import gc
+import json
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pyarrow as pa
+import pytest
+
+from linreg.system.memory import arrow_keeps_nothing
+from linreg.system.startup import uncollected
+from tests.conftest import write_spec
+
+COMPILER = {"torch._dynamo", "torch._inductor", "sympy"}
+PICTURES = {"matplotlib", "PIL"}
+TABLES = {"pyarrow", "pandas"}
+
+EVERYTHING = """\
+import json, sys
+from linreg.__main__ import main
+code = main()
+print(json.dumps([code, list(sys.modules)]), file=open("imported.json", "w"))
+"""
+
+# Trains with every optimizer that torch has for dense gradients and a step of one evaluation.
+TRAIN_WITH_ALL = """\
+import json, sys
+import torch
+from torch import nn, optim
+
+def train_with_all():
+    found = {}
+    for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "ASGD", "NAdam", "RAdam", "Rprop"):
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1))
+        optimizer = getattr(optim, name)(model.parameters(), lr=0.01)
+        scheduler = optim.lr_scheduler.StepLR(optimizer, step_size=2)
+        x, y = torch.randn(20, 3), torch.randn(20, 1)
+        for _ in range(5):
+            loss = ((model(x) - y) ** 2).mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            scheduler.step()
+        assert torch.is_grad_enabled()
+        optimizer.load_state_dict(optimizer.state_dict())
+        found[name] = [loss.item(), *(value.item() for tensor in model.parameters() for value in tensor.flatten())]
+    return found
+
+"""
+
+
+def run(code, *arguments):
+    command = [sys.executable, "-c", dedent(code), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def imported_by(*arguments, code=0):
+    """The modules that one command imports."""
+    run(EVERYTHING, *arguments)
+    met, modules = json.loads(Path("imported.json").read_text())
+    assert met == code
+    return set(modules)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *["--version", "--help", "train --help", "list", "schema", "runs"],
+        *["train wrong.yaml", "check wrong.yaml", "predict --inputs 0.2"],
+    ],
+)
+def test_what_needs_no_model_imports_no_torch(command):
+    Path("wrong.yaml").write_text("name: wrong\nmodel: {name: liner}\n")
+    code = 2 if "wrong" in command else 4 if "predict" in command else 0
+    modules = imported_by(*command.split(), code=code)
+    assert modules & ({"torch", "numpy", "tensorboard", "scipy"} | COMPILER | PICTURES | TABLES) == set()
+    if command in ("--version", "--help"):  # of a command's own options Typer makes pydantic's checks
+        assert modules & {"pydantic", "yaml", "rich"} == set()
+
+
+def test_train_and_predict_import_neither_the_compiler_nor_what_they_do_not_write():
+    spec = write_spec(writer={"graph": True, "hparams": True, "plots": False})
+    needless = COMPILER | PICTURES | TABLES | {"scipy", "torch.onnx", "rich"}
+    for changes in ([], ["optimizer.name=adam", "scheduler={name: one_cycle, max_lr: 0.1}", "clip_grad_norm=1"]):
+        trained = imported_by("train", spec, *changes)
+        assert "torch.utils.tensorboard" in trained
+        assert trained & needless == set()
+    assert imported_by("predict", "--inputs", "0.2") & (needless | {"tensorboard", "torch.utils.tensorboard"}) == set()
+
+
+def test_a_picture_needs_no_pyplot():
+    modules = imported_by("train", write_spec(writer__plots=True))
+    assert "matplotlib" in modules
+    assert modules & (COMPILER | {"matplotlib.pyplot", "tkinter"}) == set()
+
+
+def test_without_the_compiler_every_optimizer_does_the_same_to_the_last_bit():
+    say = "print(json.dumps([train_with_all(), 'torch._dynamo' in sys.modules]))"
+    own, imported = json.loads(run(TRAIN_WITH_ALL + say))
+    assert imported
+    spared, imported = json.loads(
+        run(TRAIN_WITH_ALL + f"from linreg.system.startup import spare_compiler\n\nspare_compiler()\n{say}")
+    )
+    assert not imported
+    assert spared == own
+
+
+def test_once_the_compiler_is_imported_torch_has_its_own_way():
+    run("""
+        import torch
+        from torch import nn, optim
+        from linreg.system.startup import spare_compiler
+
+        spare_compiler()
+        model = nn.Linear(2, 1)
+        before = optim.SGD(model.parameters(), lr=0.1)
+        cached = optim.Optimizer.add_param_group.__wrapped__.__dynamo_disable
+        assert cached.__module__ == "linreg.system.startup"
+
+        import torch._dynamo
+
+        after = optim.SGD(model.parameters(), lr=0.1)
+        cached = optim.Optimizer.add_param_group.__wrapped__.__dynamo_disable
+        assert cached.__module__ != "linreg.system.startup"
+
+        marks = []
+        torch._dynamo.graph_break = lambda: marks.append(1)
+        before.step()
+        after.step()
+        assert len(marks) == 4  # torch's own step marks where it switches gradients off, and on again
+    """)
+
+
+def test_what_is_compiled_works_with_optimizers_made_before_and_after():
+    run("""
+        import torch
+        from torch import nn, optim
+        from linreg.system.startup import spare_compiler
+
+        def losses(*, compiled, compile_first):
+            torch.manual_seed(0)
+            model = nn.Linear(2, 1)
+            x, y = torch.randn(8, 2), torch.randn(8, 1)
+            if not compile_first:
+                optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+            if compiled:
+                model.compile(backend="eager")
+            if compile_first:
+                optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+            step = torch.compile(optimizer.step, backend="eager") if compiled else optimizer.step
+            found = []
+            for _ in range(4):
+                loss = ((model(x) - y) ** 2).mean()
+                loss.backward()
+                step()
+                optimizer.zero_grad()
+                found.append(loss.item())
+            return found
+
+        spare_compiler()
+        eager = losses(compiled=False, compile_first=False)
+        assert losses(compiled=True, compile_first=False) == eager
+        assert losses(compiled=True, compile_first=True) == eager
+    """)
+
+
+def test_a_plugin_may_compile_its_model(linreg):
+    Path("p.py").write_text(
+        "from linreg import MODELS\n\n@MODELS.register('compiled')\ndef compiled(n_features, n_targets):\n"
+        "    from torch import nn\n    model = nn.Sequential(nn.Linear(n_features, n_targets))\n"
+        "    model.compile(backend='eager')\n    return model\n"
+    )
+    modules = imported_by("train", write_spec(), "model={name: compiled}", "--plugin", "p.py")
+    assert "torch._dynamo" in modules
+    plain = imported_by("train", write_spec(name="plain"))
+    assert "torch._dynamo" not in plain
+    losses = [Path(f"runs/{name}_001/metrics.jsonl").read_text().splitlines() for name in ("small", "plain")]
+    assert [json.loads(a)["loss"] for a in losses[0]] == [json.loads(b)["loss"] for b in losses[1]]
+
+
+def test_with_another_torch_the_work_around_does_nothing_and_all_works():
+    run("""
+        import inspect, sys
+        import torch
+        from torch import nn, optim
+        from linreg.system.startup import spare_compiler
+
+        def otherwise(function, old, new):
+            "Write a function of torch otherwise."
+            source = inspect.getsource(function).replace("@overload", "")
+            assert old in source
+            namespace = dict(vars(inspect.getmodule(function)))
+            exec(source.replace(old, new), namespace)
+            return namespace[function.__name__.replace(old, new)]
+
+        disable = torch._compile._disable_dynamo
+        use_grad = sys.modules["torch.optim.optimizer"]._use_grad_for_differentiable
+        undecorated = optim.Optimizer.add_param_group.__wrapped__
+        other = {
+            # by a decorator of another name; with a cache of another name; not by wrapping; doing more than was known
+            (optim.Optimizer, "add_param_group"): otherwise(disable, "_disable_dynamo", "_no_dynamo")(undecorated),
+            (optim.Optimizer, "zero_grad"):
+                otherwise(disable, "__dynamo_disable", "__cached")(optim.Optimizer.zero_grad.__wrapped__),
+            (optim.Optimizer, "state_dict"): optim.Optimizer.state_dict.__wrapped__,
+            (optim.SGD, "step"): otherwise(use_grad, "prev_grad =", "self.more = prev_grad =")(optim.SGD.step.__wrapped__),
+        }
+        for (kind, name), method in other.items():
+            setattr(kind, name, method)
+        spare_compiler()
+        for (kind, name), method in other.items():
+            assert vars(kind)[name] is method
+            assert not hasattr(getattr(method, "__wrapped__", method), "__dynamo_disable")
+
+        model = nn.Linear(1, 1)
+        with torch.no_grad():
+            model.weight.fill_(2.0)
+        optimizer = optim.SGD(model.parameters(), lr=0.5)
+        model.weight.grad = torch.ones(1, 1)
+        optimizer.step()
+        optimizer.zero_grad()
+        assert optimizer.more is True
+        assert model.weight.item() == 1.5
+        assert model.weight.grad is None
+        assert optimizer.state_dict()["param_groups"][0]["lr"] == 0.5
+        assert "torch._dynamo" in sys.modules
+    """)
+
+
+def test_the_collector_rests_while_importing_and_is_as_it_was_after():
+    with pytest.raises(ImportError), uncollected():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+MAPPED_BLOCKS = """
+import ctypes, sys
+import numpy as np
+from linreg.system.memory import give_back_what_is_freed
+
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd a b c d e".split()]
+
+mallinfo = ctypes.CDLL(None).mallinfo2
+mallinfo.restype = Info
+if sys.argv[1] == "given back":
+    give_back_what_is_freed()
+del_me = np.ones(2**20)  # glibc would keep blocks of this size from now on
+del del_me
+before = mallinfo().hblks
+block = np.ones(2**20)
+print(mallinfo().hblks - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="another C library, or one that tells nothing")
+def test_large_blocks_are_the_systems_again_when_they_are_freed():
+    def mapped(how):
+        command = [sys.executable, "-c", MAPPED_BLOCKS, how]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
+
+    assert mapped("given back") == 1
+    assert mapped("kept") == 0
+
+
+FREE_BLOCKS = """
+import sys
+from pathlib import Path
+from linreg.system.memory import give_back_what_is_free
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+blocks = [bytearray(100_000) for _ in range(400)]
+del blocks[:-1]  # the last keeps the heap from ending before it
+before = resident()
+if sys.argv[1] == "given back":
+    give_back_what_is_free()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="another C library")
+def test_what_is_free_in_the_heap_is_the_systems_again():
+    def given(how):
+        command = [sys.executable, "-c", FREE_BLOCKS, how]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
+
+    assert given("given back") > 5000  # of about 9700 pages
+    assert given("kept") < 100
+
+
+def test_arrow_takes_its_memory_from_the_system_only_for_the_while():
+    pool = pa.default_memory_pool().backend_name
+    with pytest.raises(ZeroDivisionError), arrow_keeps_nothing():
+        assert pa.default_memory_pool().backend_name == "system"
+        1 / 0  # noqa: B018  # as any error within
+    assert pa.default_memory_pool().backend_name == pool != "system"
