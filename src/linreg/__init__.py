@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from linreg.components.models import MODELS
     from linreg.components.optimizers import OPTIMIZERS
     from linreg.components.schedulers import SCHEDULERS, Schedule, on_loss, per_epoch, per_step
-    from linreg.data.loaders import CustomDataset, make_loaders, split
+    from linreg.data.dataset import CustomDataset
+    from linreg.data.loaders import make_loaders
     from linreg.data.sources import DATASETS, Samples
+    from linreg.data.split import split
     from linreg.errors import (
         CheckpointError,
         DataError,
@@ -74,7 +76,9 @@ _HOMES = {
         "train",
         "train_or_resume",
     ],
-    "data.loaders": ["CustomDataset", "make_loaders", "split"],
+    "data.dataset": ["CustomDataset"],
+    "data.loaders": ["make_loaders"],
+    "data.split": ["split"],
     "training.loops": ["EpochLosses", "fit", "mini_batch"],
     "components.losses": ["LOSSES"],
     "components.models": ["MODELS"],

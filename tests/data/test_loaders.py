@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset, random_split
 
-from linreg.data.loaders import CustomDataset, make_loaders, make_tensor_loaders, split
+from linreg.data.dataset import CustomDataset
+from linreg.data.loaders import make_loaders, make_tensor_loaders
 from linreg.data.sources import DATASETS, Samples
+from linreg.data.split import split
 from linreg.errors import DataError
 from linreg.experiment.building import prepare
 from linreg.spec.schema import spec_from_dict

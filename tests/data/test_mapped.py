@@ -19,8 +19,8 @@ from linreg.checkpoint import load
 from linreg.data import cache, mapped
 from linreg.data.cache import cache_folder, clear, entries, new_entry
 from linreg.data.mapped import MappedPoints, open_mapped
-from linreg.data.preprocessing import Statistics
 from linreg.data.sources import DATASETS, Samples
+from linreg.data.statistics import Statistics
 from linreg.errors import StorageError
 from linreg.experiment import build
 from linreg.experiment.building import prepare

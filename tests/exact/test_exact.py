@@ -13,8 +13,10 @@ from pyarrow import csv, parquet
 from scipy import stats
 
 from linreg.checkpoint import load
-from linreg.data.loaders import split_rows
-from linreg.data.preprocessing import Feature, Ranges, Statistics, ranges_of
+from linreg.data.preprocessing import Feature
+from linreg.data.ranges import Ranges
+from linreg.data.split import split_rows
+from linreg.data.statistics import Statistics, ranges_of
 from linreg.data.tables.reading import Table
 from linreg.exact.least_squares import ROWS, Factor, solve
 from linreg.experiment.building import build, prepare

@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import nn, optim
 
@@ -15,7 +15,8 @@ from linreg.checkpoint import load
 from linreg.components import models
 from linreg.components.losses import LOSSES
 from linreg.components.optimizers import OPTIMIZERS
-from linreg.data.loaders import CustomDataset, make_loaders, make_tensor_loaders
+from linreg.data.dataset import CustomDataset
+from linreg.data.loaders import make_loaders, make_tensor_loaders
 from linreg.data.sources import DATASETS, Samples
 from linreg.errors import SpecError
 from linreg.experiment import build, resume, train
@@ -124,8 +125,19 @@ def without_nothing(spec):
     return {key: value for key, value in spec.items() if value is not None}
 
 
+ONE_ROW_AND_ONE_UNIT = {
+    "model": {"name": "mlp", "hidden": [1]},
+    "optimizer": {"name": "adam", "lr": 0.0625},
+    "data": {
+        "source": {"name": "drawn", "n": 2, "features": 1, "targets": 2, "seed": 0, "weighted": False},
+        "batch_size": 1,
+    },
+}
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(SPECS)
+@example(ONE_ROW_AND_ONE_UNIT)  # autograd multiplies the transposes there
 def test_auto_gives_the_textbooks_bits(drawn):
     spec = small_spec(**without_nothing(drawn))
     _, by_auto = trained(spec, "auto")

@@ -1,146 +1,18 @@
 """From arrays to mini-batches: dataset, split, loaders."""
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence, Sized
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from linreg.data.sources import Block, Points, Samples
-from linreg.errors import DataError
+from linreg.data.dataset import CustomDataset, Point
+from linreg.data.split import drawn, permutation
 
 ROWS_AT_ONCE, VALUES_AT_ONCE = 2**14, 2**19  # gathered for many batches, unless one has more; they fit the near caches
 ALIGNMENT = 64  # bytes, of what torch's CPU allocator gives
-
-Point = tuple[torch.Tensor, ...]
-
-
-class CustomDataset(Dataset[Point]):
-    """The points of a data set, one (x, y) an index: x (n_features,), y (n_targets,); or (x, y, weight) with weights
-    (n_samples, 1)."""
-
-    def __init__(
-        self, x_tensor: torch.Tensor, y_tensor: torch.Tensor, weight_tensor: torch.Tensor | None = None
-    ) -> None:
-        self.x = x_tensor
-        self.y = y_tensor
-        self.weight = weight_tensor
-
-    def __getitem__(self, index: int) -> Point:
-        if self.weight is not None:
-            return (self.x[index], self.y[index], self.weight[index])
-        return (self.x[index], self.y[index])
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def rows(self, indices: torch.Tensor) -> Point:
-        """Give many points at once: x (n, n_features), y (n, n_targets) and, with weights, weight (n, 1)."""
-        indices = indices.to(self.x.device)
-        return tuple(part.index_select(0, indices) for part in self._parts)
-
-    def to(self, device: torch.device) -> "CustomDataset":
-        """Give the points on a device."""
-        return CustomDataset(*(part.to(device) for part in self._parts))
-
-    @property
-    def n_bytes(self) -> int:
-        """The memory that the points take."""
-        return sum(part.nbytes for part in self._parts)
-
-    @property
-    def n_values(self) -> int:
-        """How many values a point has."""
-        return sum(part.shape[1] for part in self._parts)
-
-    @property
-    def _parts(self) -> list[torch.Tensor]:
-        return [self.x, self.y] if self.weight is None else [self.x, self.y, self.weight]
-
-
-def refuse_shapes(samples: Samples, *, where: str = "data.source") -> None:
-    """Refuse samples that are not rows of numbers, as many of x as of y, with a name for each column."""
-    _refuse_shape("x", samples.x, samples.feature_names, where)
-    _refuse_shape("y", samples.y, samples.target_names, where)
-    if len(samples.x) != len(samples.y):
-        raise DataError(f"{where}: {len(samples.x)} rows of x but {len(samples.y)} of y; each point needs both")
-    if samples.weight is not None and samples.weight.shape != (len(samples.x),):
-        raise DataError(f"{where}: weight is {samples.weight.shape}; it must be one number for each point")
-
-
-def _refuse_shape(name: str, array: object, names: Sequence[str], where: str) -> None:
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "fiu":
-        kind = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise DataError(f"{where}: {name} is {kind}; it must be an array of numbers with two dimensions")
-    if not len(array) or not array.shape[1]:
-        raise DataError(f"{where}: {name} is empty, {array.shape}; there must be at least one point")
-    if len(names) != array.shape[1] or len(set(names)) < len(names):
-        raise DataError(
-            f"{where}: {list(names)} are not names for the {array.shape[1]} columns of {name}; name each column once"
-        )
-
-
-def refuse_unfit(name: str, converted: NDArray[Any], given: NDArray[Any], *, where: str, first: int = 0) -> None:
-    """Refuse rows that are not finite in the type that they are converted to. first: the number of the
-    first of them."""
-    if np.isfinite(converted).all():
-        return
-    row, column = (int(places[0]) for places in np.nonzero(~np.isfinite(converted)))
-    raise DataError(
-        f"{where}: {name}[{first + row}, {column}] is {given[row, column]}; every value must be finite, and fit "
-        f"{converted.dtype}"
-    )
-
-
-def split(
-    dataset: Dataset[Any], *, train_ratio: float, seed: int, where: str = "data.split"
-) -> tuple[Subset[Any], Subset[Any] | None]:
-    """Divide a dataset at random into a training and a validation part, as `random_split` does after
-    `torch.manual_seed(seed)`, with indices in arrays. With a train_ratio of 1 there is no validation part; too few
-    points for the ratio are a DataError."""
-    assert isinstance(dataset, Sized)
-    train, val = split_rows(len(dataset), train_ratio=train_ratio, seed=seed, where=where)
-    parts: list[Any] = [train, val]  # what can be indexed
-    return Subset(dataset, parts[0]), None if val is None else Subset(dataset, parts[1])
-
-
-def split_rows(
-    n_total: int, *, train_ratio: float, seed: int, where: str = "data.split"
-) -> tuple[NDArray[np.integer], NDArray[np.integer] | None]:
-    """Give the rows that `split` puts into each part, in its order."""
-    n_train, n_val = _lengths(n_total, train_ratio, where)
-    order: NDArray[np.integer] = permutation(n_total, seed).numpy()
-    return order[:n_train], order[n_train:] if n_val else None
-
-
-def permutation(n: int, seed: int, generator: torch.Generator | None = None) -> torch.Tensor:
-    """Give the numbers below n in the order of `torch.randperm` after seeding, with 4 bytes for each where that will
-    do: it draws the same numbers, in a third of the time. generator: one to seed, where one is at hand."""
-    dtype = torch.int32 if n < 2**31 else torch.int64
-    return torch.randperm(n, generator=(generator or torch.Generator()).manual_seed(seed), dtype=dtype)
-
-
-def _lengths(n_total: int, train_ratio: float, where: str) -> tuple[int, int]:
-    n_train = int(n_total * train_ratio)
-    n_val = n_total - n_train
-    if not n_train or (not n_val and train_ratio < 1):
-        raise DataError(
-            f"{where}: {n_total} points in the ratio {train_ratio} leave {n_train} to train on and {n_val} to "
-            "validate on; use more points, another ratio, or 1.0 to train on all"
-        )
-    return n_train, n_val
-
-
-def drawn(generator: torch.Generator, place: torch.Tensor | None = None) -> int:
-    """Draw a seed, as `torch.utils.data` does for a loader's workers and for a sampler's order. place: an integer to
-    draw it into, where one is at hand."""
-    place = torch.empty((), dtype=torch.int64) if place is None else place
-    return int(place.random_(generator=generator).item())
 
 
 class ShuffleSampler(Sampler[int]):
@@ -272,36 +144,3 @@ def _on_device(dataset: CustomDataset, device: torch.device) -> CustomDataset:
         return dataset.to(device)
     free, _ = torch.cuda.mem_get_info(device)
     return dataset.to(device) if 2 * dataset.n_bytes < free else dataset
-
-
-class Fingerprint:
-    """Identifies data, block by block, however they are cut: the number of rows, and the SHA-256 of the columns' names
-    and of the values of x, y and weight."""
-
-    def __init__(self, points: Points) -> None:
-        self.points = points
-        self.n_rows = 0
-        self.digests = [hashlib.sha256() for _ in range(3)]
-
-    def add(self, block: Block) -> None:
-        """Add the rows of a block."""
-        self.n_rows += len(block.x)
-        for digest, array in zip(self.digests, (block.x, block.y, block.weight), strict=True):
-            if array is not None:
-                digest.update(np.ascontiguousarray(array, dtype=np.float64).data)
-
-    def text(self) -> str:
-        """Give the fingerprint of the rows so far: its parts, each with its name."""
-        names = [*self.points.feature_names, *self.points.target_names, *self.points.categories.items()]
-        columns = hashlib.sha256(repr(names).encode())
-        digests = zip(("columns", "x", "y", "weight"), (columns, *self.digests), strict=True)
-        return " ".join([f"rows={self.n_rows}", *(f"{name}={digest.hexdigest()}" for name, digest in digests)])
-
-
-def differing(then: str, now: str) -> list[str]:
-    """Name the parts in which two fingerprints differ, with the rows that there were and are."""
-    before, after = (dict(part.partition("=")[::2] for part in text.split()) for text in (then, now))
-    rows = [f"{before.get('rows')} rows, now {after.get('rows')}"] if before.get("rows") != after.get("rows") else []
-    words = {"columns": "the names of the columns or categories", "x": "values of x", "y": "values of y"}
-    others = [name for name in ("columns", "x", "y", "weight") if before.get(name) != after.get(name)]
-    return rows + [words.get(name, "weights") for name in others]

@@ -28,7 +28,8 @@ from linreg.data.cache import (
     open_entry,
     publish,
 )
-from linreg.data.loaders import Fingerprint, Point, refuse_shapes
+from linreg.data.dataset import Point, refuse_shapes
+from linreg.data.fingerprint import Fingerprint
 from linreg.data.preprocessing import Preprocessing, RecodeFn, refuse_infinite
 from linreg.data.sources import Block, Points, Samples
 from linreg.errors import DataError, StorageError

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Subset
 
-from linreg.data.loaders import CustomDataset
+from linreg.data.dataset import CustomDataset
 from linreg.data.mapped import MappedDataset
 from linreg.data.preprocessing import Feature, Preprocessing
 from linreg.data.sources import Block, Points

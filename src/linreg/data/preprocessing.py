@@ -5,7 +5,7 @@ whenever the model is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from linreg.data.sources import Block, Points
+from linreg.data.statistics import Statistics
 from linreg.errors import DataError
 
 FILLING = ("mean", "median")  # what `missing` may be for gaps to be filled in
-VALUES_AT_ONCE = 2**20  # merged into the statistics
 
 Standardize = bool | Literal["features", "target"]
 RecodeFn = Callable[[Block], NDArray[np.floating]]
@@ -109,98 +109,6 @@ class Preprocessed(nn.Module):
         like = next(self.network.parameters())
         yhat: torch.Tensor = self.network(self.preprocessing(x.cpu()).to(like))
         return self.preprocessing.restored(yhat.cpu()).to(yhat.dtype)
-
-
-@dataclass
-class Statistics:
-    """What is learnt of the training part, block by block: the count, mean and sum of squared deviations of every
-    column without its gaps, its range, and how often each category comes.
-
-    Rows are merged so many at a time, however they were cut into blocks: the same rows in the same order give the same
-    bits, whether they come from memory, from a file, or from a map of one.
-    """
-
-    n_features: int
-    n_targets: int
-    medians: bool = False
-    n_rows: int = 0
-    count: NDArray[np.float64] = field(init=False)
-    mean: NDArray[np.float64] = field(init=False)
-    squares: NDArray[np.float64] = field(init=False)
-    minimum: NDArray[np.float64] = field(init=False)
-    maximum: NDArray[np.float64] = field(init=False)
-    values: list[NDArray[np.float64]] = field(default_factory=list)
-    often: list[dict[int, int]] = field(init=False)
-    waiting: NDArray[np.float64] = field(init=False)
-    n_waiting: int = 0
-
-    def __post_init__(self) -> None:
-        width = self.n_features + self.n_targets
-        self.count, self.mean, self.squares = (np.zeros(width) for _ in range(3))
-        self.minimum, self.maximum = np.full(width, np.inf), np.full(width, -np.inf)
-        self.often = [{} for _ in range(self.n_features)]
-        self.waiting = np.empty((max(VALUES_AT_ONCE // width, 1), width))
-
-    def add(self, x: NDArray[np.floating], y: NDArray[np.floating], categorical: Sequence[int]) -> None:
-        """Add rows."""
-        first = 0
-        while first < len(x):
-            n = min(len(x) - first, len(self.waiting) - self.n_waiting)
-            rows = self.waiting[self.n_waiting : self.n_waiting + n]
-            rows[:, : self.n_features] = x[first : first + n]
-            rows[:, self.n_features :] = y[first : first + n]
-            first += n
-            self.n_waiting += n
-            if self.n_waiting == len(self.waiting):
-                self.merge(categorical)
-        if self.medians:
-            self.values.append(np.array(x, dtype=np.float64))
-
-    def merge(self, categorical: Sequence[int]) -> None:
-        """Take in the rows that wait for more. Two parts are merged as T. F. Chan, G. H. Golub and R. J. LeVeque,
-        Updating formulae and a pairwise algorithm for computing sample variances (1979), eq. 2.1, have it."""
-        if self.n_waiting:
-            with np.errstate(over="ignore", invalid="ignore"):  # `learn` refuses what comes of it
-                self._merge(self.waiting[: self.n_waiting], categorical)
-        self.n_waiting = 0
-
-    def add_ranges(self, n_rows: int, low: NDArray[np.floating], high: NDArray[np.floating]) -> None:
-        """Add rows without gaps of which only what `ranges_of` gives is known, and to be learnt."""
-        self.n_rows += n_rows
-        self.count += n_rows
-        here = slice(self.n_features)
-        self.minimum[here] = np.minimum(self.minimum[here], _as_decimals(low))
-        self.maximum[here] = np.maximum(self.maximum[here], _as_decimals(high))
-
-    def _merge(self, values: NDArray[np.float64], categorical: Sequence[int]) -> None:
-        self.n_rows += len(values)
-        gaps = np.isnan(values)
-        has_gaps = bool(gaps.any())
-
-        def without_gaps(array: NDArray[np.float64], instead: float) -> NDArray[np.float64]:
-            return np.where(gaps, instead, array) if has_gaps else array
-
-        count = len(values) - (gaps.sum(axis=0) if has_gaps else np.zeros(values.shape[1]))
-        mean = without_gaps(values, 0.0).sum(axis=0) / np.maximum(count, 1)
-        squares = (without_gaps(values - mean, 0.0) ** 2).sum(axis=0)
-        total = np.maximum(self.count + count, 1)
-        gap = mean - self.mean
-        self.squares += squares + gap**2 * self.count * count / total
-        self.mean += gap * count / total
-        self.count += count
-        self.minimum = np.minimum(self.minimum, without_gaps(values, np.inf).min(axis=0))
-        self.maximum = np.maximum(self.maximum, without_gaps(values, -np.inf).max(axis=0))
-        for position in categorical:
-            column = values[:, position]
-            codes, counts = np.unique(column[~np.isnan(column)].astype(np.int64), return_counts=True)
-            often = self.often[position]
-            for code, number in zip(codes.tolist(), counts.tolist(), strict=True):
-                often[code] = often.get(code, 0) + number
-
-    def median(self, positions: Sequence[int]) -> NDArray[np.float64]:
-        """The medians of some features without their gaps."""
-        x = np.concatenate(self.values)
-        return np.array([np.nanmedian(x[:, position]) for position in positions])
 
 
 def categorical_of(points: Points) -> list[int]:
@@ -336,24 +244,6 @@ def _scale(variance: float, mean: float) -> float:
     return 1.0 if constant else float(variance**0.5)
 
 
-def ranges_of(x: NDArray[np.floating]) -> tuple[int, NDArray[np.floating], NDArray[np.floating]]:
-    """Give the number of some rows without gaps, and the least and the largest values (n_features,)."""
-    return len(x), _by_column(np.minimum, x), _by_column(np.maximum, x)
-
-
-def _by_column(reduce: np.ufunc, x: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Reduce rows (n, n_features) to one, many side by side: NumPy is slow at rows that are short."""
-    beside = max(1, 512 // x.shape[1])
-    n_wide = len(x) // beside * beside
-    found = [*reduce.reduce(x[:n_wide].reshape(-1, beside, x.shape[1]), axis=0)] if n_wide else []
-    return np.asarray(reduce.reduce([*found, *x[n_wide:]], axis=0))
-
-
-def _as_decimals(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Give the shortest decimals that read back as the values: of 0.1 in float32 still 0.1."""
-    return np.array([float(str(value)) for value in values])
-
-
 def to_dict(features: Sequence[Feature], points: Points) -> dict[str, Any]:
     """Give what a checkpoint keeps beside the numbers, in plain values."""
     return {
@@ -368,38 +258,3 @@ def to_dict(features: Sequence[Feature], points: Points) -> dict[str, Any]:
 def features_of(saved: Mapping[str, Any]) -> list[Feature]:
     """Read the features that `to_dict` gave."""
     return [Feature(**feature) for feature in saved["features"]]
-
-
-class Ranges:
-    """Watches whether inputs lie outside the range seen in training."""
-
-    def __init__(self, features: Sequence[Feature]) -> None:
-        self.features = features
-        self.n_rows = 0
-        self.outside = [0] * len(features)
-        self.first: list[tuple[int, float] | None] = [None] * len(features)
-
-    def add(self, x: NDArray[np.floating]) -> None:
-        """Look at inputs (N, n_features), some."""
-        low, high = _by_column(np.fmin, x), _by_column(np.fmax, x)
-        for position, feature in enumerate(self.features):
-            if feature.minimum is None or feature.maximum is None:
-                continue
-            margin = 1e-6 * max(abs(feature.minimum), abs(feature.maximum))  # of inputs in float32
-            if not (low[position] < feature.minimum - margin or high[position] > feature.maximum + margin):
-                continue
-            column = x[:, position]
-            found = np.nonzero((column < feature.minimum - margin) | (column > feature.maximum + margin))[0]
-            self.outside[position] += len(found)
-            if len(found) and self.first[position] is None:
-                self.first[position] = (self.n_rows + int(found[0]) + 1, float(column[found[0]]))
-        self.n_rows += len(x)
-
-    def told(self) -> list[str]:
-        """Say of each feature that does how many inputs lie outside."""
-        return [
-            f"{feature.name}: {number} of {self.n_rows} rows outside the range seen in training, "
-            f"{feature.minimum:g} to {feature.maximum:g}; the first is row {first[0]} ({first[1]:g})"
-            for feature, number, first in zip(self.features, self.outside, self.first, strict=True)
-            if first is not None
-        ]

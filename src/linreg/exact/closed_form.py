@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from linreg.data.loaders import CustomDataset
+from linreg.data.dataset import CustomDataset
 from linreg.data.mapped import MappedDataset
 from linreg.data.pipeline import Data, ascending, chunks, mask_of
 from linreg.data.preprocessing import Feature, Preprocessing

@@ -15,7 +15,8 @@ from torch import nn
 
 from linreg.checkpoint import Checkpoint, load_or_advise
 from linreg.data.pipeline import with_mask
-from linreg.data.preprocessing import FILLING, Feature, Preprocessed, Preprocessing, Ranges, features_of, make_recode_fn
+from linreg.data.preprocessing import FILLING, Feature, Preprocessed, Preprocessing, features_of, make_recode_fn
+from linreg.data.ranges import Ranges
 from linreg.data.sources import Block, Points
 from linreg.errors import CheckpointError, DataError, UsageError
 from linreg.experiment.building import choose_device

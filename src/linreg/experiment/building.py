@@ -11,7 +11,8 @@ from linreg.components.losses import LOSSES, InTargetUnits, weighted
 from linreg.components.models import MODELS
 from linreg.components.optimizers import OPTIMIZERS
 from linreg.components.schedulers import SCHEDULERS, Schedule
-from linreg.data.loaders import CustomDataset, Loaders, make_loaders
+from linreg.data.dataset import CustomDataset
+from linreg.data.loaders import Loaders, make_loaders
 from linreg.data.mapped import MappedDataset, MappedPoints
 from linreg.data.pipeline import Data
 from linreg.data.preprocessing import Preprocessed, Preprocessing

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from linreg.data.loaders import Fingerprint, split_rows
+from linreg.data.fingerprint import Fingerprint
 from linreg.data.mapped import MappedPoints, open_mapped
 from linreg.data.pipeline import mask_of
 from linreg.data.sources import DATASETS, Points
+from linreg.data.split import split_rows
 from linreg.errors import DataError
 from linreg.spec.schema import ExperimentSpec
 

@@ -6,20 +6,11 @@ import numpy as np
 import torch
 from torch.utils.data import Subset
 
-from linreg.data.loaders import split_rows
 from linreg.data.mapped import MappedDataset, MappedPoints, WeightScale
 from linreg.data.pipeline import Data, mask_of, with_mask
-from linreg.data.preprocessing import (
-    Preprocessing,
-    RecodeFn,
-    Statistics,
-    categorical_of,
-    is_needed,
-    learn,
-    make_recode_fn,
-    ranges_of,
-    to_dict,
-)
+from linreg.data.preprocessing import Preprocessing, RecodeFn, categorical_of, is_needed, learn, make_recode_fn, to_dict
+from linreg.data.split import split_rows
+from linreg.data.statistics import Statistics, ranges_of
 from linreg.errors import DataError
 from linreg.experiment.data import split_of, weight_mean
 from linreg.spec.schema import ExperimentSpec

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from linreg.data.preprocessing import Ranges, make_recode_fn
+from linreg.data.preprocessing import make_recode_fn
+from linreg.data.ranges import Ranges
 from linreg.data.sources import Block
 from linreg.errors import DataError, UsageError
 from linreg.experiment.applying import Applied, open_like

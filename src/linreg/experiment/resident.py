@@ -12,20 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Subset
 
-from linreg.data.loaders import CustomDataset, Fingerprint, refuse_shapes, refuse_unfit, split_rows
+from linreg.data.dataset import CustomDataset, refuse_shapes, refuse_unfit
+from linreg.data.fingerprint import Fingerprint
 from linreg.data.pipeline import Data, ascending, chunks, mask_of
 from linreg.data.preprocessing import (
     Preprocessing,
-    Statistics,
     categorical_of,
     is_needed,
     learn,
     make_recode_fn,
-    ranges_of,
     refuse_infinite,
     to_dict,
 )
 from linreg.data.sources import Block, Points, Samples
+from linreg.data.split import split_rows
+from linreg.data.statistics import Statistics, ranges_of
 from linreg.errors import DataError
 from linreg.experiment.data import split_of, weight_mean
 from linreg.spec.schema import ExperimentSpec

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from linreg.checkpoint import Checkpoint, load, load_or_advise, newest
-from linreg.data.loaders import differing
+from linreg.data.fingerprint import differing
 from linreg.errors import CheckpointError, DataError, StorageError, UsageError
 from linreg.experiment.building import Experiment, build, warn_of_slopes
 from linreg.experiment.changes import changes, refuse, tabulate

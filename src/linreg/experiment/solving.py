@@ -12,14 +12,13 @@ import torch
 from torch import nn
 
 from linreg.checkpoint import Checkpoint, save
-from linreg.data.loaders import refuse_shapes
+from linreg.data.dataset import refuse_shapes
 from linreg.data.mapped import MappedPoints
 from linreg.data.pipeline import with_mask
 from linreg.data.preprocessing import (
     Feature,
     Preprocessed,
     Preprocessing,
-    Statistics,
     categorical_of,
     is_needed,
     learn,
@@ -28,6 +27,7 @@ from linreg.data.preprocessing import (
     to_dict,
 )
 from linreg.data.sources import Block, Points, Samples
+from linreg.data.statistics import Statistics
 from linreg.errors import DataError, DivergedError, SpecError
 from linreg.exact.closed_form import MOST_COLUMNS, Equations, Exact, LinearPart, linear_part
 from linreg.exact.equation import equation

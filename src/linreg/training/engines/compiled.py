@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import nn, optim
 
 from linreg.components.losses import InTargetUnits, Weighted
-from linreg.data.loaders import CustomDataset, TensorLoader, make_tensor_loaders
+from linreg.data.dataset import CustomDataset
+from linreg.data.loaders import TensorLoader, make_tensor_loaders
 from linreg.training.engines.arrays import (
     Adam,
     Loss,

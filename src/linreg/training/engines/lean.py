@@ -142,7 +142,10 @@ def _linear(layer: Any) -> tuple[Forward, Backward]:
         weight.grad = grad.t().mm(x)
         if bias is not None:
             bias.grad = grad.sum(0)
-        return grad if is_first else grad.mm(weight)
+        if is_first:
+            return grad
+        # of one number torch's autograd reads x as column-major, and multiplies the transposes
+        return weight.t().mm(grad.t()).t() if x.numel() == 1 else grad.mm(weight)
 
     return lambda x: linear(x, weight, bias), backward
 
