@@ -126,11 +126,13 @@ def without_nothing(spec):
 
 
 ONE_ROW_AND_ONE_UNIT = {
+    "seed": 0,
     "model": {"name": "mlp", "hidden": [1]},
     "optimizer": {"name": "adam", "lr": 0.0625},
     "data": {
         "source": {"name": "drawn", "n": 2, "features": 1, "targets": 2, "seed": 0, "weighted": False},
         "batch_size": 1,
+        "shuffle": False,
     },
 }
 
