@@ -12,7 +12,7 @@ from linreg.data.loaders import make_loaders, make_tensor_loaders
 from linreg.data.sources import DATASETS, Samples
 from linreg.data.split import split
 from linreg.errors import DataError
-from linreg.experiment.building import prepare
+from linreg.experiment.data import prepare
 from linreg.spec.schema import spec_from_dict
 from tests.conftest import fingerprint, small_spec
 

@@ -16,14 +16,15 @@ import pytest
 import torch
 
 from linreg.checkpoint import load
-from linreg.data import cache, mapped
+from linreg.data import cache, conversion, mapped
 from linreg.data.cache import cache_folder, clear, entries, new_entry
-from linreg.data.mapped import MappedPoints, open_mapped
+from linreg.data.conversion import open_mapped
+from linreg.data.mapped import MappedRows
+from linreg.data.rows import Rows
 from linreg.data.sources import DATASETS, Samples
-from linreg.data.statistics import Statistics
 from linreg.errors import StorageError
 from linreg.experiment import build
-from linreg.experiment.building import prepare
+from linreg.experiment.data import prepare
 from linreg.spec.schema import load_spec
 from tests.conftest import differences, run_with_peak, write_spec
 
@@ -105,7 +106,7 @@ def test_points_are_the_same_one_by_one_many_at_once_and_in_any_order(monkeypatc
 
 def reopened(points, *, memory_limit):
     (entry,) = entries(cache_folder())
-    return MappedPoints(*cache.open_entry(cache_folder(), entry.key), memory_limit=memory_limit, source=points.source)
+    return MappedRows(*cache.open_entry(cache_folder(), entry.key), memory_limit=memory_limit, source=points.source)
 
 
 def test_parts_of_a_gather_have_no_more_windows_than_may_be_resident(monkeypatch):
@@ -124,10 +125,10 @@ def peaks(*limits):
     code = """
 import numpy as np
 from linreg.data.cache import cache_folder, open_entry
-from linreg.data.sources import Points
-from linreg.data.mapped import MappedPoints
+from linreg.data.sources import Samples
+from linreg.data.mapped import MappedRows
 def points(limit):
-    return MappedPoints(*open_entry(cache_folder(), "key"), memory_limit=limit * 2**20, source=Points())
+    return MappedRows(*open_entry(cache_folder(), "key"), memory_limit=limit * 2**20, source=Samples(np.zeros((1, 1)), np.zeros((1, 1))))
 def all_rows(points):
     for block in points.blocks():
         pass
@@ -218,7 +219,7 @@ def test_medians_of_a_map_are_solved_with_without_keeping_the_inputs(linreg, mon
         "target: [y, z], categorical: kind, unseen: zeros, missing: median}}\n"
     )
     assert linreg("train", "exact.yaml").code == 0
-    monkeypatch.setattr(Statistics, "median", None)  # of what it has kept
+    monkeypatch.setattr(Rows, "medians", None)  # which keeps the inputs
     assert linreg("train", "exact.yaml", "data.memory=mapped").code == 0
     a, b = (load(f"checkpoints/exact_{number}/last.pth") for number in ("001", "002"))
     assert differences(a, b) == []
@@ -243,14 +244,14 @@ def test_an_unchanged_table_is_not_read_again_and_a_changed_one_is(linreg, monke
 def test_a_table_that_changes_while_it_is_read_is_refused(linreg, monkeypatch):
     table = write_table()
     spec = load_spec(write_spec(data__source=csv_source(), data__memory="mapped"))
-    real = mapped._convert
+    real = conversion._convert
 
     def convert(*arguments):
         found = real(*arguments)
         table.write_text(table.read_text() + "1,2,one,1,3,4\n")
         return found
 
-    monkeypatch.setattr(mapped, "_convert", convert)
+    monkeypatch.setattr(conversion, "_convert", convert)
     with pytest.raises(Exception, match="small.yaml:.*: data.source: a file changed while it was read; start again"):
         build(spec)
     assert list(cache_folder().iterdir()) == []
@@ -291,13 +292,13 @@ def test_a_killed_conversion_leaves_nothing_that_the_next_one_trips_over(linreg)
     spec = write_spec(data__source=csv_source(), data__memory="mapped", epochs=1)
     code = """
 import os, sys
-from linreg.data import mapped
+from linreg.data import conversion
 from linreg.cli import main
-real = mapped.publish
+real = conversion.publish
 def publish(*arguments):
     print("converted", flush=True)
     sys.stdin.read()
-mapped.publish = publish
+conversion.publish = publish
 main(["train", "small.yaml"])
 """
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -321,7 +322,7 @@ main(["train", "small.yaml"])
 def test_a_stopped_conversion_leaves_nothing(monkeypatch):
     write_table()
     spec = load_spec(write_spec(data__source=csv_source(), data__memory="mapped"))
-    monkeypatch.setattr(mapped, "publish", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(conversion, "publish", lambda *_: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         build(spec)
     assert list(cache_folder().iterdir()) == []
@@ -330,17 +331,17 @@ def test_a_stopped_conversion_leaves_nothing(monkeypatch):
 def test_what_another_process_converted_meanwhile_is_not_converted_again(monkeypatch):
     write_table()
     spec = load_spec(write_spec(data__source=csv_source(), data__memory="mapped"))
-    real, conversions = mapped._convert, []
+    real, conversions = conversion._convert, []
 
     @contextmanager
     def after_another(folder, name):
-        monkeypatch.setattr(mapped, "new_entry", new_entry)
+        monkeypatch.setattr(conversion, "new_entry", new_entry)
         build(spec)
         with new_entry(folder, name) as temporary:
             yield temporary
 
-    monkeypatch.setattr(mapped, "new_entry", after_another)
-    monkeypatch.setattr(mapped, "_convert", lambda *arguments: conversions.append(1) or real(*arguments))
+    monkeypatch.setattr(conversion, "new_entry", after_another)
+    monkeypatch.setattr(conversion, "_convert", lambda *arguments: conversions.append(1) or real(*arguments))
     build(spec)
     assert conversions == [1]
 
@@ -443,7 +444,7 @@ def test_opening_an_entry_counts_as_using_it():
 def test_a_full_disk_leaves_nothing_half_written(linreg, monkeypatch):
     write_table()
     spec = write_spec(data__source=csv_source(), data__memory="mapped")
-    monkeypatch.setattr(mapped.os, "fsync", full)
+    monkeypatch.setattr(conversion.os, "fsync", full)
     answer = linreg("train", spec)
     assert answer.code == 5
     assert re.sub(r"\d+ bytes free", "N bytes free", answer.err.splitlines()[-1]) == (
@@ -548,7 +549,12 @@ def in_training(row):
 
 
 def test_shapes_and_values_that_are_no_points_leave_nothing_in_the_cache(linreg):
-    for x, message in ((np.zeros((3, 0)), "x is empty"), (np.array([[1.0], [np.inf], [2.0]]), "inf is not finite")):
+    @DATASETS.register("odd")
+    def odd(*, empty: bool) -> Samples:
+        x = np.zeros((3, 0)) if empty else np.array([[1.0], [np.inf], [2.0]])
+        return Samples(x, np.zeros((3, 1)))
+
+    for empty, message in ((True, "x is empty"), (False, "inf is not finite")):
         with pytest.raises(Exception, match=message):
-            open_mapped(Samples(x, np.zeros((3, 1))), source={"name": "x"}, memory_limit=16 * MIB)
+            build(load_spec(write_spec(data__source={"name": "odd", "empty": empty}, data__memory="mapped")))
     assert list(cache_folder().iterdir()) == []

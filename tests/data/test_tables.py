@@ -175,7 +175,7 @@ def test_any_header_stands_over_its_columns(header):
 
 PEAK = """
 from linreg import load_spec
-from linreg.experiment.building import prepare
+from linreg.experiment.data import prepare
 from linreg.data.tables import formats
 
 formats.BLOCK_BYTES = 2**18

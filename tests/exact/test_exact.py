@@ -15,8 +15,8 @@ from scipy import stats
 from linreg.checkpoint import load
 from linreg.data.preprocessing import Feature
 from linreg.data.ranges import Ranges
-from linreg.data.split import split_rows
-from linreg.data.statistics import Statistics, ranges_of
+from linreg.data.split import divide
+from linreg.data.statistics import Statistics
 from linreg.data.tables.reading import Table
 from linreg.exact.least_squares import ROWS, Factor, solve
 from linreg.experiment.building import build, prepare
@@ -58,7 +58,7 @@ def inspected(linreg, *arguments):
 
 
 def training_mask(**split):
-    return np.isin(np.arange(N), split_rows(N, **split)[0])
+    return divide(N, **split).mask
 
 
 def ordinary(design, y, weight=None):
@@ -458,10 +458,10 @@ def test_ranges_are_the_least_and_the_largest_of_each_column(n, width):
     x = RANDOM.normal(0, 1, (n, width))
     seen, ranges = Statistics(width, 1), Statistics(width, 1)
     for part in (x[: n // 2], x[n // 2 :]):
-        seen.add(part, np.zeros((len(part), 1)), [])
+        seen.add(part, np.zeros((len(part), 1)))
         if len(part):
-            ranges.add_ranges(*ranges_of(part))
-    seen.merge([])
+            ranges.add_ranges(part)
+    seen.finish()
     for statistics in (seen, ranges):
         assert statistics.count[:width].tolist() == [n] * width
         assert statistics.minimum[:width].tolist() == x.min(axis=0).tolist()
@@ -473,7 +473,9 @@ def test_gaps_do_not_hide_what_lies_outside_the_range():
     x[700:703, 0] = 0.5, 3.0, -1.0
     ranges = Ranges([Feature("a", 0.0, 1.0)])
     ranges.add(x)
-    assert ranges.told() == ["a: 2 of 1000 rows outside the range seen in training, 0 to 1; the first is row 702 (3)"]
+    assert ranges.warnings() == [
+        "a: 2 of 1000 rows outside the range seen in training, 0 to 1; the first is row 702 (3)"
+    ]
 
 
 # Tables of predictions

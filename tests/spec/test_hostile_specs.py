@@ -543,7 +543,7 @@ def test_a_compressed_header_without_an_end_is_not_read_to_it():
 
 def test_rows_beyond_all_memory_are_refused_before_they_fill_it(linreg, monkeypatch):
     Path("t.csv").write_text("x,y\n" + "1,2\n" * 200_000)
-    monkeypatch.setattr("linreg.experiment.resident.usable_bytes", lambda: 2**20)
+    monkeypatch.setattr("linreg.data.resident.usable_bytes", lambda: 2**20)
     answer = linreg("check", write_spec(), "data.source={name: csv, path: t.csv, target: y}")
     assert answer.code == 3
     assert "its rows take more than the 0.00105 GB of memory here; set data.memory: mapped" in answer.err

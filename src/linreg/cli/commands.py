@@ -422,7 +422,7 @@ def _predict_table(
     path = _checkpoint_or_latest(checkpoint, checkpoints)
 
     with importing_torch():
-        from linreg.experiment.predicting import predict_table
+        from linreg.experiment.predicting_table import predict_table
 
     show_log(quiet=quiet)
     source = None if str(table_) == "-" else table_

@@ -34,22 +34,26 @@ class CustomDataset(Dataset[Point]):
         return len(self.x)
 
     def rows(self, indices: torch.Tensor) -> Point:
-        """Give many points at once: x (n, n_features), y (n, n_targets) and, with weights, weight (n, 1)."""
+        """Return n points: x (n, n_features), y (n, n_targets) and, with weights, weight (n, 1)."""
         indices = indices.to(self.x.device)
         return tuple(part.index_select(0, indices) for part in self._parts)
 
+    def take(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.floating], ...]:
+        """Return n points as `rows` does, in arrays, with one thread."""
+        return tuple(part.numpy().take(indices, axis=0) for part in self._parts)
+
     def to(self, device: torch.device) -> "CustomDataset":
-        """Give the points on a device."""
+        """Return the points on a device."""
         return CustomDataset(*(part.to(device) for part in self._parts))
 
     @property
     def n_bytes(self) -> int:
-        """The memory that the points take."""
+        """The memory of the points."""
         return sum(part.nbytes for part in self._parts)
 
     @property
     def n_values(self) -> int:
-        """How many values a point has."""
+        """The number of values of a point."""
         return sum(part.shape[1] for part in self._parts)
 
     @property
@@ -58,7 +62,7 @@ class CustomDataset(Dataset[Point]):
 
 
 def refuse_shapes(samples: Samples, *, where: str = "data.source") -> None:
-    """Refuse samples that are not rows of numbers, as many of x as of y, with a name for each column."""
+    """Refuse samples unless x, y and weight are numbers, have the same number of rows, and a name for each column."""
     _refuse_shape("x", samples.x, samples.feature_names, where)
     _refuse_shape("y", samples.y, samples.target_names, where)
     if len(samples.x) != len(samples.y):
@@ -80,8 +84,7 @@ def _refuse_shape(name: str, array: object, names: Sequence[str], where: str) ->
 
 
 def refuse_unfit(name: str, converted: NDArray[Any], given: NDArray[Any], *, where: str, first: int = 0) -> None:
-    """Refuse rows that are not finite in the type that they are converted to. first: the number of the
-    first of them."""
+    """Refuse rows that are not finite after their conversion. first: the number of the first of them."""
     if np.isfinite(converted).all():
         return
     row, column = (int(places[0]) for places in np.nonzero(~np.isfinite(converted)))

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from linreg.data.dataset import CustomDataset, Point
-from linreg.data.split import drawn, permutation
+from linreg.data.split import draw_seed, permutation
 
 ROWS_AT_ONCE, VALUES_AT_ONCE = 2**14, 2**19  # gathered for many batches, unless one has more; they fit the near caches
 ALIGNMENT = 64  # bytes, of what torch's CPU allocator gives
@@ -23,7 +23,7 @@ class ShuffleSampler(Sampler[int]):
         self.generator = generator
 
     def __iter__(self) -> Iterator[int]:
-        yield from permutation(len(self.data_source), drawn(self.generator)).tolist()
+        yield from permutation(len(self.data_source), draw_seed(self.generator)).tolist()
 
     def __len__(self) -> int:
         return len(self.data_source)
@@ -63,10 +63,10 @@ class TensorLoader:
     def begin(self) -> Callable[[int, int], torch.Tensor]:
         """Begin a pass: draw what DataLoader draws for one, and give the function that tells which rows of the dataset
         stand from one place to another in the order of the pass."""
-        drawn(self.generator, self._place)  # the workers' seed, had the loader such
+        draw_seed(self.generator, self._place)  # the workers' seed, had the loader such
         if not self.shuffle:
             return lambda first, end: self.indices[first:end]
-        order = permutation(self.n_rows, drawn(self.generator, self._place), self._of_order)
+        order = permutation(self.n_rows, draw_seed(self.generator, self._place), self._of_order)
         return lambda first, end: self.indices.index_select(0, order[first:end])
 
     def batches(self, *, after: int = 0) -> Iterator[Point]:

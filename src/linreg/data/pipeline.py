@@ -1,30 +1,45 @@
-"""Passes over the rows of a data set, and what they are prepared into."""
+"""The way of the data, stage by stage: rows -> parts -> statistics -> preprocessing -> dataset.
 
-from collections.abc import Iterator, Sequence
+`prepare` runs all stages, for training. `solver: exact` and `evaluate` run the first ones, and end in a triangle or in
+metrics.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Subset
 
-from linreg.data.dataset import CustomDataset
-from linreg.data.mapped import MappedDataset
-from linreg.data.preprocessing import Feature, Preprocessing
-from linreg.data.sources import Block, Points
+from linreg.data.preprocessing import (
+    Feature,
+    Preprocessing,
+    Standardize,
+    categorical_of,
+    is_needed,
+    learn,
+    to_dict,
+)
+from linreg.data.rows import Rows, masked_blocks
+from linreg.data.split import Parts, divide, subsets
+from linreg.data.statistics import Statistics
+from linreg.data.transform import Transform, make_recode_fn
+from linreg.data.weights import WeightScale
 
-BLOCK_ROWS = 2**13  # gathered, learnt from and preprocessed at once
+INDICES_AT_ONCE = 2**13
 
 
 @dataclass(frozen=True)
 class Data:
-    """The data of an experiment. dataset: its rows as the network takes them; preprocessing: what stands between the
-    source and those, or None; described: what a checkpoint keeps of it beside its numbers."""
+    """The data of an experiment. dataset: its rows as the network takes them; preprocessing: that between the source
+    and the network, or None; described: what a checkpoint keeps of it beside its numbers."""
 
     feature_names: Sequence[str]
     target_names: Sequence[str]
     is_weighted: bool
-    dataset: CustomDataset | MappedDataset
+    dataset: Any
     train_data: Subset[Any]
     val_data: Subset[Any] | None
     features: list[Feature]
@@ -34,34 +49,69 @@ class Data:
 
     @property
     def n_columns(self) -> int:
-        """How many columns the network takes."""
+        """The number of columns that the network takes."""
         return sum(len(feature.columns) for feature in self.features)
 
 
-def with_mask(points: Points, mask: NDArray[np.bool_]) -> Iterator[tuple[Block, NDArray[np.bool_]]]:
-    """Read all points again, each block with its part of the mask."""
-    first = 0
-    for block in points.blocks():
-        yield block, mask[first : first + len(block.x)]
-        first += len(block.x)
+def prepare(rows: Rows, *, split: Mapping[str, Any], standardize: Standardize, dtype: str, where: str) -> Data:
+    """Divide rows into parts, learn the preprocessing of the training part, and make the dataset.
+
+    split: the arguments of `divide`; dtype: that of the network. Raises DataError.
+    """
+    parts = divide(rows.n_rows, **split)
+    scale = None if (weight := rows.weight()) is None else WeightScale(weight, parts, where=where)
+    needed = is_needed(rows, standardize)
+    statistics = collect(rows, parts, ranges_in=None if needed else dtype)
+    learnt = learn_from(statistics, rows, parts, standardize=standardize, where=where)
+    recode = make_recode_fn(learnt.features, rows)
+    transform = Transform(recode, learnt.features, learnt if needed else None, scale, dtype)
+    dataset = rows.dataset(transform, where)
+    train_data, val_data = subsets(dataset, parts)
+    return Data(
+        feature_names=rows.feature_names,
+        target_names=rows.target_names,
+        is_weighted=rows.is_weighted,
+        dataset=dataset,
+        train_data=train_data,
+        val_data=val_data,
+        features=learnt.features,
+        preprocessing=transform.preprocessing,
+        described=to_dict(learnt.features, rows),
+        fingerprint=rows.fingerprint,
+    )
 
 
-def chunks(rows: Any) -> Iterator[Any]:
-    """Cut rows into blocks."""
-    return (rows[first : first + BLOCK_ROWS] for first in range(0, len(rows), BLOCK_ROWS))
+def collect(rows: Rows, parts: Parts, *, ranges_in: str | None = None) -> Statistics:
+    """Collect the statistics of the training part in one pass. ranges_in: a dtype; then only the ranges, of values in
+    that dtype."""
+    statistics = Statistics(len(rows.feature_names), len(rows.target_names), categorical_of(rows))
+    for block, mask in masked_blocks(rows, parts.mask):
+        if not mask.any():
+            continue
+        if ranges_in is None:
+            statistics.add(block.x[mask], block.y[mask])
+        else:
+            with np.errstate(over="ignore"):  # the dataset refuses values that do not fit
+                statistics.add_ranges(block.x[mask].astype(ranges_in, copy=False))
+    statistics.finish()
+    return statistics
 
 
-def mask_of(indices: NDArray[Any], n_total: int) -> NDArray[np.bool_]:
-    """Say of each row whether it is among the indices."""
-    mask = np.zeros(n_total, dtype=bool)
-    mask[indices] = True
-    return mask
+def learn_from(
+    statistics: Statistics, rows: Rows, parts: Parts, *, standardize: Standardize, where: str
+) -> Preprocessing:
+    """Learn the preprocessing of the training part; medians, if any are needed, take another pass."""
+    return learn(statistics, rows, standardize=standardize, where=where, medians=partial(rows.medians, parts.mask))
+
+
+def in_blocks(indices: Any) -> Iterator[Any]:
+    """Cut indices into blocks."""
+    return (indices[first : first + INDICES_AT_ONCE] for first in range(0, len(indices), INDICES_AT_ONCE))
 
 
 def ascending(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.int64]]:
-    """Give the rows of a mask, block by block, in the order in which they lie in memory: to fetch them in another takes
-    several times as long."""
-    for rows in chunks(range(len(mask))):
-        here = np.flatnonzero(mask[rows.start : rows.stop])
-        if len(here):
-            yield here + rows.start
+    """Return the rows of a mask in blocks, in their order in memory: in any other they take several times as long."""
+    for block in in_blocks(range(len(mask))):
+        rows = np.flatnonzero(mask[block.start : block.stop])
+        if len(rows):
+            yield rows + block.start

@@ -20,7 +20,6 @@ from linreg.errors import DataError
 FILLING = ("mean", "median")  # what `missing` may be for gaps to be filled in
 
 Standardize = bool | Literal["features", "target"]
-RecodeFn = Callable[[Block], NDArray[np.floating]]
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class Preprocessed(nn.Module):
 
 
 def categorical_of(points: Points) -> list[int]:
-    """Give the positions of the features that are categories."""
+    """Return the positions of the features that are categories."""
     return [position for position, name in enumerate(points.feature_names) if name in points.categories]
 
 
@@ -122,97 +121,89 @@ def learn(
     *,
     standardize: Standardize,
     where: str,
-    medians: Callable[[Sequence[int]], NDArray[np.float64]] | None = None,
+    medians: Callable[[Sequence[int]], NDArray[np.float64]],
 ) -> Preprocessing:
-    """Make the preprocessing from the statistics of the training part. Raises DataError for a column of gaps alone.
+    """Make the preprocessing from the statistics of the training part.
 
     Scales are standard deviations over n, as scikit-learn's StandardScaler has them; a constant column keeps its scale.
-    medians: gives those of the features at some positions, where `missing` asks for them and the statistics did not
-    keep every value.
+    medians: returns the medians of the features at some positions; called where `missing` asks for them. Raises
+    DataError for a column without values, or with values too large for their mean.
     """
-    statistics.merge(categorical_of(points))
-    n_features = statistics.n_features
     if standardize or points.missing == "mean":
         names = [*points.feature_names, *points.target_names]
         for name, mean, squares in zip(names, statistics.mean, statistics.squares, strict=True):
             if not np.isfinite([mean, squares]).all():
                 raise DataError(f"{where}: column {name!r} has values too large for their mean; give it another unit")
-    features, fills = [], np.full(n_features, np.nan)
-    for position, name in enumerate(points.feature_names):
-        if not statistics.count[position]:
-            raise DataError(f"{where}: column {name!r} has nothing but gaps in the training part; put it in exclude")
-        if name in points.categories:
-            met, often = points.categories[name], statistics.often[position]
-            categories = sorted_categories([met[code] for code in often])
-            features.append(Feature(name, categories=categories))
-            if points.missing in FILLING:
-                most = max(often.values())
-                fills[position] = next(i for i, value in enumerate(categories) if often[list(met).index(value)] == most)
-        else:
-            features.append(Feature(name, float(statistics.minimum[position]), float(statistics.maximum[position])))
-            if points.missing == "mean":
-                fills[position] = statistics.mean[position]
-    if points.missing == "median":
-        numeric = [position for position, feature in enumerate(features) if feature.categories is None]
-        fills[numeric] = statistics.median(numeric) if medians is None else medians(numeric)
+    for name, count in zip(points.feature_names, statistics.count, strict=False):
+        if not count:
+            raise DataError(f"{where}: column {name!r} has only gaps in the training part; put it in exclude")
+    features = [_feature(statistics, points, position) for position in range(statistics.n_features)]
+    preprocessing = Preprocessing(features, statistics.n_targets, fills=points.missing in FILLING)
+    fills = None
+    if preprocessing.fills:
+        fills = _fills(statistics, points, features, medians)
+        preprocessing.fill.copy_(torch.from_numpy(fills))
+    if standardize in (True, "features"):
+        _standardize_features(preprocessing, statistics, fills)
+    if standardize in (True, "target"):
+        means = statistics.mean[statistics.n_features :]
+        variances = statistics.squares[statistics.n_features :] / statistics.n_rows
+        scales = [_scale(*pair) for pair in zip(variances, means, strict=True)]
+        preprocessing.y_mean.copy_(torch.from_numpy(means))
+        preprocessing.y_scale.copy_(torch.tensor(scales, dtype=torch.float64))
+    return preprocessing
 
-    made = Preprocessing(features, statistics.n_targets, fills=points.missing in FILLING)
-    if made.fills:
-        made.fill.copy_(torch.from_numpy(fills))
-    column = 0
+
+def _feature(statistics: Statistics, points: Points, position: int) -> Feature:
+    name = points.feature_names[position]
+    if name in points.categories:
+        known = points.categories[name]
+        return Feature(name, categories=sorted_categories([known[code] for code in statistics.often[position]]))
+    return Feature(name, float(statistics.minimum[position]), float(statistics.maximum[position]))
+
+
+def _fills(
+    statistics: Statistics,
+    points: Points,
+    features: Sequence[Feature],
+    medians: Callable[[Sequence[int]], NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """Return the value that fills the gaps of each feature (n_features,): of a category the most frequent one, the
+    first of several."""
+    fills = statistics.mean[: len(features)].copy()
+    numeric = [position for position, feature in enumerate(features) if feature.categories is None]
+    if points.missing == "median":
+        fills[numeric] = medians(numeric)
     for position, feature in enumerate(features):
-        if feature.categories is None and standardize in (True, "features"):
+        if feature.categories is not None:
+            known, often = list(points.categories[feature.name]), statistics.often[position]
+            most = max(often.values())
+            fills[position] = next(i for i, c in enumerate(feature.categories) if often[known.index(c)] == most)
+    return fills
+
+
+def _standardize_features(
+    preprocessing: Preprocessing, statistics: Statistics, fills: NDArray[np.float64] | None
+) -> None:
+    """Set mean and scale of the numeric columns; the fill of a gap counts as a value."""
+    column, n_rows = 0, statistics.n_rows
+    for position, feature in enumerate(preprocessing.features):
+        if feature.categories is None:
             count, mean, squares = (float(a[position]) for a in (statistics.count, statistics.mean, statistics.squares))
-            gaps = statistics.n_rows - count
-            if gaps:  # their fill counts as a value
+            gaps = n_rows - count
+            if gaps and fills is not None:
                 fill = fills[position]
-                overall = mean + (fill - mean) * gaps / statistics.n_rows
+                overall = mean + (fill - mean) * gaps / n_rows
                 squares += count * (mean - overall) ** 2 + gaps * (fill - overall) ** 2
                 mean = overall
-            made.mean[column] = mean
-            made.scale[column] = _scale(squares / statistics.n_rows, mean)
+            preprocessing.mean[column] = mean
+            preprocessing.scale[column] = _scale(squares / n_rows, mean)
         column += len(feature.columns)
-    if standardize in (True, "target"):
-        made.y_mean.copy_(torch.from_numpy(statistics.mean[n_features:]))
-        variances = statistics.squares[n_features:] / statistics.n_rows
-        scales = [_scale(*pair) for pair in zip(variances, statistics.mean[n_features:], strict=True)]
-        made.y_scale.copy_(torch.tensor(scales, dtype=torch.float64))
-    return made
 
 
 def is_needed(points: Points, standardize: Standardize) -> bool:
-    """Say whether anything has to stand between the table and the network."""
+    """Return whether the table needs any preprocessing."""
     return bool(standardize) or points.missing in FILLING or bool(points.categories)
-
-
-def make_recode_fn(features: Sequence[Feature], points: Points) -> RecodeFn:
-    """Make the function that turns the x of a block, with categories as `points` numbers them, into one with those of
-    the features: -1 for one that is not among them, where `points.unseen` allows it, else a DataError."""
-    categorical = [i for i, feature in enumerate(features) if feature.categories is not None]
-    places = {i: {category: j for j, category in enumerate(features[i].categories or ())} for i in categorical}
-
-    def recode(block: Block) -> NDArray[np.floating]:
-        if not categorical:
-            return block.x
-        x = np.array(block.x, dtype=np.float64)
-        for i in categorical:
-            met = points.categories[features[i].name]
-            table = np.array([places[i].get(category, -1) for category in met], dtype=np.float64)
-            there = ~np.isnan(x[:, i])
-            codes = x[there, i].astype(np.int64)
-            x[there, i] = table[codes]
-            unseen = np.nonzero(x[:, i] < 0)[0]
-            if len(unseen) and points.unseen == "error":
-                row = int(unseen[0])
-                value = met[int(block.x[row, i])]
-                raise DataError(
-                    f"{block.where(row)}, column {features[i].name!r}: {value!r} is not among the categories of the "
-                    f"training part ({', '.join((features[i].categories or [])[:10])}); mend it, or train with "
-                    "unseen: zeros"
-                )
-        return x
-
-    return recode
 
 
 def refuse_infinite(block: Block, points: Points, where: str) -> None:

@@ -10,7 +10,7 @@ from linreg.data.statistics import reduce_columns
 
 
 class Ranges:
-    """Watches whether inputs lie outside the range seen in training."""
+    """Counts the inputs outside the range of the training part."""
 
     def __init__(self, features: Sequence[Feature]) -> None:
         self.features = features
@@ -19,7 +19,7 @@ class Ranges:
         self.first: list[tuple[int, float] | None] = [None] * len(features)
 
     def add(self, x: NDArray[np.floating]) -> None:
-        """Look at inputs (N, n_features), some."""
+        """Count inputs (N, n_features), more of the same table."""
         low, high = reduce_columns(np.fmin, x), reduce_columns(np.fmax, x)
         for position, feature in enumerate(self.features):
             if feature.minimum is None or feature.maximum is None:
@@ -28,17 +28,17 @@ class Ranges:
             if not (low[position] < feature.minimum - margin or high[position] > feature.maximum + margin):
                 continue
             column = x[:, position]
-            found = np.nonzero((column < feature.minimum - margin) | (column > feature.maximum + margin))[0]
-            self.outside[position] += len(found)
-            if len(found) and self.first[position] is None:
-                self.first[position] = (self.n_rows + int(found[0]) + 1, float(column[found[0]]))
+            rows = np.nonzero((column < feature.minimum - margin) | (column > feature.maximum + margin))[0]
+            self.outside[position] += len(rows)
+            if len(rows) and self.first[position] is None:
+                self.first[position] = (self.n_rows + int(rows[0]) + 1, float(column[rows[0]]))
         self.n_rows += len(x)
 
-    def told(self) -> list[str]:
-        """Say of each feature that does how many inputs lie outside."""
+    def warnings(self) -> list[str]:
+        """Return a warning for each feature with inputs outside its range."""
         return [
-            f"{feature.name}: {number} of {self.n_rows} rows outside the range seen in training, "
+            f"{feature.name}: {n_outside} of {self.n_rows} rows outside the range seen in training, "
             f"{feature.minimum:g} to {feature.maximum:g}; the first is row {first[0]} ({first[1]:g})"
-            for feature, number, first in zip(self.features, self.outside, self.first, strict=True)
+            for feature, n_outside, first in zip(self.features, self.outside, self.first, strict=True)
             if first is not None
         ]

@@ -1,7 +1,8 @@
 """The split into a training and a validation part, with torch's random order."""
 
 from collections.abc import Sized
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,47 +12,66 @@ from torch.utils.data import Dataset, Subset
 from linreg.errors import DataError
 
 
+@dataclass(frozen=True)
+class Parts:
+    """The rows of the training and the validation part, in their order, and the mask of the training part (n_rows,).
+    val is None where all rows train."""
+
+    train: NDArray[np.integer]
+    val: NDArray[np.integer] | None
+    mask: NDArray[np.bool_]
+
+
 def split(
     dataset: Dataset[Any], *, train_ratio: float, seed: int, where: str = "data.split"
 ) -> tuple[Subset[Any], Subset[Any] | None]:
     """Divide a dataset at random into a training and a validation part, as `random_split` does after
-    `torch.manual_seed(seed)`, with indices in arrays. With a train_ratio of 1 there is no validation part; too few
-    points for the ratio are a DataError."""
+    `torch.manual_seed(seed)`, with indices in arrays.
+
+    With a train_ratio of 1 there is no validation part. Raises DataError for too few points for the ratio.
+    """
     assert isinstance(dataset, Sized)
-    train, val = split_rows(len(dataset), train_ratio=train_ratio, seed=seed, where=where)
-    parts: list[Any] = [train, val]  # what can be indexed
-    return Subset(dataset, parts[0]), None if val is None else Subset(dataset, parts[1])
+    return subsets(dataset, divide(len(dataset), train_ratio=train_ratio, seed=seed, where=where))
 
 
-def split_rows(
-    n_total: int, *, train_ratio: float, seed: int, where: str = "data.split"
-) -> tuple[NDArray[np.integer], NDArray[np.integer] | None]:
-    """Give the rows that `split` puts into each part, in its order."""
-    n_train, n_val = _lengths(n_total, train_ratio, where)
-    order: NDArray[np.integer] = permutation(n_total, seed).numpy()
-    return order[:n_train], order[n_train:] if n_val else None
+def subsets(dataset: Dataset[Any], parts: Parts) -> tuple[Subset[Any], Subset[Any] | None]:
+    """Return the parts of a dataset."""
+    train, val = cast(Any, parts.train), cast(Any, parts.val)  # Subset is typed for sequences only
+    return Subset(dataset, train), None if val is None else Subset(dataset, val)
+
+
+def divide(n_rows: int, *, train_ratio: float, seed: int, where: str = "data.split") -> Parts:
+    """Divide the numbers of rows as `split` divides a dataset."""
+    n_train, n_val = _lengths(n_rows, train_ratio, where)
+    order: NDArray[np.integer] = permutation(n_rows, seed).numpy()
+    train, val = order[:n_train], order[n_train:] if n_val else None
+    mask = np.zeros(n_rows, dtype=bool)
+    mask[train] = True
+    return Parts(train, val, mask)
 
 
 def permutation(n: int, seed: int, generator: torch.Generator | None = None) -> torch.Tensor:
-    """Give the numbers below n in the order of `torch.randperm` after seeding, with 4 bytes for each where that will
-    do: it draws the same numbers, in a third of the time. generator: one to seed, where one is at hand."""
+    """Return the numbers below n in the order of `torch.randperm` after seeding.
+
+    With 4 bytes a number where n allows: the same order in a third of the time. generator: one to seed and use.
+    """
     dtype = torch.int32 if n < 2**31 else torch.int64
     return torch.randperm(n, generator=(generator or torch.Generator()).manual_seed(seed), dtype=dtype)
 
 
-def _lengths(n_total: int, train_ratio: float, where: str) -> tuple[int, int]:
-    n_train = int(n_total * train_ratio)
-    n_val = n_total - n_train
+def _lengths(n_rows: int, train_ratio: float, where: str) -> tuple[int, int]:
+    n_train = int(n_rows * train_ratio)
+    n_val = n_rows - n_train
     if not n_train or (not n_val and train_ratio < 1):
         raise DataError(
-            f"{where}: {n_total} points in the ratio {train_ratio} leave {n_train} to train on and {n_val} to "
+            f"{where}: {n_rows} points in the ratio {train_ratio} leave {n_train} to train on and {n_val} to "
             "validate on; use more points, another ratio, or 1.0 to train on all"
         )
     return n_train, n_val
 
 
-def drawn(generator: torch.Generator, place: torch.Tensor | None = None) -> int:
-    """Draw a seed, as `torch.utils.data` does for a loader's workers and for a sampler's order. place: an integer to
-    draw it into, where one is at hand."""
-    place = torch.empty((), dtype=torch.int64) if place is None else place
-    return int(place.random_(generator=generator).item())
+def draw_seed(generator: torch.Generator, out: torch.Tensor | None = None) -> int:
+    """Draw a seed, as `torch.utils.data` does for a loader's workers and for a sampler's order. out: an int64 tensor to
+    draw it into."""
+    out = torch.empty((), dtype=torch.int64) if out is None else out
+    return int(out.random_(generator=generator).item())

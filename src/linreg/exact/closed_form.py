@@ -12,7 +12,7 @@ import copy
 import logging
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,10 +23,9 @@ from torch import nn
 
 from linreg.data.dataset import CustomDataset
 from linreg.data.mapped import MappedDataset
-from linreg.data.pipeline import Data, ascending, chunks, mask_of
+from linreg.data.pipeline import Data, ascending, in_blocks
 from linreg.data.preprocessing import Feature, Preprocessing
 from linreg.exact.least_squares import DEPENDENT, Factor, LeftOut, mean_squared_errors, solve
-from linreg.spec.schema import ExperimentSpec
 from linreg.system.threads import in_order
 
 log = logging.getLogger("linreg")
@@ -68,10 +67,10 @@ class LinearPart:
         return np.hstack([np.ones((len(columns), 1)), columns]) if self.intercept else columns
 
 
-def linear_part(spec: ExperimentSpec, network: nn.Module) -> LinearPart | None:
-    """Take a network apart, if it is linear in its parameters and its loss is mse; else None."""
+def linear_part(network: nn.Module) -> LinearPart | None:
+    """Take a network apart, if it is linear in its parameters; else return None."""
     modules = list(network) if isinstance(network, nn.Sequential) else []
-    if spec.loss.name != "mse" or not modules or not isinstance(modules[-1], nn.Linear):
+    if not modules or not isinstance(modules[-1], nn.Linear):
         return None
     basis = nn.Sequential(*modules[:-1])
     random = any(isinstance(module, nn.Dropout) and module.p > 0 for module in basis.modules())
@@ -224,39 +223,42 @@ class Equations:
         return names, matrix
 
 
-def baseline(spec: ExperimentSpec, data: Data, network: nn.Module) -> Exact | None:
-    """Solve for the lowest training loss that the network could have; None where there is no closed form."""
-    part = linear_part(spec, network)
+def baseline(data: Data, network: nn.Module, *, batch_size: int | None) -> Exact | None:
+    """Solve for the lowest mean squared error that the network could have on the training part.
+
+    batch_size: that of the validation loss's mini-batches; None for one batch. None where there is no closed form.
+    """
+    part = linear_part(network)
     if part is None:
         return None
     dataset = data.dataset
     equations = Equations(part, data.features, data.preprocessing, len(data.target_names))
-    # of a map one block at a time, or more of it than its limit would be resident
+    # one block of a map at a time, or more of it than its limit would be resident
     n_threads = 1 if isinstance(dataset, MappedDataset) else torch.get_num_threads()
-    mask = mask_of(np.asarray(data.train_data.indices), len(dataset))
+    mask = np.zeros(len(dataset), dtype=bool)
+    mask[data.train_data.indices] = True
     with closing(in_order(partial(_in_float64, part, dataset), ascending(mask), n_threads)) as blocks:
         for rows in blocks:
             equations.train.add(*rows)
     try:
-        # a column that others explain does so up to the rounding of the dataset's type
-        rounding = 4 * torch.finfo(getattr(torch, spec.dtype)).eps
-        found = equations.solve(ridge=0.0, is_result=False, dependent=max(DEPENDENT, rounding))
+        # a column depends on others up to the rounding of the dataset's dtype
+        rounding = 4 * torch.finfo(part.layer.weight.dtype).eps
+        optimum = equations.solve(ridge=0.0, is_result=False, dependent=max(DEPENDENT, rounding))
     except OverflowError:
         return None
     if data.val_data is None:
-        return found
-    indices = np.asarray(data.val_data.indices)
-    batch_size = len(indices) if spec.data.batch_size == "full" else spec.data.batch_size
-    coefficients, scale = found.fit["coefficients"].numpy(), found.fit["y_scale"].numpy()
+        return optimum
+    coefficients, scale = optimum.fit["coefficients"].numpy(), optimum.fit["y_scale"].numpy()
 
-    def squared(rows: NDArray[Any]) -> NDArray[np.float64]:
+    def squared_errors(rows: NDArray[Any]) -> NDArray[np.float64]:
         design, y, weight = _in_float64(part, dataset, rows)
         squares: NDArray[np.float64] = (((y - design @ coefficients) * scale) ** 2).mean(axis=1)
         return squares if weight is None else weight * squares
 
-    with closing(in_order(squared, chunks(indices), n_threads)) as squares:
-        val_loss = _mean_by_batch(squares, batch_size)
-    return Exact(found.fit, found.loss, val_loss, found.curvature, found.left_out)
+    indices = np.asarray(data.val_data.indices)
+    with closing(in_order(squared_errors, in_blocks(indices), n_threads)) as squares:
+        val_loss = _mean_by_batch(squares, batch_size or len(indices))
+    return replace(optimum, val_loss=val_loss)
 
 
 def _mean_by_batch(blocks: Iterable[NDArray[np.float64]], batch_size: int) -> float:
@@ -272,33 +274,32 @@ def _mean_by_batch(blocks: Iterable[NDArray[np.float64]], batch_size: int) -> fl
     return float((sums / counts).mean())
 
 
-def largest_stable_lr(spec: ExperimentSpec, found: Exact) -> float | None:
-    """Give the learning rate beyond which gradient descent diverges; None for another optimizer than sgd.
+def largest_stable_lr(
+    curvature: float,
+    *,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+) -> float | None:
+    """Return the learning rate beyond which sgd diverges on a loss of this curvature, or None.
 
     For curvature c it is 2 (1 + momentum) / c, by Nesterov's momentum 2 (1 + momentum) / (1 + 2 momentum) / c. Source:
     B. Polyak, Some methods of speeding up the convergence of iteration methods (1964), and the roots of the
     characteristic polynomial of z(k+1) = (1 - lr c)((1 + momentum) z(k) - momentum z(k-1)).
     """
-    if spec.optimizer.name != "sgd":
+    curvature += weight_decay
+    if dampening or curvature <= 0:
         return None
-    params = spec.optimizer.params
-    momentum, dampening = params.get("momentum", 0.0), params.get("dampening", 0.0)
-    curvature = found.curvature + params.get("weight_decay", 0.0)
-    if dampening or params.get("maximize") or curvature <= 0:
-        return None
-    widened = 1 + 2 * momentum if params.get("nesterov") else 1.0
+    widened = 1 + 2 * momentum if nesterov else 1.0
     return float(2 * (1 + momentum) / widened / curvature)
 
 
 def _in_float64(
     part: LinearPart, dataset: CustomDataset | MappedDataset, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]:
-    """Make of rows (n,) of a dataset the design matrix, the targets and the weights (n,)."""
-    if isinstance(dataset, MappedDataset):
-        x, y, *weight = (tensor.numpy() for tensor in dataset.rows(torch.from_numpy(rows)))
-    else:  # by NumPy, for torch would divide the rows among threads of its own
-        tensors = (dataset.x, dataset.y, dataset.weight)
-        x, y, *weight = (tensor.numpy().take(rows, axis=0) for tensor in tensors if tensor is not None)
+    """Return the design matrix, the targets and the weights (n,) of some rows (n,) of a dataset."""
+    x, y, *weight = dataset.take(rows)
     design = part.design(torch.from_numpy(x.astype(np.float64)))
     return design, y.astype(np.float64), weight[0][:, 0].astype(np.float64) if weight else None
 

@@ -51,14 +51,14 @@ def check(spec: ExperimentSpec) -> dict[str, Any]:
 def _check_exact(spec: ExperimentSpec) -> dict[str, Any]:
     """Solve, and write nothing."""
     solved = solve_exactly(spec)
-    mask = solved.surveyed.mask
+    mask = solved.parts.mask
     return {
         "device": str(solved.device),
         "engine": ENGINE,
         "n_samples": len(mask),
         "n_train": int(mask.sum()),
-        "features": list(solved.points.feature_names),
-        "targets": list(solved.points.target_names),
+        "features": list(solved.rows.feature_names),
+        "targets": list(solved.rows.target_names),
         "n_parameters": sum(parameter.numel() for parameter in solved.network.parameters()),
         "loss": solved.exact.loss,
         "val_loss": solved.exact.val_loss,

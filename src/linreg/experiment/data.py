@@ -1,62 +1,51 @@
-"""The data of a spec, and passes over it."""
+"""The data of a spec: its source opened, its rows, and the stages of `data.pipeline` as the spec sets them."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from linreg.data.fingerprint import Fingerprint
-from linreg.data.mapped import MappedPoints, open_mapped
-from linreg.data.pipeline import mask_of
-from linreg.data.sources import DATASETS, Points
-from linreg.data.split import split_rows
-from linreg.errors import DataError
+from linreg.data import pipeline
+from linreg.data.conversion import open_mapped
+from linreg.data.dataset import refuse_shapes
+from linreg.data.preprocessing import is_needed
+from linreg.data.resident import ResidentRows
+from linreg.data.rows import Rows, StreamedRows
+from linreg.data.sources import DATASETS, Points, Samples
 from linreg.spec.schema import ExperimentSpec
 
 
-def open_points(spec: ExperimentSpec) -> Points:
-    """Open the source of a spec; with `data.memory: mapped`, the map of what was converted from it."""
+def prepare(spec: ExperimentSpec) -> pipeline.Data:
+    """Read the data of a spec, divide it, learn the preprocessing of its training part. Raises SpecError, DataError."""
+    where, points, standardize = spec.where("data", "source"), _open_source(spec), spec.data.standardize
+    if isinstance(points, Rows):
+        rows = points
+    else:  # without preprocessing the rows are read straight into the dataset
+        needed = is_needed(points, standardize)
+        rows = ResidentRows(points, dtype="float64" if needed else spec.dtype, gaps=needed, where=where)
+    return pipeline.prepare(rows, split=split_of(spec), standardize=standardize, dtype=spec.dtype, where=where)
+
+
+def open_rows(spec: ExperimentSpec) -> Rows:
+    """Open the rows of a spec for passes over them, with memory for a block. Raises SpecError, DataError."""
+    points = _open_source(spec)
+    return points if isinstance(points, Rows) else StreamedRows(points, where=spec.where("data", "source"))
+
+
+def split_of(spec: ExperimentSpec) -> dict[str, Any]:
+    """Return the arguments of `divide`."""
+    split = spec.data.split
+    return {"train_ratio": split.train_ratio, "seed": split.seed, "where": spec.where("data", "split")}
+
+
+def _open_source(spec: ExperimentSpec) -> Points:
+    """Open the source of a spec; with `data.memory: mapped`, the map that it is converted into."""
     where = spec.where("data", "source")
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by row and column
+    with np.errstate(over="ignore", invalid="ignore"):  # values that are not finite are refused by row and column
         points: Points = DATASETS.build(spec.data.source, where=where)
+    if isinstance(points, Samples):
+        refuse_shapes(points, where=where)
     if spec.data.memory == "resident":
         return points
     return open_mapped(
         points, source=spec.data.source.to_dict(), memory_limit=spec.data.memory_limit * 2**20, where=where
     )
-
-
-def split_of(spec: ExperimentSpec) -> dict[str, Any]:
-    """Give the arguments that `split` takes, as a spec has them."""
-    part = spec.data.split
-    return {"train_ratio": part.train_ratio, "seed": part.seed, "where": spec.where("data", "split")}
-
-
-def weight_mean(weight: NDArray[np.float64], where: str) -> float:
-    """Find the mean of the weights of a part, by which they are divided. Raises DataError where all are 0."""
-    mean = float(weight.mean())
-    if not mean > 0:
-        raise DataError(f"{where}: sample_weight: every weight of a part is 0; give some of its points weight")
-    return mean
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What a first pass over all points tells: the parts they are divided into, and their fingerprint."""
-
-    mask: NDArray[np.bool_]
-    fingerprint: str
-
-
-def survey(points: Points, spec: ExperimentSpec) -> Survey:
-    """Read all points once; of mapped ones it is known already."""
-    if isinstance(points, MappedPoints):
-        n_rows, fingerprint = points.n_rows, points.fingerprint
-    else:
-        found = Fingerprint(points)
-        for block in points.blocks():
-            found.add(block)
-        n_rows, fingerprint = found.n_rows, found.text()
-    train, _ = split_rows(n_rows, **split_of(spec))
-    return Survey(mask_of(train, n_rows), fingerprint)

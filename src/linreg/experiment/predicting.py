@@ -1,82 +1,120 @@
-"""Predicting for a whole table, file to file, with memory for a few blocks of rows."""
+"""Prediction for rows of inputs: `predict`."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
-from linreg.data.preprocessing import make_recode_fn
+from linreg.data.preprocessing import Feature
 from linreg.data.ranges import Ranges
-from linreg.data.sources import Block
-from linreg.errors import DataError, UsageError
-from linreg.experiment.applying import Applied, open_like
-from linreg.system.threads import in_order
+from linreg.errors import UsageError
+from linreg.experiment.loaded import LoadedModel
 
 log = logging.getLogger("linreg")
 
+Value = float | str
+Row = Value | Sequence[Value] | dict[str, Value]
 
-def predict_table(
-    path: str | Path,
-    table: Path | None,
-    output: Path | None = None,
-    *,
-    keep: Sequence[str] = (),
-    interval: float | None = None,
-    device: str = "cpu",
-    report: Callable[[int], None] | None = None,
-) -> int:
-    """Predict for the rows of a table (None: what is piped in) and write `<target>_predicted` to output (None: stdout),
-    after the columns to keep (`*`: all of them); with an interval also `<target>_lower` and `<target>_upper`.
 
-    report: told how many rows are done. Returns how many there were. Raises CheckpointError, DataError, StorageError.
+@dataclass(frozen=True)
+class Prediction:
+    """Inputs (N, n_features) and predictions (N, n_targets), with the names of their columns; lower, upper: the bounds
+    of the interval, if requested. In the inputs a category is its position in the feature's list."""
+
+    feature_names: list[str]
+    target_names: list[str]
+    inputs: NDArray[np.floating]
+    predictions: NDArray[np.floating]
+    rows: list[list[Value]] = field(default_factory=list)
+    lower: NDArray[np.floating] | None = None
+    upper: NDArray[np.floating] | None = None
+
+
+def predict(path: str | Path, rows: Sequence[Row], *, device: str = "cpu", interval: float | None = None) -> Prediction:
+    """Predict for rows of inputs with the model alone: no data, no optimizer.
+
+    A row is a list of n_features values, a mapping of names to values, or one value. Raises CheckpointError, and
+    UsageError for rows that do not fit.
     """
-    from linreg.data.tables.formats import standard_input
-    from linreg.data.tables.writing import open_output
+    if not rows:
+        raise UsageError("--inputs: no rows to predict for; give at least one")
+    model = LoadedModel(path, device=device)
+    saved = model.saved
+    ordered = [_ordered(row, saved.feature_names) for row in rows]
+    table = np.array([[_number(*pair) for pair in zip(row, model.features, strict=True)] for row in ordered])
+    if model.preprocessing is None:
+        with np.errstate(over="ignore"):
+            table = table.astype(model.spec.dtype)
+    if not np.isfinite(table).all():
+        raise UsageError(
+            f"--inputs: a value is too large for {model.spec.dtype}, the model's precision; give smaller ones"
+        )
+    predictions = model(table)
+    if not np.isfinite(predictions).all():
+        row = int(np.nonzero(~np.isfinite(predictions).all(axis=1))[0][0])
+        raise UsageError(f"--inputs: the prediction for row {row + 1} is not finite; give smaller values")
+    margin = None if interval is None else model.margin(table, interval)
+    ranges = Ranges(model.features)
+    ranges.add(table)
+    for warning in ranges.warnings():
+        log.warning("%s", warning)
+    return Prediction(
+        saved.feature_names,
+        saved.target_names,
+        table,
+        predictions,
+        ordered,
+        None if margin is None else (predictions - margin).astype(predictions.dtype),
+        None if margin is None else (predictions + margin).astype(predictions.dtype),
+    )
 
-    applied = Applied(path, device=device)
-    saved = applied.saved
-    if interval is not None:
-        applied.margin(np.zeros((1, saved.n_features)), interval)  # refuse before anything is read
-    missing = saved.preprocessing["missing"] if applied.fills_gaps else "error"
-    points = open_like(applied, standard_input() if table is None else table, targets=(), missing=missing, keep=keep)
-    if output is not None and table is not None and output.exists() and any(output.samefile(f) for f in points.files):
-        raise UsageError(f"--output {output}: is the input itself; name another file")
-    made = [f"{name}_{what}" for name in saved.target_names for what in ("predicted", "lower", "upper")]
-    clash = [name for name in points.keep if name in made]
-    if clash:
-        raise UsageError(f"--keep {clash[0]}: is the name of a column that is made; rename it in the table")
-    recode, ranges = make_recode_fn(applied.features, points), Ranges(applied.features)
 
-    def predicted(blocks: Iterable[Block]) -> Iterator[dict[str, Any]]:
-        for block in blocks:
-            x = recode(block)
-            ranges.add(x)
-            yhat = applied(x)
-            if not np.isfinite(yhat).all():
-                wrong = np.nonzero(~np.isfinite(yhat).all(axis=1))[0]
-                raise DataError(f"{block.where(int(wrong[0]))}: its prediction is not finite; give smaller values")
-            columns: dict[str, Any] = dict(block.kept)
-            margin = None if interval is None else applied.margin(x, interval)
-            for position, name in enumerate(saved.target_names):
-                columns[f"{name}_predicted"] = yhat[:, position]
-                if margin is not None:
-                    columns[f"{name}_lower"] = (yhat - margin).astype(yhat.dtype)[:, position]
-                    columns[f"{name}_upper"] = (yhat + margin).astype(yhat.dtype)[:, position]
-            yield columns
+def _ordered(row: Row, names: list[str]) -> list[Value]:
+    """Return the values of one row in the order of the features."""
+    wanted = f"{_values(len(names))} ({', '.join(names)})"
+    if isinstance(row, int | float | str):
+        row = [row]
+    if not isinstance(row, dict):
+        if len(row) != len(names):
+            given = ",".join(_show(value) for value in row)
+            raise UsageError(
+                f"--inputs {given}: {_values(len(row))}, and the model takes {wanted}; "
+                "put commas within a row, spaces between rows"
+            )
+        return list(row)
+    unknown = [name for name in row if name not in names]
+    missing = [name for name in names if name not in row]
+    if unknown or missing:
+        given = ",".join(f"{name}={_show(value)}" for name, value in row.items())
+        problems = [f"unknown {', '.join(unknown)}"] * bool(unknown) + [f"missing {', '.join(missing)}"] * bool(missing)
+        raise UsageError(f"--inputs {given}: {'; '.join(problems)}; the model takes {wanted}")
+    return [row[name] for name in names]
 
-    with (  # numbers become text in threads, too
-        open_output(output) as out,
-        closing(points.blocks()) as blocks,
-        closing(in_order(out.ready, predicted(blocks), torch.get_num_threads())) as texts,
-    ):
-        for text in texts:
-            out.write(text)
-            if report:
-                report(ranges.n_rows)
-    for told in ranges.told():
-        log.warning("%s", told)
-    return ranges.n_rows
+
+def _number(value: Value, feature: Feature) -> float:
+    """Return a value as a number; the number of a category is its position in the feature's list."""
+    if feature.categories is None:
+        if isinstance(value, str):
+            raise UsageError(f"--inputs {value}: {value!r} is not a number; write for instance 0.2, -0.34 or 1e-3")
+        return float(value)
+    for position, category in enumerate(feature.categories):
+        if category == value or (not isinstance(value, str) and _is_plain(category) and float(category) == value):
+            return float(position)
+    known = ", ".join(feature.categories[:20])
+    raise UsageError(f"--inputs {_show(value)}: unknown {feature.name}; it is one of {known}")
+
+
+def _is_plain(text: str) -> bool:
+    return re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?", text) is not None
+
+
+def _show(value: Value) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _values(number: int) -> str:
+    return f"{number} value" if number == 1 else f"{number} values"

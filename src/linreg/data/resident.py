@@ -1,0 +1,119 @@
+"""Rows in memory, and the dataset that they become."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from linreg.data.dataset import CustomDataset, refuse_unfit
+from linreg.data.fingerprint import Fingerprint
+from linreg.data.preprocessing import refuse_infinite
+from linreg.data.rows import Rows
+from linreg.data.sources import Block, Points
+from linreg.data.transform import Transform
+from linreg.errors import DataError
+from linreg.system.memory import arrow_keeps_nothing, gigabytes, usable_bytes
+
+BLOCK_ROWS = 2**13  # in a block of a pass
+
+
+class ResidentRows(Rows):
+    """Rows in memory: x (n_rows, n_features), y (n_rows, n_targets), both of one dtype, weights in float64.
+
+    gaps: whether x may have gaps, which the preprocessing is going to fill; else every value must fit the dtype.
+    """
+
+    def __init__(self, source: Points, *, dtype: str, gaps: bool, where: str) -> None:
+        super().__init__(source)
+        x, y, weight, fingerprint = _Growing(dtype), _Growing(dtype), _Growing("float64"), Fingerprint(source)
+        self._starts: list[int] = []
+        self._places: list[Callable[[int], str]] = []
+        with arrow_keeps_nothing():
+            for block in source.blocks():
+                refuse_infinite(block, source, where)
+                fingerprint.add(block)
+                self._starts.append(x.n_rows)
+                self._places.append(block.where)
+                if x.array.nbytes + y.array.nbytes + block.x.nbytes > usable_bytes():
+                    most = gigabytes(usable_bytes())
+                    raise DataError(f"{where}: the rows take more than the {most} of memory; set data.memory: mapped")
+                parts = [("x", x, block.x, not gaps), ("y", y, block.y, not gaps)]
+                if block.weight is not None:
+                    parts.append(("weight", weight, block.weight[:, None], True))
+                for name, rows, values, must_fit in parts:
+                    first, added = rows.n_rows, rows.add(values)
+                    if must_fit:
+                        refuse_unfit(name, added, values, where=where, first=first)
+        self.x, self.y = x.whole(), y.whole()
+        self.n_rows, self.fingerprint = len(self.x), fingerprint.text()
+        self.is_weighted = weight.n_rows > 0
+        self._weight = weight.whole()[:, 0] if self.is_weighted else None
+
+    def blocks(self) -> Iterator[Block]:
+        """Return the rows, in blocks of BLOCK_ROWS."""
+        for first in range(0, self.n_rows, BLOCK_ROWS):
+            rows = slice(first, first + BLOCK_ROWS)
+            weight = None if self._weight is None else self._weight[rows]
+            yield Block(self.x[rows], self.y[rows], weight, partial(self._place, first))
+
+    def weight(self) -> NDArray[np.float64] | None:
+        """Return the weights of all rows (n_rows,), or None."""
+        return self._weight
+
+    def dataset(self, transform: Transform, where: str) -> CustomDataset:
+        """Return the rows as tensors. Raises DataError for a value that does not fit the network's dtype."""
+        x, y = (self.x, self.y) if transform.preprocessing is None else self._preprocessed(transform, where)
+        tensors = [torch.from_numpy(x), torch.from_numpy(y)]
+        if self._weight is not None and transform.scale is not None:
+            weight = self._weight / transform.scale(slice(None))
+            tensors.append(torch.from_numpy(weight[:, None].astype(transform.dtype)))
+        return CustomDataset(*tensors)
+
+    def _preprocessed(self, transform: Transform, where: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        x = np.empty((self.n_rows, transform.n_columns), transform.dtype)
+        y = np.empty(self.y.shape, transform.dtype)
+        first = 0
+        for block in self.blocks():
+            rows = slice(first, first + len(block.x))
+            with torch.no_grad(), np.errstate(over="ignore"):
+                for name, array, tensor in zip("xy", (x, y), transform(block), strict=False):
+                    array[rows] = tensor.numpy()
+                    refuse_unfit(name, array[rows], tensor.numpy(), where=where, first=first)
+            first = rows.stop
+        return x, y
+
+    def _place(self, first: int, number: int) -> str:
+        row = first + number
+        block = bisect_right(self._starts, row) - 1
+        return self._places[block](row - self._starts[block])
+
+
+class _Growing:
+    """An array (n_rows, width) that grows in place: the system need not copy it, and there is never a second one."""
+
+    def __init__(self, dtype: str) -> None:
+        self.array: NDArray[Any] = np.empty((0, 0), dtype)
+        self.n_rows = 0
+
+    def add(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Add rows (m, width); return them in the array's dtype."""
+        n_rows = self.n_rows + len(rows)
+        if n_rows > len(self.array):
+            self._resize(max(n_rows, len(self.array) * 17 // 16), rows.shape[1])
+        added = self.array[self.n_rows : n_rows]
+        with np.errstate(over="ignore"):  # a value that is too large becomes infinite, and is refused as such
+            added[:] = rows
+        self.n_rows = n_rows
+        return added
+
+    def whole(self) -> NDArray[Any]:
+        """Return all rows."""
+        self._resize(self.n_rows, self.array.shape[1])
+        return self.array
+
+    def _resize(self, n_rows: int, width: int) -> None:
+        self.array.resize((n_rows, width), refcheck=False)  # views of it are used at once, or not at all

@@ -1,0 +1,69 @@
+"""The way of a row from its source to the network: categories recoded, preprocessing, dtype."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from linreg.data.preprocessing import Feature, Preprocessing
+from linreg.data.sources import Block, Points
+from linreg.data.weights import WeightScale
+from linreg.errors import DataError
+
+RecodeFn = Callable[[Block], NDArray[np.floating]]
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Turns rows of a source into rows of the network. features: the learnt features; preprocessing: None where rows
+    need none; scale: the divisors of the weights, if rows have any; dtype: that of the network."""
+
+    recode: RecodeFn
+    features: Sequence[Feature]
+    preprocessing: Preprocessing | None
+    scale: WeightScale | None
+    dtype: str
+
+    @property
+    def n_columns(self) -> int:
+        """The number of columns that the network takes."""
+        return sum(len(feature.columns) for feature in self.features)
+
+    def __call__(self, block: Block) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return x (n, n_columns) and y (n, n_targets) in the precision of the block."""
+        x, y = torch.from_numpy(self.recode(block)), torch.from_numpy(block.y)
+        if self.preprocessing is None:
+            return x, y
+        return self.preprocessing(x), self.preprocessing.scaled(y)
+
+
+def make_recode_fn(features: Sequence[Feature], points: Points) -> RecodeFn:
+    """Make the function that turns the x of a block, with categories as `points` numbers them, into one with those of
+    the features: -1 for one that is not among them, where `points.unseen` allows it, else a DataError."""
+    categorical = [i for i, feature in enumerate(features) if feature.categories is not None]
+    places = {i: {category: j for j, category in enumerate(features[i].categories or ())} for i in categorical}
+
+    def recode(block: Block) -> NDArray[np.floating]:
+        if not categorical:
+            return block.x
+        x = np.array(block.x, dtype=np.float64)
+        for i in categorical:
+            met = points.categories[features[i].name]
+            table = np.array([places[i].get(category, -1) for category in met], dtype=np.float64)
+            there = ~np.isnan(x[:, i])
+            codes = x[there, i].astype(np.int64)
+            x[there, i] = table[codes]
+            unseen = np.nonzero(x[:, i] < 0)[0]
+            if len(unseen) and points.unseen == "error":
+                row = int(unseen[0])
+                value = met[int(block.x[row, i])]
+                raise DataError(
+                    f"{block.where(row)}, column {features[i].name!r}: {value!r} is not among the categories of the "
+                    f"training part ({', '.join((features[i].categories or [])[:10])}); mend it, or train with "
+                    "unseen: zeros"
+                )
+        return x
+
+    return recode

@@ -1,0 +1,133 @@
+"""Metrics of a trained model on data: `evaluate`."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linreg.data.rows import masked_blocks
+from linreg.data.sources import Block, Points
+from linreg.data.split import divide
+from linreg.data.transform import make_recode_fn
+from linreg.errors import DataError, UsageError
+from linreg.experiment.data import open_rows, split_of
+from linreg.experiment.loaded import LoadedModel, open_like
+from linreg.runs import plots
+from linreg.system.files import replace_file
+
+MOST_POINTS = 20_000  # drawn in a picture
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of a model on a part of its data. metrics: by target, `mse`, `rmse`, `mae` (the mean over points,
+    in the target's units or their square) and `r2` (None where the target does not vary)."""
+
+    part: str
+    n_samples: int
+    metrics: dict[str, dict[str, float | None]]
+
+
+def evaluate(
+    path: str | Path, *, data: str | Path | None = None, device: str = "cpu", plot: str | Path | None = None
+) -> Evaluation:
+    """Measure a checkpoint's model on its validation part, or on its training part if there is no validation part, or
+    on a table, `data`.
+
+    plot: the PNG file to write, of predictions against the truth. Raises CheckpointError, DataError, UsageError.
+    """
+    if plot is not None and Path(plot).suffix.lower() != ".png":
+        raise UsageError(f"--plot {plot}: a picture is written as PNG; let its name end with .png")
+    model = LoadedModel(path, device=device)
+    targets = model.saved.target_names
+    part, points, blocks = _own_part(model, path) if data is None else _table(model, data)
+    recode = make_recode_fn(model.features, points)
+    metrics, sample = Metrics(len(targets)), _Sample()
+    for block in blocks:
+        y, yhat = block.y.astype(np.float64), model(recode(block)).astype(np.float64)
+        metrics.add(y, yhat, block.weight)
+        if plot is not None:
+            sample.add(y, yhat)
+    if plot is not None:
+        y, yhat = sample.points()
+        replace_file(Path(plot), plots.to_png(plots.plot_predictions(y, yhat, targets)))
+    return Evaluation(part, metrics.n_samples, dict(zip(targets, metrics.by_target(), strict=True)))
+
+
+def _table(model: LoadedModel, data: str | Path) -> tuple[str, Points, Iterable[Block]]:
+    points: Points = open_like(
+        model, Path(data), targets=model.saved.target_names, missing=model.saved.preprocessing["missing"]
+    )
+    return str(data), points, points.blocks()
+
+
+def _own_part(model: LoadedModel, path: str | Path) -> tuple[str, Points, Iterable[Block]]:
+    """Open the validation part of the data that the model was trained on, or else its training part."""
+    rows = open_rows(model.spec)
+    parts = divide(rows.n_rows, **split_of(model.spec))
+    if rows.fingerprint != model.saved.data_fingerprint:
+        raise DataError(f"{path}: was trained on other data than data.source gives now; bring the old data back")
+    part, chosen = ("training", parts.mask) if parts.val is None else ("validation", ~parts.mask)
+    return part, rows, (_select(block, mask) for block, mask in masked_blocks(rows, chosen) if mask.any())
+
+
+def _select(block: Block, mask: NDArray[np.bool_]) -> Block:
+    numbers = np.flatnonzero(mask)
+    weight = None if block.weight is None else block.weight[numbers]
+    return replace(
+        block, x=block.x[numbers], y=block.y[numbers], weight=weight, where=lambda row: block.where(int(numbers[row]))
+    )
+
+
+class _Sample:
+    """The first points, for a picture."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[NDArray[Any], NDArray[Any]]] = []
+        self.n_points = 0
+
+    def add(self, y: NDArray[Any], yhat: NDArray[Any]) -> None:
+        if self.n_points < MOST_POINTS:
+            self.pairs.append((y, yhat))
+            self.n_points += len(y)
+
+    def points(self) -> list[NDArray[Any]]:
+        return [np.concatenate(side)[:MOST_POINTS] for side in zip(*self.pairs, strict=True)]
+
+
+class Metrics:
+    """Sums over points, from which the metrics follow; weighted wweight_sum points are."""
+
+    def __init__(self, n_targets: int) -> None:
+        self.n_samples, self.weight = 0, 0.0
+        self.squared, self.absolute, self.mean, self.total = (np.zeros(n_targets) for _ in range(4))
+
+    def add(self, y: NDArray[np.float64], yhat: NDArray[np.float64], weight: NDArray[Any] | None = None) -> None:
+        """Add points: y and yhat (N, n_targets), weight (N,)."""
+        w = np.ones((len(y), 1)) if weight is None else np.asarray(weight, dtype=np.float64)[:, None]
+        self.n_samples += len(y)
+        weight_sum = float(w.sum())
+        if not weight_sum:
+            return
+        error = y - yhat
+        self.squared += (w * error**2).sum(axis=0)
+        self.absolute += (w * np.abs(error)).sum(axis=0)
+        mean = (w * y).sum(axis=0) / weight_sum
+        gap = mean - self.mean
+        self.total += (w * (y - mean) ** 2).sum(axis=0) + gap**2 * self.weight * weight_sum / (self.weight + weight_sum)
+        self.mean += gap * weight_sum / (self.weight + weight_sum)
+        self.weight += weight_sum
+
+    def by_target(self) -> list[dict[str, float | None]]:
+        """Give mse, rmse, mae and r2 (1 - residual over total sum of squares) of each target."""
+        by_target: list[dict[str, float | None]] = []
+        for squared, absolute, total in zip(self.squared, self.absolute, self.total, strict=True):
+            if not self.weight:
+                raise DataError("sample_weight: every weight is 0; give some points weight")
+            mse = float(squared / self.weight)
+            r2 = float(1 - squared / total) if total > 0 else None
+            by_target.append({"mse": mse, "rmse": mse**0.5, "mae": float(absolute / self.weight), "r2": r2})
+        return by_target

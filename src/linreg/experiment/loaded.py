@@ -1,0 +1,119 @@
+"""A trained model, loaded from its checkpoint: used by `predict`, `predict_table` and `evaluate`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from linreg.checkpoint import Checkpoint, load_or_advise
+from linreg.data.preprocessing import FILLING, Preprocessed, Preprocessing, features_of
+from linreg.errors import CheckpointError, UsageError
+from linreg.experiment.building import choose_device
+from linreg.experiment.compatibility import assemble
+from linreg.experiment.state import saved_spec
+from linreg.spec.schema import ExperimentSpec
+
+BATCH_CELLS = 2**15  # torch divides larger batches among threads, which are busy with reading the table
+
+
+class LoadedModel:
+    """The model of a checkpoint, ready to predict for rows of inputs."""
+
+    def __init__(self, path: str | Path, *, device: str) -> None:
+        self.saved = load_or_advise(path)
+        self.spec = saved_spec(self.saved, [f"device={json.dumps(device)}"])
+        self.features = features_of(self.saved.preprocessing)
+        self.model, self.device = _load_model(self.saved, self.spec)
+        self.dtype = getattr(torch, self.spec.dtype)
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """The preprocessing before the network, or None."""
+        return self.model.preprocessing if isinstance(self.model, Preprocessed) else None
+
+    @property
+    def fills_gaps(self) -> bool:
+        """Whether the preprocessing fills gaps in the inputs."""
+        return self.saved.preprocessing["missing"] in FILLING
+
+    def __call__(self, x: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Predict for inputs (N, n_features): (N, n_targets) in the model's precision."""
+        dtype = self.spec.dtype if self.preprocessing is None else "float64"
+        with np.errstate(over="ignore"):  # the prediction reports a value that does not fit
+            inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=dtype))
+        if self.preprocessing is None:
+            inputs = inputs.to(self.device)
+        batch_size = max(1, BATCH_CELLS // inputs.shape[1])
+        with torch.no_grad():
+            outputs = [self.model(batch).cpu() for batch in torch.split(inputs, batch_size)]
+        return np.asarray(torch.cat(outputs).numpy())
+
+    def margin(self, x: NDArray[np.floating], level: float) -> NDArray[np.float64]:
+        """Return half the width (N, n_targets) of the interval that holds a new point with probability `level`.
+
+        Raises UsageError where the model is not an exact linear fit with degrees of freedom left. Source: N. R. Draper
+        and H. Smith, Applied Regression Analysis, 3rd ed., eq. 8.1.6.
+        """
+        from linreg.exact.closed_form import linear_part  # imported only for intervals
+
+        fit = self.saved.fit
+        if fit is None or not fit["exact"]:
+            raise UsageError(f"--interval: {self.saved.path} is not an exact fit; train with solver: exact")
+        if fit["residual_variance"] is None:
+            raise UsageError(
+                f"--interval: {self.saved.path} has no standard errors (ridge, or no more rows than columns)"
+            )
+        from scipy.special import stdtrit
+
+        network = self.model.network if isinstance(self.model, Preprocessed) else self.model
+        part = linear_part(network)
+        assert part is not None  # an exact fit has one
+        inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64))
+        with torch.no_grad():
+            design = part.design(inputs if self.preprocessing is None else self.preprocessing(inputs))
+        leverage = ((design @ fit["inverse"].numpy()) ** 2).sum(axis=1, keepdims=True)
+        deviation = np.sqrt((1 + leverage) * fit["residual_variance"].numpy()) * fit["y_scale"].numpy()
+        return np.asarray(stdtrit(fit["degrees_of_freedom"], (1 + level) / 2) * deviation)
+
+
+def open_like(model: LoadedModel, path: Any, *, targets: Sequence[str], missing: str, keep: Sequence[str] = ()) -> Any:
+    """Open a table with the columns of the table that the model was trained on. Raises DataError."""
+    from linreg.data.tables.reading import like
+
+    options = {
+        key: model.spec.data.source.params[key]
+        for key in ("missing_values", "encoding")
+        if key in model.spec.data.source.params
+    }
+    if model.spec.data.source.name == "csv":
+        options |= {key: model.spec.data.source.params[key] for key in ("delimiter", "decimal")}
+    return like(
+        path,
+        options,
+        features=model.saved.feature_names,
+        categorical=[feature.name for feature in model.features if feature.categories is not None],
+        targets=targets,
+        sample_weight=model.spec.data.source.params.get("sample_weight") if targets else None,
+        missing=missing,
+        unseen=model.saved.preprocessing["unseen"],
+        keep=keep,
+    )
+
+
+def _load_model(saved: Checkpoint, spec: ExperimentSpec) -> tuple[nn.Module, torch.device]:
+    """Build the model of a checkpoint in evaluation mode; return it and its device. Raises CheckpointError."""
+    device = choose_device(spec)
+    model = assemble(saved, spec, device)
+    try:
+        model.load_state_dict(saved.model_state_dict, strict=True)
+    except RuntimeError:  # torch's text is for programmers
+        raise CheckpointError(
+            f"{saved.path}: does not fit the model that its spec builds; use another checkpoint"
+        ) from None
+    model.eval()  # always use EVAL for fully trained models!
+    return model, device

@@ -1,0 +1,82 @@
+"""Prediction for a whole table, file to file, with memory for a few blocks of rows: `predict_table`."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from linreg.data.ranges import Ranges
+from linreg.data.sources import Block
+from linreg.data.transform import make_recode_fn
+from linreg.errors import DataError, UsageError
+from linreg.experiment.loaded import LoadedModel, open_like
+from linreg.system.threads import in_order
+
+log = logging.getLogger("linreg")
+
+
+def predict_table(
+    path: str | Path,
+    table: Path | None,
+    output: Path | None = None,
+    *,
+    keep: Sequence[str] = (),
+    interval: float | None = None,
+    device: str = "cpu",
+    report: Callable[[int], None] | None = None,
+) -> int:
+    """Predict for the rows of a table (None: what is piped in) and write `<target>_predicted` to output (None: stdout),
+    after the columns to keep (`*`: all of them); with an interval also `<target>_lower` and `<target>_upper`.
+
+    report: told how many rows are done. Returns how many there were. Raises CheckpointError, DataError, StorageError.
+    """
+    from linreg.data.tables.formats import standard_input
+    from linreg.data.tables.writing import open_output
+
+    model = LoadedModel(path, device=device)
+    saved = model.saved
+    if interval is not None:
+        model.margin(np.zeros((1, saved.n_features)), interval)  # refuse before anything is read
+    missing = saved.preprocessing["missing"] if model.fills_gaps else "error"
+    points = open_like(model, standard_input() if table is None else table, targets=(), missing=missing, keep=keep)
+    if output is not None and table is not None and output.exists() and any(output.samefile(f) for f in points.files):
+        raise UsageError(f"--output {output}: is the input itself; name another file")
+    made = [f"{name}_{what}" for name in saved.target_names for what in ("predicted", "lower", "upper")]
+    clash = [name for name in points.keep if name in made]
+    if clash:
+        raise UsageError(f"--keep {clash[0]}: is the name of a column that is made; rename it in the table")
+    recode, ranges = make_recode_fn(model.features, points), Ranges(model.features)
+
+    def predicted(blocks: Iterable[Block]) -> Iterator[dict[str, Any]]:
+        for block in blocks:
+            x = recode(block)
+            ranges.add(x)
+            yhat = model(x)
+            if not np.isfinite(yhat).all():
+                wrong = np.nonzero(~np.isfinite(yhat).all(axis=1))[0]
+                raise DataError(f"{block.where(int(wrong[0]))}: its prediction is not finite; give smaller values")
+            columns: dict[str, Any] = dict(block.kept)
+            margin = None if interval is None else model.margin(x, interval)
+            for position, name in enumerate(saved.target_names):
+                columns[f"{name}_predicted"] = yhat[:, position]
+                if margin is not None:
+                    columns[f"{name}_lower"] = (yhat - margin).astype(yhat.dtype)[:, position]
+                    columns[f"{name}_upper"] = (yhat + margin).astype(yhat.dtype)[:, position]
+            yield columns
+
+    with (  # numbers become text in threads, too
+        open_output(output) as out,
+        closing(points.blocks()) as blocks,
+        closing(in_order(out.ready, predicted(blocks), torch.get_num_threads())) as texts,
+    ):
+        for text in texts:
+            out.write(text)
+            if report:
+                report(ranges.n_rows)
+    for warning in ranges.warnings():
+        log.warning("%s", warning)
+    return ranges.n_rows

@@ -1,0 +1,40 @@
+"""A first look at a model and a loss: do they fit the data?"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from linreg.errors import SpecError
+from linreg.training.steps import LossFn
+
+
+def probe(network: nn.Module, loss_fn: LossFn, dataset: Any, device: torch.device, *, model: str, loss: str) -> None:
+    """Refuse a model or a loss that does not fit the data, where broadcasting would hide it.
+
+    Draws no random numbers. model, loss: their places in the spec. Raises SpecError.
+    """
+    x, y = (part.to(device) for part in dataset.rows(torch.arange(min(2, len(dataset))))[:2])
+    network.eval()
+    devices = [device] if device.type == "cuda" else []
+    with warnings.catch_warnings(), torch.random.fork_rng(devices):
+        warnings.simplefilter("ignore")
+        yhat = _call(lambda: network(x), f"{model}: fails on inputs {tuple(x.shape)}", "mend the model")
+        if not isinstance(yhat, torch.Tensor) or yhat.shape != y.shape:
+            got = tuple(yhat.shape) if isinstance(yhat, torch.Tensor) else type(yhat).__name__
+            problem = f"gives {got} for inputs {tuple(x.shape)}, and the targets are {tuple(y.shape)}; mend the model"
+            raise SpecError([f"{model}: {problem}"])
+        value = _call(lambda: loss_fn(yhat, y), f"{loss}: fails on yhat and y of {tuple(y.shape)}", "mend it")
+    if not isinstance(value, torch.Tensor) or value.ndim or not value.requires_grad:
+        got = f"a tensor {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+        raise SpecError([f"{loss}: gives {got}; it must be one number that depends on the model's parameters"])
+
+
+def _call(function: Callable[[], Any], problem: str, remedy: str) -> Any:
+    try:
+        return function()
+    except Exception as error:  # a user's own code may raise anything
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise SpecError([f"{problem}: {reason}; {remedy}"]) from error
