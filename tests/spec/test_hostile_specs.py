@@ -546,7 +546,7 @@ def test_rows_beyond_all_memory_are_refused_before_they_fill_it(linreg, monkeypa
     monkeypatch.setattr("linreg.data.resident.usable_bytes", lambda: 2**20)
     answer = linreg("check", write_spec(), "data.source={name: csv, path: t.csv, target: y}")
     assert answer.code == 3
-    assert "its rows take more than the 0.00105 GB of memory here; set data.memory: mapped" in answer.err
+    assert "the rows take more than the 0.00105 GB of memory; set data.memory: mapped" in answer.err
     assert answer.err.count("\n") == 1
 
 
