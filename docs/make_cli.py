@@ -1,5 +1,6 @@
 """Write docs/cli.md from the code: `make docs`."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,9 @@ import typer
 
 from linreg.cli import app
 from linreg.errors import LinregError
+
+sys.path.insert(0, str(Path(__file__).parent))
+from make_spec import table
 
 ROOT = Path(__file__).parent.parent
 
@@ -60,12 +64,6 @@ CODES = {  # beside ALWAYS; a test compares the commands with those of the app
     "cache": (5,),
     "cache clear": (5,),
 }
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """Lay out a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def commands() -> Iterator[tuple[str, Any]]:
