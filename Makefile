@@ -33,7 +33,7 @@ torture: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy --num-workers auto
+	$(BIN)/mypy
 
 docs: $(VENV)/installed
 	$(BIN)/python docs/make_spec.py
