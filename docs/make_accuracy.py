@@ -24,9 +24,9 @@ This page counts the correct digits of `solver: exact` on NIST's
 coefficients of a set, of -log10 of the relative error against the certified value. It is the absolute error where the
 certified value is 0, and at most 15.
 
-`make accuracy` measures with `dtype: float64`, beside `numpy.linalg.lstsq` on the same matrix. The standard deviations of
-lstsq use the inverse of X'X. linreg factorizes problems as small as these in the processor's extended precision, if it
-has one, and large ones in float64.
+`make accuracy` measures with `dtype: float64`, beside `numpy.linalg.lstsq` on the same matrix. The standard deviations
+of lstsq use the inverse of X'X. linreg factorizes problems as small as these in the processor's extended precision, if
+it has one, and large ones in float64.
 
 """
 
