@@ -1,11 +1,19 @@
-# make demo: set up, train the textbook's experiment, predict.    make test: set up, run the whole test suite.
-# make mutants: see that twenty mistakes in our own code, one after the other, are noticed by its tests.
-# make torture: thousands of kills, faults of a disk and damaged checkpoints; takes the better part of an hour.
-# make bench: set up a second environment with comparable tools, measure, write docs/performance.md.
+# make demo    set up, train the textbook's experiment, predict
+# make test    set up, run all tests; make test T=data runs tests/data, T=data/tables runs tests/data/test_tables.py
+# make lint    check format, style and types
+# make docs    generate docs/spec.md, docs/cli.md and the JSON Schema from the code
+# make mutants     check that the tests notice twenty faults put into the code
+# make torture     thousands of kills, disk faults and damaged checkpoints; takes most of an hour
+# make accuracy    measure the exact solution on certified data, write docs/accuracy.md
+# make bench       set up a second environment with comparable tools, measure, write docs/performance.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH := .venv-bench
+
+# the tests that T selects: a package, a module, or a file at the top
+TESTS = $(if $(T),$(or $(wildcard tests/$(T) tests/$(T).py tests/$(dir $(T))test_$(notdir $(T)).py),\
+	$(error T=$(T): no such tests; try T=data or T=data/tables)))
 
 .PHONY: demo test mutants torture lint docs accuracy bench clean
 
@@ -14,7 +22,7 @@ demo: $(VENV)/installed
 	$(BIN)/linreg predict --inputs 0.20 0.34 0.57
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS)
 
 mutants: $(VENV)/installed
 	$(BIN)/python -m tests.faults.mutants
@@ -29,6 +37,7 @@ lint: $(VENV)/installed
 
 docs: $(VENV)/installed
 	$(BIN)/python docs/make_spec.py
+	$(BIN)/python docs/make_cli.py
 
 accuracy: $(VENV)/installed
 	$(BIN)/python docs/make_accuracy.py

@@ -14,30 +14,32 @@ sys.path.insert(0, str(Path(__file__).parent))
 from certified import SETS, Certified
 
 ROOT = Path(__file__).parent.parent
-MOST = 15.0  # digits that the certified values have
+MOST = 15.0  # digits of the certified values
 
 HEAD = """\
 # Accuracy
 
-How many digits of the certified values of NIST's
-[Statistical Reference Datasets](https://www.itl.nist.gov/div898/strd/lls/lls.shtml) come out right: the smallest, over
-the coefficients of a set, of -log10 of the relative error (the absolute one where the certified value is 0), at most
-15. Measured by `make accuracy` with `solver: exact` and `dtype: float64`, beside `numpy.linalg.lstsq` on the same
-matrix, its standard deviations by the inverse of X'X. Problems as small as these are factorised in the processor's
-extended precision, where it has one; large ones in float64.
+This page counts the correct digits of `solver: exact` on NIST's
+[Statistical Reference Datasets](https://www.itl.nist.gov/div898/strd/lls/lls.shtml). A number is the smallest, over the
+coefficients of a set, of -log10 of the relative error against the certified value. It is the absolute error where the
+certified value is 0, and at most 15.
+
+`make accuracy` measures with `dtype: float64`, beside `numpy.linalg.lstsq` on the same matrix. The standard deviations
+of lstsq use the inverse of X'X. linreg factorizes problems as small as these in the processor's extended precision, if
+it has one, and large ones in float64.
 
 """
 
 
 def digits(found: np.ndarray, certified: np.ndarray) -> float:
-    """Count the digits that all values have right."""
+    """Return the smallest number of correct digits among the values."""
     error = np.abs(found - certified) / np.where(certified == 0, 1, np.abs(certified))
     worst = float(error.max())
     return MOST if worst == 0 else min(MOST, max(0.0, -math.log10(worst)))
 
 
 def certified_values(case: Certified) -> tuple[np.ndarray, np.ndarray]:
-    """The certified coefficients and standard deviations."""
+    """Return the certified coefficients and standard deviations."""
     return np.array(case.estimates.split(), dtype=float), np.array(case.deviations.split(), dtype=float)
 
 
@@ -83,7 +85,7 @@ def measure(case: Certified, folder: Path) -> tuple[float, float, float, float]:
 
 
 def page() -> str:
-    """Make docs/accuracy.md."""
+    """Return the text of docs/accuracy.md."""
     lines = [
         "| set | coefficients | standard deviations | coefficients by lstsq | standard deviations by lstsq |",
         "|---|---|---|---|---|",

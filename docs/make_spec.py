@@ -15,25 +15,25 @@ ROOT = Path(__file__).parent.parent
 HEAD = """\
 # The experiment spec
 
-Made from the code by `make docs`; a test holds it true. `linreg list` shows the components, `linreg schema` prints
-the JSON Schema, and `linreg check SPEC` the spec with every default filled in.
+`make docs` generates this page from the code, and a test compares the two. `linreg list` prints the components,
+`linreg schema` the JSON Schema, and `linreg check SPEC` the spec with every default.
 
-A component is `{name: ..., its params beside it}`. Numbers and booleans are those of YAML 1.2: `1e-3` is a number,
-`no` is text. `nan` and `inf` are refused everywhere, and so is any key that does not stand here. A spec has at most
-100,000 bytes, 10,000 values and 20 levels; it has no tags, anchors, aliases and merge keys.
+A component is `{name: ..., its params beside it}`. Numbers and booleans follow YAML 1.2: `1e-3` is a number, `no` is
+text. `nan`, `inf` and unknown keys are errors. A spec has at most 100,000 bytes, 10,000 values and 20 levels. It has no
+tags, anchors, aliases or merge keys.
 
 ## Keys
 """
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """Lay out a Markdown table."""
+    """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def parts_of(model: type[BaseModel], prefix: str = "") -> list[list[str]]:
-    """Describe every key of a part of the spec, those of the parts within it below their own."""
+    """Return a table row for every key of a part of the spec, followed by the keys inside it."""
     schema = model.model_json_schema()
     rows = []
     for name, field in model.model_fields.items():
@@ -54,14 +54,14 @@ def parts_of(model: type[BaseModel], prefix: str = "") -> list[list[str]]:
 
 
 def key_type(name: str, schema: dict[str, Any]) -> str:
-    """Say what a key takes: a component, or what its JSON Schema says."""
+    """Return the type of a key: a link to its components, or the type in its JSON Schema."""
     if name in REGISTRIES:
         return f"[{name}](#{name})"
     return describe(schema).replace(" or null", "")
 
 
 def components_of(kind: str) -> str:
-    """Describe every component of a kind."""
+    """Return the sections of all components of a kind."""
     sections = [f"## {kind}"]
     for component in REGISTRIES[kind]:
         sections.append(f"### {kind} `{component.name}`\n\n{component.doc}")
@@ -72,13 +72,13 @@ def components_of(kind: str) -> str:
 
 
 def page() -> str:
-    """Make docs/spec.md."""
+    """Return the text of docs/spec.md."""
     keys = table(["key", "takes", "default", ""], parts_of(ExperimentSpec))
     return "\n".join([HEAD, keys, "", "\n\n".join(components_of(kind) for kind in REGISTRIES), ""])
 
 
 def schema() -> str:
-    """Make configs/linreg.schema.json, which the shipped configs name for editors."""
+    """Return the text of configs/linreg.schema.json, which the shipped configs refer to."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
