@@ -1,26 +1,26 @@
-"""The errors that linreg raises on purpose, each with the exit code that the command line gives it.
+"""The errors that linreg raises on purpose, each with its exit code, and the words that messages share.
 
     LinregError
-    ├── UsageError            2   the command line or a call asks for what cannot be
-    ├── SpecError             2   an experiment spec is wrong; holds every problem found in it
+    ├── UsageError            2   the command line or a call is wrong
+    ├── SpecError             2   an experiment spec is wrong; has every problem of it
     ├── DataError             3   the data cannot be used
     ├── CheckpointError       4   a checkpoint cannot be opened, or does not fit
     ├── StorageError          5   a disk is full, a folder not writable, a run in use
-    ├── DivergedError         6   the loss stopped being a finite number
+    ├── DivergedError         6   the loss is no longer a finite number
     └── ExpectationError      7   an `--expect` was not met
 
-A message reads `WHERE: what; what would do`.
+A message reads `WHERE: problem; hint`.
 """
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
-MOST_NAMES = 30  # that a suggestion lists
+MOST_NAMES = 30  # in a suggestion
 
 
 class LinregError(Exception):
-    """The base of every error that a user can cause. Several problems make a line each of its message."""
+    """The base of every error that a user can cause. Its message has a line for each problem."""
 
     exit_code = 1
 
@@ -30,13 +30,13 @@ class LinregError(Exception):
 
 
 class UsageError(LinregError):
-    """The command line, or a call, asks for something that cannot be."""
+    """The command line, or a call, is wrong."""
 
     exit_code = 2
 
 
 class SpecError(LinregError):
-    """An experiment spec is wrong. `problems` has one `WHERE: what; what would do` for each problem."""
+    """An experiment spec is wrong. `problems` has one `WHERE: problem; hint` for each problem."""
 
     exit_code = 2
 
@@ -51,12 +51,12 @@ class DataError(LinregError):
 
 
 class CheckpointError(LinregError):
-    """A checkpoint cannot be opened, is damaged, or does not fit what is asked of it."""
+    """A checkpoint cannot be opened, is damaged, or does not fit the command."""
 
     exit_code = 4
 
     def __init__(self, message: str) -> None:
-        super().__init__(*message.split("\n"))  # those of the spec inside, too
+        super().__init__(*message.split("\n"))  # also the problems of the spec in it
 
 
 class StorageError(LinregError):
@@ -66,30 +66,30 @@ class StorageError(LinregError):
 
 
 class DivergedError(LinregError):
-    """Training left the finite numbers."""
+    """The loss or a parameter is no longer a finite number."""
 
     exit_code = 6
 
 
 class ExpectationError(LinregError):
-    """A finished run does not meet what `--expect` asks of it."""
+    """A finished run does not meet an `--expect`."""
 
     exit_code = 7
 
 
 def shorten(text: str, most: int = 60) -> str:
-    """Cut a text that nobody would read to its end; one that would not stand on one line is shown in quotes."""
+    """Shorten a text to one line of at most `most` characters; quote it if it has unprintable characters."""
     text = text if text.isprintable() else repr(text)
     return text if len(text) <= most else text[:most] + "…"
 
 
 def show_text(text: str, most: int = 60) -> str:
-    """Show a text as it was met, in quotes, on one line."""
+    """Return a text in quotes, on one line."""
     return shorten(repr(text), most)
 
 
 def show(value: object) -> str:
-    """Show a value as it was met, in a few words."""
+    """Return a value as a message shows it, on one line."""
     match value:
         case None:
             return "nothing"
@@ -103,11 +103,11 @@ def show(value: object) -> str:
 
 
 def suggest(word: object, known: Iterable[str]) -> str:
-    """Say what would do in place of an unknown word: the nearest known one, or all of them."""
+    """Return a hint for an unknown word: the most similar known one, or all of them."""
     by_lower = {name.lower(): name for name in known}
     near = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
     if near:
-        return f"did you mean {shorten(by_lower[near[0]])}?"
+        return f"did you mean {shorten(by_lower[near[0]])!r}?"
     names = [shorten(name) for name in islice(by_lower.values(), MOST_NAMES)]
     more = [f"and {len(by_lower) - MOST_NAMES} more"] * (len(by_lower) > MOST_NAMES)
     return f"known: {', '.join([*names, *more])}" if by_lower else "it takes none"

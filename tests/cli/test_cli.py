@@ -197,7 +197,7 @@ def test_expectations_decide_the_exit_code(linreg):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("val_los<1", "--expect 'val_los<1': unknown result 'val_los'; did you mean val_loss?"),
+        ("val_los<1", "--expect 'val_los<1': unknown result 'val_los'; did you mean 'val_loss'?"),
         ("val_loss=1", "--expect 'val_loss=1': not NAME<NUMBER; write for instance 'val_loss<0.02'"),
         ("val_loss<x", "--expect 'val_loss<x': not NAME<NUMBER; write for instance 'val_loss<0.02'"),
     ],
@@ -251,7 +251,7 @@ def test_list_names_every_component_with_its_params(linreg):
     assert {component["kind"] for component in json.loads(linreg("list", "--json").out)} == {
         "source", "model", "loss", "optimizer", "scheduler",
     }  # fmt: skip
-    assert linreg("list", "modle").err == "error: list modle: unknown kind; did you mean model?\n"
+    assert linreg("list", "modle").err == "error: list modle: unknown kind; did you mean 'model'?\n"
 
 
 def test_schema_is_json(linreg):

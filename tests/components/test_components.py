@@ -182,9 +182,9 @@ def test_a_users_component_is_checked_listed_and_suggested_like_a_built_in_one(l
     (tmp_path / "mine.py").write_text(PLUGIN.format(name="wide_one"))
     write_spec(model={"name": "wide_one", "width": 0})
     answer = linreg("check", "small.yaml", "--plugin", "mine.py")
-    assert (answer.code, answer.err) == (2, "error: small.yaml:10:10: model.width: must be greater than 0, met 0\n")
+    assert (answer.code, answer.err) == (2, "error: small.yaml:10:10: model.width: must be > 0, got 0\n")
     answer = linreg("check", "small.yaml", "model={name: wide_on}", "--plugin", "mine.py")
-    assert answer.err.endswith("model.name: unknown model 'wide_on'; did you mean wide_one?\n")
+    assert answer.err.endswith("model.name: unknown model 'wide_on'; did you mean 'wide_one'?\n")
     assert "model wide_one: A wide one.\n    width  whole number > 0  4" in linreg("list", "model").out
     answer = linreg("train", "small.yaml", "model.width=3", "--plugin", "mine.py", "-q")
     assert answer.code == 0

@@ -506,7 +506,7 @@ def test_a_bound_that_is_none_is_told(linreg, monkeypatch, value):
     monkeypatch.setenv("LINREG_CACHE_GIB", value)
     answer = linreg("cache")
     assert answer.code == 2
-    assert answer.err.startswith(f"error: LINREG_CACHE_GIB: must be a number greater than 0, of GiB, met '{value}'")
+    assert answer.err.startswith(f"error: LINREG_CACHE_GIB: must be a number greater than 0, of GiB, got '{value}'")
 
 
 @pytest.mark.parametrize("memory", ["resident", "mapped"])

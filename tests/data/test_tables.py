@@ -213,7 +213,7 @@ def test_columns_are_chosen_by_name_and_weights_stand_apart():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"target": "yy"}, "target: t.csv has no column 'yy'; did you mean y?"),
+        ({"target": "yy"}, "target: t.csv has no column 'yy'; did you mean 'y'?"),
         ({"exclude": "c"}, "exclude: t.csv has no column 'c'; known: a, b, y"),
         ({"features": ["a", "y"]}, "features: 'y' is a target, too; a column can be one or the other"),
         (
@@ -274,7 +274,7 @@ def test_what_is_no_table_is_refused(text, message):
 
 def test_files_that_are_not_there_or_are_something_else_are_refused():
     written(CSV)
-    assert refusal(path="tt.csv") == "tt.csv: no such file; did you mean t.csv?"
+    assert refusal(path="tt.csv") == "tt.csv: no such file; did you mean 't.csv'?"
     Path("d").mkdir()
     assert refusal(path="d").startswith("d: a folder without a file that ends with .csv")
     written("a,y\n1,2\n", "u.csv")

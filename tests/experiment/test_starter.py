@@ -286,7 +286,7 @@ GOOD = "x,y\n1,2\n2,3\n3,5\n"
 @pytest.mark.parametrize(
     ("table", "options", "code", "message"),
     [
-        (GOOD, ["--target", "yy"], 2, "--target yy: t.csv has no column 'yy'; did you mean y?"),
+        (GOOD, ["--target", "yy"], 2, "--target yy: t.csv has no column 'yy'; did you mean 'y'?"),
         (GOOD, ["--target", "y", "--target", "y"], 2, "--target y: named twice; name each column once"),
         (GOOD, ["--target", "y", "--name", "a b"], 2, "--name 'a b': not 1 to 64 letters, digits, '.', '_' and '-'; choose another"),
         (GOOD, ["--target", "y", "--delimiter", "::"], 2, "--delimiter '::': not one character; write for instance ';'"),
@@ -315,7 +315,7 @@ def test_a_file_that_is_not_there_or_not_a_table_is_told(linreg):
     Path("t.xlsx").write_text("x")
     Path("none").mkdir()
     for path, message in (
-        ("s.csv", "s.csv: no such file; did you mean t.csv?"),
+        ("s.csv", "s.csv: no such file; did you mean 't.csv'?"),
         ("gone", "gone: no such file; "),
         ("none", "none: a folder without a file that ends with .csv or "),
         ("t.xlsx", "t.xlsx: its name does not say what it is; "),

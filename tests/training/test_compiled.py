@@ -370,7 +370,7 @@ def test_without_numba_the_error_says_what_to_install(monkeypatch):
     with pytest.raises(UsageError) as error:
         load_kernels()
     assert str(error.value) == (
-        "the compiled engine needs numba, met 'import of numba halted; None in sys.modules'; "
+        "the compiled engine needs numba, got 'import of numba halted; None in sys.modules'; "
         "pip install 'linreg[compiled]', or leave engine out"
     )
 

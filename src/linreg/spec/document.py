@@ -1,7 +1,7 @@
 """Reading and writing YAML 1.2 with the place of every value, so that an error can point to it.
 
 Core schema only: null, booleans, numbers and text. Duplicate keys, anchors, aliases, merge keys, tags and further
-documents are refused, and size and depth are capped, so that a hostile file costs no more than an honest one.
+documents are refused. Limits on size and depth keep a hostile file as cheap as an honest one.
 """
 
 import re
@@ -17,7 +17,7 @@ MAX_BYTES = 100_000
 MAX_VALUES = 10_000
 MAX_DEPTH = 20
 MAX_DIGITS = 100
-MOST_PROBLEMS = 50  # told at once
+MOST_PROBLEMS = 50  # reported at once
 
 Path = tuple[str | int, ...]
 
@@ -33,7 +33,7 @@ _SPECIAL = re.compile(r"[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z")
 
 @dataclass
 class Document:
-    """A parsed document: its value in plain types, and where each part of it stands.
+    """A parsed document: its value in plain types, and the place of each part of it.
 
     `places` and `key_places` map a path such as `("data", "source", "name")` to `file:line:column`, of the value
     and of its key.
@@ -45,7 +45,7 @@ class Document:
     key_places: dict[Path, str] = field(default_factory=dict)
 
     def where(self, path: Path, *, key: bool = False) -> str:
-        """Say where a path stands; a path that is not there stands where the nearest part around it does."""
+        """Return the place of a path, or of the nearest part around a path that is absent."""
         if key and path in self.key_places:
             return self.key_places[path]
         while path and path not in self.places:
@@ -57,7 +57,7 @@ class Document:
         place = f"override {show_text(text, 200)}"
         key, equals, value = text.partition("=")
         *parents, last = key.split(".")
-        if not equals or not all([*parents, last]) or not is_whole(key):
+        if not equals or not all([*parents, last]) or not is_encodable(key):
             raise SpecError([f"{place}: not KEY=VALUE; write for instance optimizer.lr=0.05"])
         if len(parents) >= MAX_DEPTH:
             raise SpecError([f"{place}: deeper than {MAX_DEPTH} levels; a spec is never so deep"])
@@ -108,7 +108,7 @@ def read_yaml(text: str | bytes, file: str, *, places: bool = True) -> Document:
 
 
 class _Reader:
-    """Builds a Document from PyYAML's events; its constructors, which know other rules, are not used."""
+    """Builds a Document from PyYAML's events; PyYAML's constructors follow YAML 1.1."""
 
     def __init__(self, file: str, places: bool) -> None:
         self.document = Document(file)
@@ -122,14 +122,14 @@ class _Reader:
             loader = yaml.SafeLoader(text)
             self._read_stream(iter(loader.get_event, None))
         except yaml.MarkedYAMLError as error:
-            hint, from_start = _HINTS.get(error.context or error.problem or "", ("look at the line above, too", False))
+            hint, from_start = _HINTS.get(error.context or error.problem or "", ("check the line above, too", False))
             mark = error.context_mark if from_start else error.problem_mark or error.context_mark
             self.refuse(mark, f"not YAML: {_sentence(error)}; {hint}")
         except yaml.reader.ReaderError as error:
             what = f"the character {chr(error.character)!r} is not allowed in YAML; remove it"
             self.refuse(_mark_of(text, error.position), what)
         except (yaml.YAMLError, ValueError, IndexError, OverflowError) as error:  # PyYAML's scanner leaks these
-            self.refuse(loader and loader.get_mark(), f"not YAML: {error}; mend it here")
+            self.refuse(loader and loader.get_mark(), f"not YAML: {error}; fix it here")
 
     def _read_stream(self, events: Iterator[yaml.Event]) -> None:
         for event in events:
@@ -171,14 +171,14 @@ class _Reader:
         while not isinstance(event := next(events), yaml.MappingEndEvent):
             if not isinstance(event, yaml.ScalarEvent):
                 raise yaml.MarkedYAMLError(problem="a key must be plain text", problem_mark=event.start_mark)
-            key = self._whole(event)
+            key = self._text(event)
             if event.anchor is not None or event.tag is not None:
                 self.refuse(event.start_mark, f"the key {show_text(key)} has an anchor or a tag; write it plainly")
             if key == "<<" and event.style is None:
                 self.refuse(event.start_mark, "the merge key << is not allowed; write the keys out")
             elif key in mapping:
                 first = self.document.key_places[(*path, key)].rpartition(self.document.file + ":")[2]
-                self.refuse(event.start_mark, f"the key {show_text(key)} is there already, at {first}; remove one")
+                self.refuse(event.start_mark, f"the key {show_text(key)} is a duplicate of {first}; remove one")
             else:
                 self.document.key_places[(*path, key)] = self._place(event.start_mark)
             mapping[key] = self._read_value(next(events), events, (*path, key))
@@ -186,14 +186,14 @@ class _Reader:
 
     def _scalar(self, event: yaml.ScalarEvent) -> Any:
         if event.style is not None:  # quoted, literal or folded
-            return self._whole(event)
+            return self._text(event)
         if len(event.value) > MAX_DIGITS and any(kind.match(event.value) for kind in (_INT, _BASED, _FLOAT)):
             self.refuse(event.start_mark, f"a number of {len(event.value)} digits; at most {MAX_DIGITS} are read")
             return None
         return resolve(event.value)
 
-    def _whole(self, event: yaml.ScalarEvent) -> str:
-        if not is_whole(event.value):
+    def _text(self, event: yaml.ScalarEvent) -> str:
+        if not is_encodable(event.value):
             what = f"{show_text(event.value)} has half of a character; write \\U and its 8 digits"
             self.refuse(event.start_mark, what)
         return str(event.value)
@@ -208,8 +208,8 @@ class _Reader:
             raise SpecError([*self.problems, f"{self.document.file}: and maybe more"])
 
 
-def is_whole(text: str) -> bool:
-    """Say whether a text can be written at all: a half of a surrogate pair cannot."""
+def is_encodable(text: str) -> bool:
+    """Return whether a text can be encoded: half of a surrogate pair cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -218,7 +218,7 @@ def is_whole(text: str) -> bool:
 
 
 def resolve(text: str) -> Any:
-    """Give the value of a plain scalar by YAML 1.2's core schema: `1e-3` is a number, `no` text, `010` ten."""
+    """Return the value of a plain scalar by YAML 1.2's core schema: `1e-3` is a number, `no` text, `010` ten."""
     if _NULL.match(text):
         return None
     if _TRUE.match(text) or _FALSE.match(text):
@@ -234,7 +234,7 @@ def resolve(text: str) -> Any:
     return text
 
 
-# By the context of a mistake: what would do, and whether it is best shown where its context starts.
+# By the context of an error: the hint, and whether to report the start of the context.
 _HINTS = {
     "while scanning a simple key": ("write key: value, with a space after the colon", True),
     "while scanning a quoted scalar": ("close the quotes", True),
@@ -259,7 +259,7 @@ def _mark_of(text: str | bytes, position: int) -> yaml.Mark:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what YAML 1.2 or YAML 1.1 would not read back as the same text, and writes no aliases."""
+    """Quotes text that YAML 1.2 or YAML 1.1 would read back as something else, and writes no aliases."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
@@ -275,12 +275,12 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 
 
 def write_yaml(value: Mapping[str, Any] | Sequence[Any]) -> str:
-    """Write plain values as YAML that `read_yaml`, and any other reader of YAML, reads back as the same."""
+    """Write plain values as YAML that every YAML reader reads back as the same values."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Give a nested mapping as one of dotted keys: `{"optimizer.lr": 0.1, ...}`."""
+    """Return a nested mapping as one of dotted keys: `{"optimizer.lr": 0.1, ...}`."""
     flat: dict[str, Any] = {}
     for key, item in value.items():
         flat |= flatten(item, f"{prefix}{key}.") if isinstance(item, Mapping) else {f"{prefix}{key}": item}

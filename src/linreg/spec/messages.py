@@ -1,4 +1,4 @@
-"""What is wrong with a spec, in words: pydantic's errors as `file:line:column: key: what; what would do`."""
+"""Messages about specs: pydantic's errors as `file:line:column: key: problem; hint`."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,24 +16,24 @@ Error = Mapping[str, Any]  # one of `ValidationError.errors()`
 def explain(error: ValidationError, document: Document, model: type[BaseModel]) -> list[str]:
     """Explain every problem of a document that was validated by `model`, in the order of the file."""
     by_path: dict[Path, list[Error]] = {}
-    problems_met = list(_unpacked(error))
-    for problem in problems_met[:MOST_PROBLEMS]:
+    every_problem = list(_unpacked(error))
+    for problem in every_problem[:MOST_PROBLEMS]:
         by_path.setdefault(_path_in(document.value, problem), []).append(problem)
-    found = []
+    messages = []
     for path, problems in by_path.items():
         deeper = any(path == other[: len(path)] and path != other for other in by_path)
         if deeper and all(problem["type"].endswith(("_type", "literal_error")) for problem in problems):
-            continue  # of a union, the branch that went deepest into the value says what is wrong with it
+            continue  # the branch of a union that went deepest into the value explains the problem
         place = document.where(path, key=problems[0]["type"] == "extra_forbidden")
         key = ".".join(shorten(str(step)) for step in path) or "spec"
-        found.append((_order(place), f"{place}: {key}: {_what(document, path, problems, model)}"))
-    n_more = len(problems_met) - MOST_PROBLEMS
+        messages.append((_order(place), f"{place}: {key}: {_message(document, path, problems, model)}"))
+    n_more = len(every_problem) - MOST_PROBLEMS
     more = [f"{document.file}: and {n_more} more"] if n_more > 0 else []
-    return [text for _, text in sorted(found, key=lambda item: item[0])] + more
+    return [text for _, text in sorted(messages, key=lambda item: item[0])] + more
 
 
 def _unpacked(error: ValidationError) -> Iterator[Error]:
-    """Give every single problem, those inside a component's with their whole path."""
+    """Return every problem, also those inside a component, with its whole path."""
     for problem in error.errors():
         if problem["type"] == "component":
             for inner in problem["ctx"]["problems"]:
@@ -43,7 +43,7 @@ def _unpacked(error: ValidationError) -> Iterator[Error]:
 
 
 def _path_in(value: Any, problem: Error) -> Path:
-    """Give the path of a problem in the document: pydantic's, less the names of the branches of unions."""
+    """Return the path of a problem in the document: pydantic's path without the names of union branches."""
     path: list[str | int] = []
     for step in problem["loc"]:
         if (isinstance(value, dict) and step in value) or (
@@ -57,13 +57,13 @@ def _path_in(value: Any, problem: Error) -> Path:
 
 
 def _order(place: str) -> tuple[int, ...]:
-    """Sort by line and column; what has none, such as an override, comes last."""
+    """Return the key to sort by: line and column; a place without them, such as an override, comes last."""
     parts = place.rsplit(":", 2)[1:]
     return tuple(map(int, parts)) if len(parts) == 2 and all(map(str.isdigit, parts)) else (10**9,)
 
 
-def _what(document: Document, path: Path, problems: list[Error], model: type[BaseModel]) -> str:
-    """Say what is wrong at one place, what was met and what would do."""
+def _message(document: Document, path: Path, problems: list[Error], model: type[BaseModel]) -> str:
+    """Return the message for one place: the problem, the value and a hint."""
     first = problems[0]
     value, context = first["input"], first.get("ctx", {})
     component: Component | None = context.get("component")
@@ -71,33 +71,33 @@ def _what(document: Document, path: Path, problems: list[Error], model: type[Bas
         case "extra_forbidden":
             known = component.params if component else _fields(model, path[:-1])
             noun = f"param of {component.kind} {component.name}" if component else "key"
-            return f"unknown {noun}, met {show(value)}; {_suggest_key(document, path, known)}"
+            return f"unknown {noun}; {_suggest_key(document, path, known)}"
         case "missing" if component:
             kind = component.described().get(str(path[-1]), {"type": "a value"})["type"]
             return f"missing; {component.kind} {component.name} needs it: {kind}"
         case "missing":
             return f"missing; add it: {_fields(model, path[:-1])[str(path[-1])]}"
         case "missing_name":
-            met = next((key for key in value if key.lower().startswith("name")), None)
-            hint = f"; {show_text(met)} is not it: write name: NAME, with a space" if met else ""
+            similar = next((key for key in value if key.lower().startswith("name")), None)
+            hint = f"; {show_text(similar)} is another key: write name: NAME, with a space" if similar else ""
             return f"missing{hint}; add it: one of {', '.join(context['known'])}"
         case "unknown_name":
             near = suggest(value, context["known"])
-            plugin = "" if near.startswith("did") else "; one of your own needs --plugin FILE.py"
+            plugin = "" if near.startswith("did") else "; your own needs --plugin FILE.py"
             return f"unknown {context['kind']} {show(value)}; {near}{plugin}"
         case "value_error":
             return str(context["error"])
     if first["type"] == "string_pattern_mismatch" and component is None:
         words = _fields(model, path[:-1])[str(path[-1])]
         near = suggest(value, words.replace(" or ", ", ").split(", "))
-        return f"must be {words}, met {show(value)}{f'; {near}' if near.startswith('did') else ''}"
-    said = dict.fromkeys(_must_be(problem).removeprefix("must be ") for problem in problems)
-    text = " or ".join(said)
-    return f"{text if text.startswith('must') else f'must be {text}'}, met {show(value)}{_remedy(problems, value)}"
+        return f"must be {words}, got {show(value)}{f'; {near}' if near.startswith('did') else ''}"
+    requirements = dict.fromkeys(_must_be(problem).removeprefix("must be ") for problem in problems)
+    text = " or ".join(requirements)
+    return f"{text if text.startswith('must') else f'must be {text}'}, got {show(value)}{_hint(problems, value)}"
 
 
 def _suggest_key(document: Document, path: Path, known: Iterable[str]) -> str:
-    """Suggest among the keys that are not there yet, if one of them is near; else among all."""
+    """Suggest a key that is still missing, if one is similar; else any known key."""
     siblings: Any = document.value
     for step in path[:-1]:
         siblings = siblings[step]
@@ -107,11 +107,11 @@ def _suggest_key(document: Document, path: Path, known: Iterable[str]) -> str:
     elsewhere = [
         key for key in flatten(document.value) if key.endswith(f".{path[-1]}") and key != ".".join(map(str, path))
     ]
-    return f"did you mean {shorten(elsewhere[0])}?" if elsewhere else suggest(path[-1], known)
+    return f"did you mean {shorten(elsewhere[0])!r}?" if elsewhere else suggest(path[-1], known)
 
 
 def _fields(model: type[BaseModel], path: Path) -> dict[str, str]:
-    """Give the keys, with their descriptions, of the part of the model at `path`."""
+    """Return the keys, with their descriptions, of the part of the model at `path`."""
     for step in path:
         annotation = model.model_fields[str(step)].annotation
         options = [annotation, *getattr(annotation, "__args__", ())]
@@ -119,11 +119,11 @@ def _fields(model: type[BaseModel], path: Path) -> dict[str, str]:
     return {name: field.description or "" for name, field in model.model_fields.items()}
 
 
-def _limit(word: str, key: str) -> Callable[[Error], str]:
-    return lambda error: f"must be {word} {plain(error['ctx'][key])}"
+def _limit(sign: str, key: str) -> Callable[[Error], str]:
+    return lambda error: f"must be {sign} {plain(error['ctx'][key])}"
 
 
-# What a value must be, by the type of pydantic's error.
+# The requirement, by the type of pydantic's error.
 _MUST: dict[str, str | Callable[[Error], str]] = {
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -135,10 +135,10 @@ _MUST: dict[str, str | Callable[[Error], str]] = {
     "model_type": "must be a mapping",
     "model_attributes_type": "must be a mapping",
     "component_type": lambda error: f"must be a mapping such as {{name: {error['ctx']['known'][0]}}}",
-    "greater_than": _limit("greater than", "gt"),
-    "greater_than_equal": _limit("at least", "ge"),
-    "less_than": _limit("less than", "lt"),
-    "less_than_equal": _limit("at most", "le"),
+    "greater_than": _limit(">", "gt"),
+    "greater_than_equal": _limit(">=", "ge"),
+    "less_than": _limit("<", "lt"),
+    "less_than_equal": _limit("<=", "le"),
     "too_short": lambda error: f"must have at least {error['ctx']['min_length']} items",
     "too_long": lambda error: f"must have at most {error['ctx']['max_length']} items",
     "literal_error": _limit("", "expected"),
@@ -147,15 +147,15 @@ _MUST: dict[str, str | Callable[[Error], str]] = {
 
 
 def _must_be(error: Error) -> str:
-    said = _MUST.get(error["type"])
-    if said is None:  # of a plugin's own annotation
+    requirement = _MUST.get(error["type"])
+    if requirement is None:  # from a plugin's own annotation
         message: str = error["msg"].replace("Input should be", "must be")
         return message[:1].lower() + message[1:]
-    return (said if isinstance(said, str) else said(error)).replace("  ", " ")
+    return (requirement if isinstance(requirement, str) else requirement(error)).replace("  ", " ")
 
 
-def _remedy(problems: list[Error], value: object) -> str:
-    """Say what else would do, where the value met hints at what was meant; empty where it does not."""
+def _hint(problems: list[Error], value: object) -> str:
+    """Return a hint where the value shows what was meant, else an empty string."""
     types = {problem["type"] for problem in problems}
     if isinstance(value, str):
         if types & {"int_type", "float_type"} and _is_number(value):

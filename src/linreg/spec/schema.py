@@ -55,67 +55,67 @@ class _Part(BaseModel):
 
 
 class SplitSpec(_Part):
-    """How the data is divided into a training and a validation part."""
+    """The division of the data into a training and a validation part."""
 
     train_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.8, description="share of the points to train on; 1.0 trains on all of them, without validation"
+        0.8, description="share of the points to train on; 1.0 trains on all points, without validation"
     )
     seed: Seed = Field(13, description="seed of `random_split`")
 
 
 class DataSpec(_Part):
-    """Where the data comes from, and how it is handed to the model."""
+    """The source of the data, and its way to the model."""
 
-    source: Annotated[ComponentSpec, _From(DATASETS)] = Field(description="where the data comes from")
+    source: Annotated[ComponentSpec, _From(DATASETS)] = Field(description="the source of the data")
     split: SplitSpec = Field(default_factory=SplitSpec, description="training and validation parts")
     batch_size: Annotated[int, Field(gt=0, le=2**31 - 1)] | Literal["full"] = Field(
         16, description="points in a mini-batch; `full` is batch gradient descent, each part in one batch"
     )
-    shuffle: bool = Field(True, description="whether each epoch goes through the training part in a new order")
+    shuffle: bool = Field(True, description="whether each epoch reads the training part in a new order")
     standardize: bool | Literal["features", "target"] = Field(
-        False, description="whether to bring features and target to mean 0 and deviation 1, by the training part"
+        False, description="whether to scale features and target to mean 0 and standard deviation 1 in the training part"
     )
     memory: Literal["resident", "mapped"] = Field(
-        "resident", description="where the points are: all in memory, or converted once into a file that is mapped"
+        "resident", description="where the points are: in memory, or in a file that is converted once and mapped"
     )
     memory_limit: Annotated[int, Field(ge=16)] = Field(
-        1024, description="with `memory: mapped`, how many MiB of the map may be resident at once"
+        1024, description="with `memory: mapped`, the MiB of the map that may be resident at once"
     )
 
 
 class EarlyStoppingSpec(_Part):
-    """When to stop before the last epoch."""
+    """The rule for stopping before the last epoch."""
 
     patience: PositiveInt = Field(description="epochs without improvement after which training stops")
-    min_delta: NonNegativeFloat = Field(0.0, description="by how much the loss must fall to count as improved")
+    min_delta: NonNegativeFloat = Field(0.0, description="the smallest decrease of the loss that counts as improvement")
 
 
 class CheckpointSpec(_Part):
-    """When checkpoints are written, and which are kept."""
+    """The times at which checkpoints are written, and the ones that are kept."""
 
     every: PositiveInt | None = Field(
-        None, description="epochs between checkpoints; `null` goes by the clock, about once a second"
+        None, description="epochs between checkpoints; `null` saves by the clock, about once a second"
     )
     every_seconds: PositiveFloat | None = Field(
-        None, description="seconds between checkpoints, within an epoch, too; beside `every`, or instead"
+        None, description="seconds between checkpoints, also within an epoch; with `every` or without it"
     )
-    keep: NonNegativeInt = Field(0, description="how many numbered checkpoints to keep beside `last.pth`")
+    keep: NonNegativeInt = Field(0, description="the number of numbered checkpoints to keep beside `last.pth`")
     best: bool = Field(True, description="whether to keep the best epoch in `best.pth`")
 
     @model_validator(mode="after")
     def _keep_needs_every(self) -> Self:
         if self.keep and self.every is None:
-            raise ValueError("keep needs every; add every: 50, say")
+            raise ValueError("keep needs every; add for instance every: 50")
         return self
 
 
 class WriterSpec(_Part):
-    """What is written for people to look at."""
+    """The output for people: TensorBoard and plots."""
 
     graph: bool = Field(True, description="the model's graph in TensorBoard")
     hparams: bool = Field(True, description="the hyperparameters in TensorBoard")
     histograms: NonNegativeInt = Field(0, description="epochs between histograms of the parameters; 0 for none")
-    figures: bool = Field(False, description="the losses as a figure in TensorBoard, too")
+    figures: bool = Field(False, description="the losses also as a figure in TensorBoard")
     plots: bool = Field(True, description="losses.png in the run's folder")
 
 
@@ -132,16 +132,16 @@ class ExperimentSpec(_Part):
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of data and parameters")
     engine: Literal["auto", "textbook", "compiled"] = Field(
         "auto",
-        description="how an epoch is run; `auto` has the textbook's bits; `compiled`, for model linear, "
-        "is faster, near those bits, and needs numba",
+        description="how an epoch runs; `auto` gives the textbook's bits; `compiled`, for model linear, "
+        "is faster, close to those bits, and needs numba",
     )
     solver: Literal["gradient", "exact"] = Field(
-        "gradient", description="`exact` solves for the optimum of mse at once, without epochs and optimizer"
+        "gradient", description="`exact` solves for the optimum of mse, without epochs and optimizer"
     )
     ridge: NonNegativeFloat = Field(
-        0.0, description="with `solver: exact`, what is added to the sum of squares per squared weight"
+        0.0, description="with `solver: exact`, the penalty: this times the squared weights is added to the sum of squares"
     )
-    baseline: bool = Field(True, description="whether the exact optimum stands beside the losses, where there is one")
+    baseline: bool = Field(True, description="whether to report the exact optimum beside the losses, where there is one")
     epochs: PositiveInt = Field(description="passes over the training part")
     data: DataSpec = Field(description="the data")
     model: Annotated[ComponentSpec, _From(MODELS)] = Field(description="the model")
@@ -153,17 +153,17 @@ class ExperimentSpec(_Part):
         None, description="how the learning rate changes"
     )
     clip_grad_norm: PositiveFloat | None = Field(None, description="largest norm of the gradient of a step")
-    early_stopping: EarlyStoppingSpec | None = Field(None, description="when to stop before the last epoch")
-    checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec, description="when to save, what to keep")
-    writer: WriterSpec = Field(default_factory=WriterSpec, description="what TensorBoard and losses.png show")
+    early_stopping: EarlyStoppingSpec | None = Field(None, description="the rule for stopping before the last epoch")
+    checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec, description="when to save, and which checkpoints to keep")
+    writer: WriterSpec = Field(default_factory=WriterSpec, description="the output for people: TensorBoard and plots")
 
     _document: Document | None = PrivateAttr(None)
     _unused: tuple[str, ...] = PrivateAttr(())
 
     @model_validator(mode="wrap")
     @classmethod
-    def _fill_what_is_unused(cls, value: Any, check: Callable[[Any], Self]) -> Self:
-        """An exact solution needs neither epochs nor optimizer; those are then filled in, and never shown."""
+    def _fill_unused(cls, value: Any, check: Callable[[Any], Self]) -> Self:
+        """Fill in epochs and optimizer for an exact solution, which needs neither; they are never shown."""
         exact = isinstance(value, Mapping) and value.get("solver") == "exact"
         if not exact:
             return check(value)
@@ -181,16 +181,16 @@ class ExperimentSpec(_Part):
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """The keys that were given and mean nothing to the solver."""
+        """The keys of the spec that the solver ignores."""
         return self._unused
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ExperimentSpec) and self.to_dict() == other.to_dict()
 
-    __hash__ = None  # type: ignore[assignment]  # it holds mappings
+    __hash__ = None  # type: ignore[assignment]  # it has mappings
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the resolved spec in plain types, every default filled in; what is not there is left out."""
+        """Return the resolved spec in plain types: every default filled in, absent parts left out."""
         exclude = set(_OF_GRADIENTS) if self.solver == "exact" else None
         return self.model_dump(exclude_none=True, exclude=exclude)
 
@@ -199,7 +199,7 @@ class ExperimentSpec(_Part):
         return write_yaml(self.to_dict())
 
     def where(self, *path: str) -> str:
-        """Say where a part of the spec stands: `configs/x.yaml:20:12: optimizer`."""
+        """Return the place of a part of the spec: `configs/x.yaml:20:12: optimizer`."""
         name = ".".join(path)
         return f"{self._document.where(path)}: {name}" if self._document else name
 
@@ -207,11 +207,11 @@ class ExperimentSpec(_Part):
 def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentSpec:
     """Read and check the YAML spec at `path`, after setting each `KEY=VALUE` of `overrides` in it.
 
-    Raises SpecError with every problem at once, each as `file:line:column: key: what; what would do`.
+    Raises SpecError with every problem at once, each as `file:line:column: key: problem; hint`.
     """
     path = Path(path)
     try:
-        # a pipe that nobody writes to is empty, and not waited for
+        # a pipe without a writer is empty: do not wait for it
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             os.set_blocking(file.fileno(), True)
             text = file.read(MAX_BYTES + 1)
@@ -221,12 +221,12 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentSpec
 
 
 def spec_from_dict(value: Mapping[str, Any], where: str, overrides: Sequence[str] = ()) -> ExperimentSpec:
-    """Check a spec that is in plain types already, as a checkpoint has it; `where` begins its errors."""
+    """Check a spec in plain types, as a checkpoint has it; its errors start with `where`."""
     return check_spec(Document(where, _copy(value)), overrides)
 
 
 def check_spec(document: Document, overrides: Sequence[str] = ()) -> ExperimentSpec:
-    """Check a parsed document, after its overrides. Raises SpecError with every problem."""
+    """Apply the overrides to a parsed document, and check it. Raises SpecError with every problem."""
     malformed: list[str] = []
     for override in overrides:
         try:
@@ -248,7 +248,7 @@ def check_spec(document: Document, overrides: Sequence[str] = ()) -> ExperimentS
 
 
 def json_schema() -> dict[str, Any]:
-    """Make the JSON Schema (draft 2020-12) of a spec, with every registered component in it."""
+    """Return the JSON Schema (draft 2020-12) of a spec, with every registered component."""
     schema = ExperimentSpec.model_json_schema()
     of_gradients = [key for key in schema["required"] if key in _OF_GRADIENTS]
     schema["required"] = [key for key in schema["required"] if key not in of_gradients]
@@ -258,19 +258,19 @@ def json_schema() -> dict[str, Any]:
     ]
     for kind, registry in REGISTRIES.items():
         owner = schema["$defs"]["DataSpec"] if kind == "source" else schema
-        said = owner["properties"][kind]
+        field = owner["properties"][kind]
         reference = {"$ref": f"#/$defs/{kind}"}
-        choice = {"anyOf": [reference, {"type": "null"}]} if "anyOf" in said else reference
-        owner["properties"][kind] = {**choice, "description": said["description"]}
+        choice = {"anyOf": [reference, {"type": "null"}]} if "anyOf" in field else reference
+        owner["properties"][kind] = {**choice, "description": field["description"]}
         schema["$defs"][kind] = registry.json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "linreg experiment"}
 
 
 def _reason(path: Path, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
-        there = {file.name: file for folder in (Path("configs"), path.parent) for file in folder.glob("*.y*ml")}
-        near = difflib.get_close_matches(path.name, there, n=1)
-        return f"no such file; did you mean {there[near[0]]}?" if near else "no such file; name a YAML spec"
+        files = {file.name: file for folder in (Path("configs"), path.parent) for file in folder.glob("*.y*ml")}
+        near = difflib.get_close_matches(path.name, files, n=1)
+        return f"no such file; did you mean '{files[near[0]]}'?" if near else "no such file; name a YAML spec"
     if isinstance(error, IsADirectoryError):
         return "a folder; name a YAML spec in it"
     return f"cannot be read: {error.strerror}"
