@@ -15,6 +15,7 @@ from pyarrow import csv, parquet
 
 from linreg.data.sources import DATASETS
 from linreg.data.tables import formats, slices
+from linreg.data.tables.formats.typed import to_numpy
 from linreg.data.tables.slices import end_of_rows
 from linreg.errors import DataError, SpecError
 from tests.conftest import fingerprint, run_with_peak, write_spec
@@ -113,7 +114,7 @@ def test_small_blocks_give_the_same_points_and_fingerprint(monkeypatch):
     rows = "".join(f"{i},{'uvw'[i % 3]},{i / 7}\n" for i in range(500))
     written("a,k,y\n" + rows)
     whole, one = read(categorical="k"), fingerprint(source(categorical="k"))
-    monkeypatch.setattr(formats, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(formats.csv, "BLOCK_BYTES", 300)
     assert len(list(source(categorical="k").blocks())) > 5
     cut = read(categorical="k")
     assert np.array_equal(whole[0], cut[0])
@@ -147,7 +148,7 @@ def test_a_quote_within_a_cell_is_a_character_like_any_other(text):
 
 def test_a_quote_that_never_ends_is_told(monkeypatch):
     monkeypatch.setattr(slices, "MOST_ROW_BYTES", 1000)
-    monkeypatch.setattr(formats, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(formats.csv, "BLOCK_BYTES", 300)
     written("a,y\n" + "1,2\n" * 100 + '"' + "3,4\n" * 1000)
     assert "a row of more than 1,000 bytes, or a quote that never ends; mend the table" in refusal()
 
@@ -155,7 +156,7 @@ def test_a_quote_that_never_ends_is_told(monkeypatch):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1", "cp1252"])
 @pytest.mark.parametrize("size", [64, 2**21])
 def test_every_encoding_is_read_slice_by_slice(monkeypatch, encoding, size):
-    monkeypatch.setattr(formats, "BLOCK_BYTES", size)
+    monkeypatch.setattr(formats.csv, "BLOCK_BYTES", size)
     names = ["é" * (i % 5) + str(i) for i in range(200)]
     written("ä,y\n" + "".join(f"{name},{i}\n" for i, name in enumerate(names)), encoding=encoding)
     x, y, _, points = read(categorical="ä", encoding=encoding)
@@ -178,7 +179,7 @@ from linreg import load_spec
 from linreg.experiment.building import prepare
 from linreg.data.tables import formats
 
-formats.BLOCK_BYTES = 2**18
+formats.csv.BLOCK_BYTES = 2**18
 
 prepare(load_spec("small.yaml"))
 before = peak()
@@ -244,7 +245,7 @@ def test_a_cell_that_is_no_number_is_told_with_its_row_and_column(cell):
 
 
 def test_bad_cells_in_later_blocks_have_their_row_and_ten_are_told(monkeypatch):
-    monkeypatch.setattr(formats, "BLOCK_BYTES", 200)
+    monkeypatch.setattr(formats.csv, "BLOCK_BYTES", 200)
     written("a,y\n" + "".join(f"{'x' if 300 < i < 320 else i},{i}\n" for i in range(400)))
     lines = refusal().splitlines()
     assert len(lines) == 11
@@ -254,17 +255,17 @@ def test_bad_cells_in_later_blocks_have_their_row_and_ten_are_told(monkeypatch):
 
 def test_a_column_of_text_is_told_once():
     written("a,name,y\n1,ada,2\n2,bob,3\n")
-    assert refusal() == "t.csv: column 'name' is text, such as 'ada'; put it in categorical, or in exclude"
+    assert refusal() == "t.csv: column 'name' is text, such as 'ada'; put it in categorical or exclude"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "t.csv: empty; a table begins with the names of its columns"),
+        ("", "t.csv: empty; a table needs a header with column names"),
         ("a,y\n", "t.csv: no rows, only the names of columns; a table needs at least one row to use"),
-        ("a,a,y\n1,2,3\n", "t.csv: two columns are called 'a'; rename one"),
-        ("a,y\n1,2\n1\n3,4,5\n", "t.csv: row 2: 1 column, and the header has 2; mend it, or set delimiter\n"
-                                 "t.csv: row 3: 3 columns, and the header has 2; mend it, or set delimiter"),
+        ("a,a,y\n1,2,3\n", "t.csv: duplicate column 'a'; rename one"),
+        ("a,y\n1,2\n1\n3,4,5\n", "t.csv: row 2: expected 2 columns, got 1; mend it, or set delimiter\n"
+                                 "t.csv: row 3: expected 2 columns, got 3; mend it, or set delimiter"),
     ],
 )  # fmt: skip
 def test_what_is_no_table_is_refused(text, message):
@@ -340,7 +341,7 @@ def test_types_of_parquet_become_numbers_and_categories():
     assert np.array_equal(x, [[1, 1, 1.5, 0, 0], [0, 2, 2, np.nan, 1], [np.nan, 3, 3, 1, 0]], equal_nan=True)
     assert points.categories == {"k": ["u", "v"], "n": ["1", "2"]}
     parquet.write_table(table.append_column("day", pa.array([1, 2, 3], pa.date32())), "t.parquet")
-    assert "column 'day' holds date32[day], not numbers; put it in exclude" in refusal(
+    assert "column 'day' has type date32[day], not numbers; put it in exclude" in refusal(
         name="parquet", path="t.parquet", categorical="k", missing="mean"
     )
 
@@ -351,7 +352,7 @@ def test_a_negative_weight_is_refused():
 
 
 def test_what_is_piped_in_is_read_in_parts_of_whole_rows(monkeypatch):
-    monkeypatch.setattr(formats, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(formats.csv, "BLOCK_BYTES", 64)
     rows = "".join(f'{i},"say ""{i}""\nagain"\n' for i in range(200))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(("a,k\n" + rows).encode())))
     file, columns = formats.standard_input(), formats.Columns(["a"], ["k"], [])
@@ -375,4 +376,4 @@ def test_what_is_piped_in_is_read_in_parts_of_whole_rows(monkeypatch):
 )
 def test_a_column_is_what_arrow_makes_of_it(column):
     expected = column.to_numpy(zero_copy_only=False)
-    np.testing.assert_array_equal(formats._to_numpy(column), expected)
+    np.testing.assert_array_equal(to_numpy(column), expected)

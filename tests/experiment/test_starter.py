@@ -296,10 +296,10 @@ GOOD = "x,y\n1,2\n2,3\n3,5\n"
         ("x,y\n1,4\n2,b\n3,4\n", ["--target", "y"], 3, "t.csv: target y: 1 cell not a number, such as 'b'; mend the table, or add --missing-value 'b' if it is a gap"),
         ("x,y\n1,\n2,\n", ["--target", "y"], 3, "t.csv: target y: has nothing but gaps; name another column"),
         ("x,y\n,1\n,2\n1,\n2,\n3,5\n", ["--target", "y"], 3, "t.csv: no column is left to learn from (x: "),
-        ("", ["--target", "y"], 3, "t.csv: empty; a table begins with the names of its columns"),
+        ("", ["--target", "y"], 3, "t.csv: empty; a table needs a header with column names"),
         ("x,y\n", ["--target", "y"], 3, "t.csv: no rows, only the names of columns; a table needs at least two, one to train on and one to validate with"),
         ("x,y\n1,2\n", ["--target", "y"], 3, "t.csv: one row; a table needs at least two, one to train on and one to validate with"),
-        ("x,y\n1,2\n2\n", ["--target", "y"], 3, "t.csv: row 2: 1 column, and the header has 2; mend it, or set delimiter"),
+        ("x,y\n1,2\n2\n", ["--target", "y"], 3, "t.csv: row 2: expected 2 columns, got 1; mend it, or set delimiter"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_begun_with_is_told_with_what_would_do(linreg, table, options, code, message):

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from linreg.data.tables.cells import parse_numbers
-from linreg.data.tables.formats import Columns, Format, batches, head
+from linreg.data.tables.formats import Columns, Format, batches
+from linreg.data.tables.formats.files import read_head
 from linreg.data.tables.reading import SUFFIXES, common_columns, files_of, format_of
 from linreg.errors import DataError, UsageError, suggest
 
@@ -236,7 +237,7 @@ def look_at(path: str, *, delimiter: str | None, missing_values: Sequence[str], 
 
 def _sniffed(file: Path, format: Format, delimiter: str | None) -> Format:
     """Tell encoding, delimiter and decimal sign from the beginning of a file in CSV."""
-    beginning = head(file, 2**18)
+    beginning = read_head(file, 2**18)
     whole = beginning if len(beginning) < 2**18 else beginning[: beginning.rfind(b"\n") + 1]
     try:
         text = whole.decode("utf-8-sig")

@@ -19,9 +19,9 @@ from linreg.data.tables.formats import (
     Format,
     StandardInput,
     column_names,
-    made_of_batches,
-    refuse_cells,
+    map_batches,
 )
+from linreg.data.tables.formats.errors import refuse
 from linreg.errors import DataError, show, suggest
 
 SUFFIXES = {
@@ -72,7 +72,7 @@ class Table(Points):
         empty, n_rows = True, 0
         for file in self.files:
             first = 0
-            with closing(made_of_batches(file, self.format, self.columns, self._rows)) as found:
+            with closing(map_batches(self._rows, file, self.format, self.columns)) as found:
                 for rows in found:
                     block = self._block(rows, partial(_place, file, first))
                     first += rows.n_rows
@@ -145,7 +145,7 @@ class Table(Points):
         for names, values, remedy in parts:
             for row, column in zip(*np.nonzero(np.isnan(values)), strict=True):
                 found.append((row, f"{where(int(row))}, column {names[column]!r}: missing; {remedy}"))
-        refuse_cells([text for _, text in sorted(found, key=lambda item: item[0])])
+        refuse([text for _, text in sorted(found, key=lambda item: item[0])])
 
 
 @dataclass(frozen=True)
