@@ -150,7 +150,7 @@ def test_a_quote_that_never_ends_is_told(monkeypatch):
     monkeypatch.setattr(slices, "MOST_ROW_BYTES", 1000)
     monkeypatch.setattr(formats.csv, "BLOCK_BYTES", 300)
     written("a,y\n" + "1,2\n" * 100 + '"' + "3,4\n" * 1000)
-    assert "a row of more than 1,000 bytes, or a quote that never ends; mend the table" in refusal()
+    assert "a row of more than 1,000 bytes, or an unclosed quote; mend the table" in refusal()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1", "cp1252"])
@@ -216,13 +216,13 @@ def test_columns_are_chosen_by_name_and_weights_stand_apart():
     [
         ({"target": "yy"}, "target: t.csv has no column 'yy'; did you mean y?"),
         ({"exclude": "c"}, "exclude: t.csv has no column 'c'; known: a, b, y"),
-        ({"features": ["a", "y"]}, "features: 'y' is a target, too; a column can be one or the other"),
+        ({"features": ["a", "y"]}, "features: 'y' is also a target; remove it from one"),
         (
             {"features": "a", "categorical": "b"},
-            "categorical: 'b' is not among the features; remove it, or add it there",
+            "categorical: 'b' is not a feature; remove it, or add it to features",
         ),
-        ({"features": ["a", "a"]}, "features: 'a' is named twice; name each column once"),
-        ({"exclude": ["a", "b"]}, "t.csv: no column is left to learn from; it has a, b, y"),
+        ({"features": ["a", "a"]}, "features: duplicate column 'a'; remove one"),
+        ({"exclude": ["a", "b"]}, "t.csv: no column is left as a feature; the columns are a, b, y"),
     ],
 )
 def test_columns_that_cannot_be_are_refused(params, message):
@@ -232,7 +232,7 @@ def test_columns_that_cannot_be_are_refused(params, message):
 
 def test_another_delimiter_is_guessed_at():
     written(CSV.replace(",", ";"))
-    assert refusal().endswith("its header is one column, 'a;b;y'; set delimiter: ';'")
+    assert refusal().endswith("the header is one column, 'a;b;y'; set delimiter: ';'")
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_a_column_of_text_is_told_once():
     ("text", "message"),
     [
         ("", "t.csv: empty; a table needs a header with column names"),
-        ("a,y\n", "t.csv: no rows, only the names of columns; a table needs at least one row to use"),
+        ("a,y\n", "t.csv: no rows below the header; a table needs at least one usable row"),
         ("a,a,y\n1,2,3\n", "t.csv: duplicate column 'a'; rename one"),
         ("a,y\n1,2\n1\n3,4,5\n", "t.csv: row 2: expected 2 columns, got 1; mend it, or set delimiter\n"
                                  "t.csv: row 3: expected 2 columns, got 3; mend it, or set delimiter"),
@@ -279,8 +279,8 @@ def test_files_that_are_not_there_or_are_something_else_are_refused():
     Path("d").mkdir()
     assert refusal(path="d").startswith("d: a folder without a file that ends with .csv")
     written("a,y\n1,2\n", "u.csv")
-    assert "lacks 'b', compared with t.csv" in refusal(path=["t.csv", "u.csv"])
-    assert "not a file" in refusal(path="/dev/null")
+    assert "u.csv: lacks column 'b' of t.csv;" in refusal(path=["t.csv", "u.csv"])
+    assert "not a regular file" in refusal(path="/dev/null")
     for name in ("t.parquet", "t.npz", "t.npy", "t.csv.gz"):
         Path(name).write_bytes(b"PAR1 or so, but not really")
         assert f"{name}: " in refusal(name=name.partition(".")[2].replace("csv.gz", "csv"), path=name)
@@ -311,15 +311,15 @@ def test_gaps_are_dropped_or_kept_for_the_model_to_fill(missing, x, y):
 def test_gaps_are_errors_by_default_and_always_in_a_target():
     written(GAPS)
     assert refusal(categorical="k") == (
-        "t.csv: row 2, column 'a': missing; give it, or set missing: drop, mean or median\n"
-        "t.csv: row 3, column 'k': missing; give it, or set missing: drop, mean or median"
+        "t.csv: row 2, column 'a': missing; add the value, or set missing: drop, mean or median\n"
+        "t.csv: row 3, column 'k': missing; add the value, or set missing: drop, mean or median"
     )
     written("a,y\n1,\n2,3\n")
     assert refusal(missing="mean") == (
-        "t.csv: row 1, column 'y': missing; a target cannot be filled in; use missing: drop, or give it"
+        "t.csv: row 1, column 'y': missing, and a target is not filled in; add the value, or set missing: drop"
     )
     written("a,y\n1,\n,3\n")
-    assert refusal(missing="drop").startswith("t.csv: each of its 2 rows has a gap")
+    assert refusal(missing="drop").startswith("t.csv: all of its 2 rows have a gap")
 
 
 @pytest.mark.parametrize("gap", ["?", " ? ", "NA", " "])
@@ -348,7 +348,7 @@ def test_types_of_parquet_become_numbers_and_categories():
 
 def test_a_negative_weight_is_refused():
     written("w,a,y\n1,1,1\n-2,2,2\n")
-    assert refusal(sample_weight="w") == "t.csv: row 2, column 'w': a negative weight, -2; use 0"
+    assert refusal(sample_weight="w") == "t.csv: row 2, column 'w': must be >= 0, got -2; use 0"
 
 
 def test_what_is_piped_in_is_read_in_parts_of_whole_rows(monkeypatch):

@@ -318,7 +318,7 @@ def test_a_file_that_is_not_there_or_not_a_table_is_told(linreg):
         ("s.csv", "s.csv: no such file; did you mean t.csv?"),
         ("gone", "gone: no such file; "),
         ("none", "none: a folder without a file that ends with .csv or "),
-        ("t.xlsx", "t.xlsx: its name does not say what it is; "),
+        ("t.xlsx", "t.xlsx: unknown file type; "),
         ("t.jsonl", "t.jsonl: jsonl is not what a spec can read; save the table as CSV or Parquet\n"),
     ):
         answer = linreg("init", path, "--target", "y")

@@ -7,7 +7,8 @@ from math import ceil
 from pathlib import Path
 
 from linreg.data.tables.looking import Column, Look, look_at, short
-from linreg.data.tables.reading import SUFFIXES, open_table
+from linreg.data.tables.paths import SUFFIXES
+from linreg.data.tables.reading import open_table
 from linreg.errors import DataError, UsageError, show
 from linreg.spec.document import MAX_BYTES, write_yaml
 from linreg.spec.schema import NAME_PATTERN

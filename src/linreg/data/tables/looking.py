@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from linreg.data.tables.cells import parse_numbers
 from linreg.data.tables.formats import Columns, Format, batches
 from linreg.data.tables.formats.files import read_head
-from linreg.data.tables.reading import SUFFIXES, common_columns, files_of, format_of
+from linreg.data.tables.paths import common_columns, files_of, first_file, format_of
 from linreg.errors import DataError, UsageError, suggest
 
 MOST_ROWS = 100_000  # looked at
@@ -186,12 +186,8 @@ class Look:
 
 def look_at(path: str, *, delimiter: str | None, missing_values: Sequence[str], targets: Sequence[str]) -> Look:
     """Read the first rows of a table, block by block. Raises DataError; UsageError for a target that is not there."""
-    place = Path(path)
-    inside = sorted(file for file in place.iterdir() if file.name[:1] != ".") if place.is_dir() else []
-    endings = tuple(ending for endings in SUFFIXES.values() for ending in endings)
-    known = [file for file in inside if file.name.lower().endswith(endings)]
-    nothing = not known and not place.is_file()
-    format = Format("csv") if nothing else format_of(known[0] if known else place)  # of nothing, files_of says so
+    first = first_file(Path(path))
+    format = format_of(first) if first.is_file() else Format("csv")  # files_of reports a missing file
     format = replace(format, missing_values=tuple(missing_values))
     files = files_of(path, format)
     if format.name == "csv":
