@@ -1,4 +1,4 @@
-"""Tables are read alike from every format, strictly, and every bad cell is told by file, row and column."""
+"""Every table format is read strictly, gives the same points, and reports each bad cell by file, row and column."""
 
 import gzip
 import io
@@ -16,6 +16,7 @@ from pyarrow import csv, parquet
 from linreg.data.sources import DATASETS
 from linreg.data.tables import formats, slices
 from linreg.data.tables.formats.typed import to_numpy
+from linreg.data.tables.paths import first_file
 from linreg.data.tables.slices import end_of_rows
 from linreg.errors import DataError, SpecError
 from tests.conftest import fingerprint, run_with_peak, write_spec
@@ -103,7 +104,7 @@ def test_every_format_gives_the_same_points(name):
     ],
     ids=["bom", "crlf", "quotes", "semicolon", "tab", "utf-16", "spaces", "blank lines"],
 )
-def test_the_same_table_in_other_dress_gives_the_same_points(text, encoding, params):
+def test_every_csv_dialect_gives_the_same_points(text, encoding, params):
     written(text, encoding=encoding)
     x, y, *_ = read(**params)
     assert np.array_equal(x, X)
@@ -142,11 +143,11 @@ def test_rows_are_cut_where_a_row_ends(rows, end, data):
 
 
 @pytest.mark.parametrize("text", ['5" pipe,1\n', 'a"b"c,""\n', '"a"b"c,1\n'])
-def test_a_quote_within_a_cell_is_a_character_like_any_other(text):
+def test_a_quote_within_a_cell_does_not_open_a_quoted_text(text):
     assert end_of_rows(np.frombuffer((3 * text + text[:4]).encode(), np.uint8), ",") == 3 * len(text)
 
 
-def test_a_quote_that_never_ends_is_told(monkeypatch):
+def test_an_unclosed_quote_is_an_error(monkeypatch):
     monkeypatch.setattr(slices, "MOST_ROW_BYTES", 1000)
     monkeypatch.setattr(formats.csv, "BLOCK_BYTES", 300)
     written("a,y\n" + "1,2\n" * 100 + '"' + "3,4\n" * 1000)
@@ -165,7 +166,7 @@ def test_every_encoding_is_read_slice_by_slice(monkeypatch, encoding, size):
 
 
 @pytest.mark.parametrize("header", ['"a ""1""","y\nz"\n', "\ufeffa b,y\n", "a b;y\n"])
-def test_any_header_stands_over_its_columns(header):
+def test_a_header_with_special_characters_names_its_columns(header):
     delimiter = ";" if ";" in header else ","
     written(header + f"1{delimiter}2\n3{delimiter}4\n")
     target = "y\nz" if '"' in header else "y"
@@ -202,7 +203,7 @@ def test_a_table_is_read_in_the_memory_of_its_matrix():
     assert int(run_with_peak(PEAK)) < 17 / 16 * rows.nbytes + 8 * n_rows + n_slices * each + allocator
 
 
-def test_columns_are_chosen_by_name_and_weights_stand_apart():
+def test_columns_are_chosen_by_name_and_the_weight_is_no_feature():
     written("id,w,y,a,b\n7,2,1,3,4\n8,0.5,2,5,6\n")
     x, y, weight, points = read(exclude="id", sample_weight="w")
     assert points.feature_names == ("a", "b")
@@ -225,12 +226,12 @@ def test_columns_are_chosen_by_name_and_weights_stand_apart():
         ({"exclude": ["a", "b"]}, "t.csv: no column is left as a feature; the columns are a, b, y"),
     ],
 )
-def test_columns_that_cannot_be_are_refused(params, message):
+def test_invalid_column_names_are_errors(params, message):
     written(CSV)
     assert refusal(**params) == f"source: csv: {message}"
 
 
-def test_another_delimiter_is_guessed_at():
+def test_the_error_suggests_another_delimiter():
     written(CSV.replace(",", ";"))
     assert refusal().endswith("the header is one column, 'a;b;y'; set delimiter: ';'")
 
@@ -238,13 +239,13 @@ def test_another_delimiter_is_guessed_at():
 @pytest.mark.parametrize(
     "cell", ["abc", "1_000", "0x10", "nan", "inf", "1e999", "--1", "1 2", "12,5", "true", "2020-01-01"]
 )
-def test_a_cell_that_is_no_number_is_told_with_its_row_and_column(cell):
+def test_a_bad_cell_is_reported_with_its_row_and_column(cell):
     written(f'a,y\n1,2\n"{cell}",3\n4,5\n')
     what = "is not finite" if cell in ("nan", "inf", "1e999") else "is not a number"
     assert refusal().startswith(f"t.csv: row 2, column 'a': {cell!r} {what}; ")
 
 
-def test_bad_cells_in_later_blocks_have_their_row_and_ten_are_told(monkeypatch):
+def test_at_most_ten_bad_cells_are_reported_with_their_rows_in_the_file(monkeypatch):
     monkeypatch.setattr(formats.csv, "BLOCK_BYTES", 200)
     written("a,y\n" + "".join(f"{'x' if 300 < i < 320 else i},{i}\n" for i in range(400)))
     lines = refusal().splitlines()
@@ -253,7 +254,7 @@ def test_bad_cells_in_later_blocks_have_their_row_and_ten_are_told(monkeypatch):
     assert lines[10] == "and more cells like these"
 
 
-def test_a_column_of_text_is_told_once():
+def test_a_column_of_text_is_reported_once():
     written("a,name,y\n1,ada,2\n2,bob,3\n")
     assert refusal() == "t.csv: column 'name' is text, such as 'ada'; put it in categorical or exclude"
 
@@ -268,12 +269,12 @@ def test_a_column_of_text_is_told_once():
                                  "t.csv: row 3: expected 2 columns, got 3; mend it, or set delimiter"),
     ],
 )  # fmt: skip
-def test_what_is_no_table_is_refused(text, message):
+def test_an_invalid_table_is_an_error(text, message):
     written(text)
     assert refusal() == message
 
 
-def test_files_that_are_not_there_or_are_something_else_are_refused():
+def test_absent_and_unreadable_files_are_errors():
     written(CSV)
     assert refusal(path="tt.csv") == "tt.csv: no such file; did you mean t.csv?"
     Path("d").mkdir()
@@ -284,6 +285,13 @@ def test_files_that_are_not_there_or_are_something_else_are_refused():
     for name in ("t.parquet", "t.npz", "t.npy", "t.csv.gz"):
         Path(name).write_bytes(b"PAR1 or so, but not really")
         assert f"{name}: " in refusal(name=name.partition(".")[2].replace("csv.gz", "csv"), path=name)
+
+
+def test_hidden_files_do_not_decide_the_format_of_a_folder():
+    Path("d").mkdir()
+    written("a,y\n1,2\n", "d/.hidden.csv")
+    parquet.write_table(pa.table({"a": [1.0], "y": [2.0]}), "d/t.parquet")
+    assert first_file(Path("d")) == Path("d/t.parquet")
 
 
 def test_a_pickle_is_never_opened():
@@ -323,7 +331,7 @@ def test_gaps_are_errors_by_default_and_always_in_a_target():
 
 
 @pytest.mark.parametrize("gap", ["?", " ? ", "NA", " "])
-def test_values_that_stand_for_a_gap_are_taken_for_one(gap):
+def test_missing_values_are_gaps_with_or_without_blanks_around_them(gap):
     written(f"a,y\n1,2\n{gap},3\n")
     x, *_ = read(missing="mean", missing_values=["?", "NA"])
     assert np.array_equal(x, [[1], [np.nan]], equal_nan=True)
@@ -346,12 +354,12 @@ def test_types_of_parquet_become_numbers_and_categories():
     )
 
 
-def test_a_negative_weight_is_refused():
+def test_a_negative_weight_is_an_error():
     written("w,a,y\n1,1,1\n-2,2,2\n")
     assert refusal(sample_weight="w") == "t.csv: row 2, column 'w': must be >= 0, got -2; use 0"
 
 
-def test_what_is_piped_in_is_read_in_parts_of_whole_rows(monkeypatch):
+def test_standard_input_is_read_in_batches_of_whole_rows(monkeypatch):
     monkeypatch.setattr(formats.csv, "BLOCK_BYTES", 64)
     rows = "".join(f'{i},"say ""{i}""\nagain"\n' for i in range(200))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(("a,k\n" + rows).encode())))
@@ -374,6 +382,6 @@ def test_what_is_piped_in_is_read_in_parts_of_whole_rows(monkeypatch):
     ],
     ids=lambda column: f"{len(column)}-{column.null_count}",
 )
-def test_a_column_is_what_arrow_makes_of_it(column):
+def test_to_numpy_equals_arrows_own(column):
     expected = column.to_numpy(zero_copy_only=False)
     np.testing.assert_array_equal(to_numpy(column), expected)
