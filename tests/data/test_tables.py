@@ -280,7 +280,7 @@ def test_absent_and_unreadable_files_are_errors():
     Path("d").mkdir()
     assert refusal(path="d").startswith("d: a folder without a file that ends with .csv")
     written("a,y\n1,2\n", "u.csv")
-    assert "u.csv: lacks column 'b' of t.csv;" in refusal(path=["t.csv", "u.csv"])
+    assert "u.csv: lacks 'b', a column of t.csv;" in refusal(path=["t.csv", "u.csv"])
     assert "not a regular file" in refusal(path="/dev/null")
     for name in ("t.parquet", "t.npz", "t.npy", "t.csv.gz"):
         Path(name).write_bytes(b"PAR1 or so, but not really")

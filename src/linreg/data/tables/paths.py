@@ -75,8 +75,6 @@ def common_columns(files: Sequence[File], format: Format) -> list[str]:
         names = column_names(file, format)
         if set(names) != set(first):
             absent, extra = [n for n in first if n not in names], [n for n in names if n not in first]
-            what = (
-                f"lacks column {absent[0]!r} of {files[0]}" if absent else f"{files[0]} lacks its column {extra[0]!r}"
-            )
-            raise DataError(f"{file}: {what}; all files of a table must have the same columns")
+            what = f"lacks {absent[0]!r}, a column of" if absent else f"has {extra[0]!r}, which is not a column of"
+            raise DataError(f"{file}: {what} {files[0]}; all files of a table must have the same columns")
     return first

@@ -1,7 +1,7 @@
 """The file formats of tables. `reading` and `profile` read every table through these functions."""
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator
 
 from linreg.data.tables.formats import csv, jsonl, numpy, parquet
 from linreg.data.tables.formats.batch import MOST_COLUMNS, Batch, Columns, Format, Made
@@ -13,25 +13,13 @@ __all__ = [
     "Batch", "Columns", "File", "Format", "StandardInput", "batches", "column_names", "map_batches", "standard_input",
 ]  # fmt: skip
 
-_NAMES: Mapping[str, Callable[[File, Format], list[str]]] = {
-    "csv": csv.column_names,
-    "parquet": parquet.column_names,
-    "npz": numpy.column_names,
-    "npy": numpy.column_names,
-    "jsonl": jsonl.column_names,
-}
-_READERS: Mapping[str, Callable[[File, Format, Columns], Iterator[Batch]]] = {
-    "parquet": parquet.read,
-    "npz": numpy.read,
-    "npy": numpy.read,
-    "jsonl": jsonl.read,
-}
+_FORMATS = {"csv": csv, "parquet": parquet, "npz": numpy, "npy": numpy, "jsonl": jsonl}
 
 
 def column_names(file: File, format: Format) -> list[str]:
     """Read the column names of a file. Raises DataError."""
     with translated_errors(file, f"not a readable {format.name} file", "mend it, or name another file"):
-        names = _NAMES[format.name](file, format)
+        names: list[str] = _FORMATS[format.name].column_names(file, format)
     if not names:
         raise DataError(f"{file}: empty; a table needs a header with column names")
     if len(names) > MOST_COLUMNS:
@@ -56,4 +44,4 @@ def map_batches(
         if format.name == "csv":
             yield from csv.map_batches(function, file, format, columns)
         else:
-            yield from map(function, _READERS[format.name](file, format, columns))
+            yield from map(function, _FORMATS[format.name].read(file, format, columns))

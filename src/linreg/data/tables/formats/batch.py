@@ -1,4 +1,4 @@
-"""Format, columns and batches: what a reader receives and yields."""
+"""The format and columns that a reader receives, and the batches that it yields."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
