@@ -383,7 +383,7 @@ def test_what_was_not_used_for_longest_makes_room_and_what_is_in_use_stays(monke
     filled("dddd")
     assert {entry.source for entry in entries(cache_folder())} == {"ccc", "dddd"}
     with pytest.raises(
-        StorageError, match=r"takes more than .* and the cache may hold .*; set LINREG_CACHE_GIB to more"
+        StorageError, match=r"needs more than .* and the limit of the cache is .*; increase LINREG_CACHE_GIB"
     ):
         filled("eeeee", n=3000)
     assert not list(cache_folder().glob(".*"))
@@ -465,7 +465,7 @@ def test_a_cache_that_cannot_be_written_is_told(linreg, monkeypatch):
     answer = linreg("train", write_spec(data__memory="mapped"))
     assert answer.code == 5
     assert answer.err == (
-        f"error: {cache_folder()}: Not a directory; set XDG_CACHE_HOME to a folder that can be written, or "
+        f"error: {cache_folder()}: Not a directory; set XDG_CACHE_HOME to a writable folder, or "
         "data.memory to resident\n"
     )
 
@@ -506,7 +506,7 @@ def test_a_bound_that_is_none_is_told(linreg, monkeypatch, value):
     monkeypatch.setenv("LINREG_CACHE_GIB", value)
     answer = linreg("cache")
     assert answer.code == 2
-    assert answer.err.startswith(f"error: LINREG_CACHE_GIB: must be a number greater than 0, of GiB, got '{value}'")
+    assert answer.err.startswith(f"error: LINREG_CACHE_GIB: must be a number of GiB > 0, got '{value}'")
 
 
 @pytest.mark.parametrize("memory", ["resident", "mapped"])

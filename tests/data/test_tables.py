@@ -1,4 +1,4 @@
-"""Tables are read alike from every format, strictly, and every bad cell is told by file, row and column."""
+"""Every table format is read strictly, gives the same points, and reports each bad cell by file, row and column."""
 
 import gzip
 import io
@@ -15,6 +15,8 @@ from pyarrow import csv, parquet
 
 from linreg.data.sources import DATASETS
 from linreg.data.tables import formats, slices
+from linreg.data.tables.formats.typed import to_numpy
+from linreg.data.tables.paths import first_file
 from linreg.data.tables.slices import end_of_rows
 from linreg.errors import DataError, SpecError
 from tests.conftest import fingerprint, run_with_peak, write_spec
@@ -102,7 +104,7 @@ def test_every_format_gives_the_same_points(name):
     ],
     ids=["bom", "crlf", "quotes", "semicolon", "tab", "utf-16", "spaces", "blank lines"],
 )
-def test_the_same_table_in_other_dress_gives_the_same_points(text, encoding, params):
+def test_every_csv_dialect_gives_the_same_points(text, encoding, params):
     written(text, encoding=encoding)
     x, y, *_ = read(**params)
     assert np.array_equal(x, X)
@@ -113,7 +115,7 @@ def test_small_blocks_give_the_same_points_and_fingerprint(monkeypatch):
     rows = "".join(f"{i},{'uvw'[i % 3]},{i / 7}\n" for i in range(500))
     written("a,k,y\n" + rows)
     whole, one = read(categorical="k"), fingerprint(source(categorical="k"))
-    monkeypatch.setattr(formats, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(formats.csv, "BLOCK_BYTES", 300)
     assert len(list(source(categorical="k").blocks())) > 5
     cut = read(categorical="k")
     assert np.array_equal(whole[0], cut[0])
@@ -141,21 +143,21 @@ def test_rows_are_cut_where_a_row_ends(rows, end, data):
 
 
 @pytest.mark.parametrize("text", ['5" pipe,1\n', 'a"b"c,""\n', '"a"b"c,1\n'])
-def test_a_quote_within_a_cell_is_a_character_like_any_other(text):
+def test_a_quote_within_a_cell_does_not_open_a_quoted_text(text):
     assert end_of_rows(np.frombuffer((3 * text + text[:4]).encode(), np.uint8), ",") == 3 * len(text)
 
 
-def test_a_quote_that_never_ends_is_told(monkeypatch):
+def test_an_unclosed_quote_is_an_error(monkeypatch):
     monkeypatch.setattr(slices, "MOST_ROW_BYTES", 1000)
-    monkeypatch.setattr(formats, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(formats.csv, "BLOCK_BYTES", 300)
     written("a,y\n" + "1,2\n" * 100 + '"' + "3,4\n" * 1000)
-    assert "a row of more than 1,000 bytes, or a quote that never ends; mend the table" in refusal()
+    assert "a row of more than 1,000 bytes, or an unclosed quote; mend the table" in refusal()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1", "cp1252"])
 @pytest.mark.parametrize("size", [64, 2**21])
 def test_every_encoding_is_read_slice_by_slice(monkeypatch, encoding, size):
-    monkeypatch.setattr(formats, "BLOCK_BYTES", size)
+    monkeypatch.setattr(formats.csv, "BLOCK_BYTES", size)
     names = ["é" * (i % 5) + str(i) for i in range(200)]
     written("ä,y\n" + "".join(f"{name},{i}\n" for i, name in enumerate(names)), encoding=encoding)
     x, y, _, points = read(categorical="ä", encoding=encoding)
@@ -164,7 +166,7 @@ def test_every_encoding_is_read_slice_by_slice(monkeypatch, encoding, size):
 
 
 @pytest.mark.parametrize("header", ['"a ""1""","y\nz"\n', "\ufeffa b,y\n", "a b;y\n"])
-def test_any_header_stands_over_its_columns(header):
+def test_a_header_with_special_characters_names_its_columns(header):
     delimiter = ";" if ";" in header else ","
     written(header + f"1{delimiter}2\n3{delimiter}4\n")
     target = "y\nz" if '"' in header else "y"
@@ -178,7 +180,7 @@ from linreg import load_spec
 from linreg.experiment.data import prepare
 from linreg.data.tables import formats
 
-formats.BLOCK_BYTES = 2**18
+formats.csv.BLOCK_BYTES = 2**18
 
 prepare(load_spec("small.yaml"))
 before = peak()
@@ -201,7 +203,7 @@ def test_a_table_is_read_in_the_memory_of_its_matrix():
     assert int(run_with_peak(PEAK)) < 17 / 16 * rows.nbytes + 8 * n_rows + n_slices * each + allocator
 
 
-def test_columns_are_chosen_by_name_and_weights_stand_apart():
+def test_columns_are_chosen_by_name_and_the_weight_is_no_feature():
     written("id,w,y,a,b\n7,2,1,3,4\n8,0.5,2,5,6\n")
     x, y, weight, points = read(exclude="id", sample_weight="w")
     assert points.feature_names == ("a", "b")
@@ -215,36 +217,36 @@ def test_columns_are_chosen_by_name_and_weights_stand_apart():
     [
         ({"target": "yy"}, "target: t.csv has no column 'yy'; did you mean 'y'?"),
         ({"exclude": "c"}, "exclude: t.csv has no column 'c'; known: a, b, y"),
-        ({"features": ["a", "y"]}, "features: 'y' is a target, too; a column can be one or the other"),
+        ({"features": ["a", "y"]}, "features: 'y' is also a target; remove it from one"),
         (
             {"features": "a", "categorical": "b"},
-            "categorical: 'b' is not among the features; remove it, or add it there",
+            "categorical: 'b' is not a feature; remove it, or add it to features",
         ),
-        ({"features": ["a", "a"]}, "features: 'a' is named twice; name each column once"),
-        ({"exclude": ["a", "b"]}, "t.csv: no column is left to learn from; it has a, b, y"),
+        ({"features": ["a", "a"]}, "features: duplicate column 'a'; remove one"),
+        ({"exclude": ["a", "b"]}, "t.csv: no column is left as a feature; the columns are a, b, y"),
     ],
 )
-def test_columns_that_cannot_be_are_refused(params, message):
+def test_invalid_column_names_are_errors(params, message):
     written(CSV)
     assert refusal(**params) == f"source: csv: {message}"
 
 
-def test_another_delimiter_is_guessed_at():
+def test_the_error_suggests_another_delimiter():
     written(CSV.replace(",", ";"))
-    assert refusal().endswith("its header is one column, 'a;b;y'; set delimiter: ';'")
+    assert refusal().endswith("the header is one column, 'a;b;y'; set delimiter: ';'")
 
 
 @pytest.mark.parametrize(
     "cell", ["abc", "1_000", "0x10", "nan", "inf", "1e999", "--1", "1 2", "12,5", "true", "2020-01-01"]
 )
-def test_a_cell_that_is_no_number_is_told_with_its_row_and_column(cell):
+def test_a_bad_cell_is_reported_with_its_row_and_column(cell):
     written(f'a,y\n1,2\n"{cell}",3\n4,5\n')
     what = "is not finite" if cell in ("nan", "inf", "1e999") else "is not a number"
     assert refusal().startswith(f"t.csv: row 2, column 'a': {cell!r} {what}; ")
 
 
-def test_bad_cells_in_later_blocks_have_their_row_and_ten_are_told(monkeypatch):
-    monkeypatch.setattr(formats, "BLOCK_BYTES", 200)
+def test_at_most_ten_bad_cells_are_reported_with_their_rows_in_the_file(monkeypatch):
+    monkeypatch.setattr(formats.csv, "BLOCK_BYTES", 200)
     written("a,y\n" + "".join(f"{'x' if 300 < i < 320 else i},{i}\n" for i in range(400)))
     lines = refusal().splitlines()
     assert len(lines) == 11
@@ -252,37 +254,44 @@ def test_bad_cells_in_later_blocks_have_their_row_and_ten_are_told(monkeypatch):
     assert lines[10] == "and more cells like these"
 
 
-def test_a_column_of_text_is_told_once():
+def test_a_column_of_text_is_reported_once():
     written("a,name,y\n1,ada,2\n2,bob,3\n")
-    assert refusal() == "t.csv: column 'name' is text, such as 'ada'; put it in categorical, or in exclude"
+    assert refusal() == "t.csv: column 'name' is text, such as 'ada'; put it in categorical or exclude"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "t.csv: empty; a table begins with the names of its columns"),
-        ("a,y\n", "t.csv: no rows, only the names of columns; a table needs at least one row to use"),
-        ("a,a,y\n1,2,3\n", "t.csv: two columns are called 'a'; rename one"),
-        ("a,y\n1,2\n1\n3,4,5\n", "t.csv: row 2: 1 column, and the header has 2; mend it, or set delimiter\n"
-                                 "t.csv: row 3: 3 columns, and the header has 2; mend it, or set delimiter"),
+        ("", "t.csv: empty; a table needs a header with column names"),
+        ("a,y\n", "t.csv: no rows below the header; a table needs at least one usable row"),
+        ("a,a,y\n1,2,3\n", "t.csv: duplicate column 'a'; rename one"),
+        ("a,y\n1,2\n1\n3,4,5\n", "t.csv: row 2: expected 2 columns, got 1; mend it, or set delimiter\n"
+                                 "t.csv: row 3: expected 2 columns, got 3; mend it, or set delimiter"),
     ],
 )  # fmt: skip
-def test_what_is_no_table_is_refused(text, message):
+def test_an_invalid_table_is_an_error(text, message):
     written(text)
     assert refusal() == message
 
 
-def test_files_that_are_not_there_or_are_something_else_are_refused():
+def test_absent_and_unreadable_files_are_errors():
     written(CSV)
     assert refusal(path="tt.csv") == "tt.csv: no such file; did you mean 't.csv'?"
     Path("d").mkdir()
     assert refusal(path="d").startswith("d: a folder without a file that ends with .csv")
     written("a,y\n1,2\n", "u.csv")
-    assert "lacks 'b', compared with t.csv" in refusal(path=["t.csv", "u.csv"])
-    assert "not a file" in refusal(path="/dev/null")
+    assert "u.csv: lacks 'b', a column of t.csv;" in refusal(path=["t.csv", "u.csv"])
+    assert "not a regular file" in refusal(path="/dev/null")
     for name in ("t.parquet", "t.npz", "t.npy", "t.csv.gz"):
         Path(name).write_bytes(b"PAR1 or so, but not really")
         assert f"{name}: " in refusal(name=name.partition(".")[2].replace("csv.gz", "csv"), path=name)
+
+
+def test_hidden_files_do_not_decide_the_format_of_a_folder():
+    Path("d").mkdir()
+    written("a,y\n1,2\n", "d/.hidden.csv")
+    parquet.write_table(pa.table({"a": [1.0], "y": [2.0]}), "d/t.parquet")
+    assert first_file(Path("d")) == Path("d/t.parquet")
 
 
 def test_a_pickle_is_never_opened():
@@ -310,19 +319,19 @@ def test_gaps_are_dropped_or_kept_for_the_model_to_fill(missing, x, y):
 def test_gaps_are_errors_by_default_and_always_in_a_target():
     written(GAPS)
     assert refusal(categorical="k") == (
-        "t.csv: row 2, column 'a': missing; give it, or set missing: drop, mean or median\n"
-        "t.csv: row 3, column 'k': missing; give it, or set missing: drop, mean or median"
+        "t.csv: row 2, column 'a': missing; add the value, or set missing: drop, mean or median\n"
+        "t.csv: row 3, column 'k': missing; add the value, or set missing: drop, mean or median"
     )
     written("a,y\n1,\n2,3\n")
     assert refusal(missing="mean") == (
-        "t.csv: row 1, column 'y': missing; a target cannot be filled in; use missing: drop, or give it"
+        "t.csv: row 1, column 'y': missing, and a target is not filled in; add the value, or set missing: drop"
     )
     written("a,y\n1,\n,3\n")
-    assert refusal(missing="drop").startswith("t.csv: each of its 2 rows has a gap")
+    assert refusal(missing="drop").startswith("t.csv: all of its 2 rows have a gap")
 
 
 @pytest.mark.parametrize("gap", ["?", " ? ", "NA", " "])
-def test_values_that_stand_for_a_gap_are_taken_for_one(gap):
+def test_missing_values_are_gaps_with_or_without_blanks_around_them(gap):
     written(f"a,y\n1,2\n{gap},3\n")
     x, *_ = read(missing="mean", missing_values=["?", "NA"])
     assert np.array_equal(x, [[1], [np.nan]], equal_nan=True)
@@ -340,18 +349,18 @@ def test_types_of_parquet_become_numbers_and_categories():
     assert np.array_equal(x, [[1, 1, 1.5, 0, 0], [0, 2, 2, np.nan, 1], [np.nan, 3, 3, 1, 0]], equal_nan=True)
     assert points.categories == {"k": ["u", "v"], "n": ["1", "2"]}
     parquet.write_table(table.append_column("day", pa.array([1, 2, 3], pa.date32())), "t.parquet")
-    assert "column 'day' holds date32[day], not numbers; put it in exclude" in refusal(
+    assert "column 'day' has type date32[day], not numbers; put it in exclude" in refusal(
         name="parquet", path="t.parquet", categorical="k", missing="mean"
     )
 
 
-def test_a_negative_weight_is_refused():
+def test_a_negative_weight_is_an_error():
     written("w,a,y\n1,1,1\n-2,2,2\n")
-    assert refusal(sample_weight="w") == "t.csv: row 2, column 'w': a negative weight, -2; use 0"
+    assert refusal(sample_weight="w") == "t.csv: row 2, column 'w': must be >= 0, got -2; use 0"
 
 
-def test_what_is_piped_in_is_read_in_parts_of_whole_rows(monkeypatch):
-    monkeypatch.setattr(formats, "BLOCK_BYTES", 64)
+def test_standard_input_is_read_in_batches_of_whole_rows(monkeypatch):
+    monkeypatch.setattr(formats.csv, "BLOCK_BYTES", 64)
     rows = "".join(f'{i},"say ""{i}""\nagain"\n' for i in range(200))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(("a,k\n" + rows).encode())))
     file, columns = formats.standard_input(), formats.Columns(["a"], ["k"], [])
@@ -373,6 +382,6 @@ def test_what_is_piped_in_is_read_in_parts_of_whole_rows(monkeypatch):
     ],
     ids=lambda column: f"{len(column)}-{column.null_count}",
 )
-def test_a_column_is_what_arrow_makes_of_it(column):
+def test_to_numpy_equals_arrows_own(column):
     expected = column.to_numpy(zero_copy_only=False)
-    np.testing.assert_array_equal(formats._to_numpy(column), expected)
+    np.testing.assert_array_equal(to_numpy(column), expected)

@@ -1,4 +1,4 @@
-"""A first spec for a table: it says what is in the table, loads, trains, and is quoted where it must be."""
+"""A starter spec describes its table, loads, trains, and quotes names that YAML would read differently."""
 
 import csv
 import gzip
@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from linreg.data.tables import looking
+from linreg.data.tables import profile
 from linreg.experiment.starter import _scalar
 from linreg.spec.document import read_yaml
 from linreg.spec.schema import load_spec
@@ -28,7 +28,7 @@ def write_table(columns, path="t.csv", delimiter=","):
 
 @pytest.fixture
 def source_of(linreg):
-    """Run init, hold the spec against `linreg check`, and give what it says of the source, its defaults left out."""
+    """Run `linreg init`, check its spec with `linreg check`, and return data.source without defaults."""
 
     def run(*arguments):
         answer = linreg("init", *arguments)
@@ -44,12 +44,12 @@ X = [0.5 * i for i in range(40)]
 Y = [1 + 3 * x + 0.1 * (i % 7) for i, x in enumerate(X)]
 
 
-def test_the_spec_of_a_clean_table_has_no_more_than_it_needs(source_of):
+def test_the_source_of_a_clean_table_has_only_required_params(source_of):
     found = source_of(write_table({"x": X, "y": Y}), "--target", "y")
     assert found == {"name": "csv", "path": "t.csv", "target": "y"}
 
 
-def test_the_spec_trains_well_as_it_is(linreg):
+def test_the_spec_trains_well_unchanged(linreg):
     x = np.random.RandomState(0).rand(300, 2) * 6
     kinds = ["one", "two", "three"]
     y = np.sin(x[:, 0]) + x[:, 1] + np.arange(300) % 3
@@ -60,14 +60,14 @@ def test_the_spec_trains_well_as_it_is(linreg):
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-def test_the_delimiter_is_told_from_the_first_lines(source_of, delimiter):
+def test_the_delimiter_is_detected(source_of, delimiter):
     table = {"x": X, "k": ["a,b;c", "d"] * 20, "y": Y}
     found = source_of(write_table(table, delimiter=delimiter), "--target", "y")
     assert found.get("delimiter", ",") == delimiter
     assert found["categorical"] == ["k"]
 
 
-def test_a_tab_is_written_for_a_table_that_is_named_so(source_of):
+def test_the_delimiter_of_a_tsv_file_is_a_tab(source_of):
     write_table({"x": X, "y": Y}, "t.tsv", "\t")
     Path("t.tsv.gz").write_bytes(gzip.compress(Path("t.tsv").read_bytes()))
     assert source_of("t.tsv", "--target", "y")["delimiter"] == "\t"
@@ -79,14 +79,14 @@ def test_a_delimiter_that_is_given_is_taken(source_of):
     assert "delimiter" not in source_of("t.csv", "--target", "y", "--delimiter", ",")
 
 
-def test_a_decimal_comma_is_told_from_the_cells(source_of):
+def test_a_decimal_comma_is_detected(source_of):
     table = {"x": [f"{x:.2f}".replace(".", ",") for x in X], "y": [f"{y:.1f}".replace(".", ",") for y in Y]}
     found = source_of(write_table(table, delimiter=";"), "--target", "y")
     assert (found["delimiter"], found["decimal"]) == (";", ",")
     assert "decimal" not in source_of(write_table({"x": X, "y": Y}, delimiter=";"), "--target", "y")
 
 
-def test_latin_1_is_told_from_the_bytes(source_of):
+def test_latin_1_is_detected(source_of):
     Path("t.csv").write_bytes("größe;y\n1;2\n2;3\n4;4\n".encode("latin-1"))
     assert source_of("t.csv", "--target", "y")["encoding"] == "latin-1"
 
@@ -116,11 +116,11 @@ def test_gaps_in_a_target_drop_rows_and_leave_out_features_that_would_drop_most(
     found = source_of(write_table(table), "--target", "y")
     assert (found["missing"], found["exclude"]) == ("drop", ["most"])
     out = linreg("init", "t.csv", "--target", "y").out
-    assert "# A first spec for t.csv: 40 rows, 37 of them usable; 4 columns.\n" in out
-    assert "- most    # 75% gaps, and a row with a gap is left out\n" in out
+    assert "# Starter spec for t.csv: 40 rows, 37 of them usable; 4 columns.\n" in out
+    assert "- most    # 75% gaps, and rows with a gap are dropped\n" in out
 
 
-def test_columns_that_teach_nothing_are_left_out_each_with_the_reason(linreg, source_of):
+def test_useless_columns_are_excluded_with_the_reason(linreg, source_of):
     table = {
         "id": range(40),
         "x": X,
@@ -137,26 +137,28 @@ def test_columns_that_teach_nothing_are_left_out_each_with_the_reason(linreg, so
     assert found["exclude"] == ["id", "same", "leak", "const", "empty", "words", "some", "mixed"]
     for line in (
         "- id    # identifier: it numbers the rows\n",
-        "- same    # the same as x\n",
-        "- leak    # the same as the target y\n",
+        "- same    # equal to x\n",
+        "- leak    # equal to target y\n",
         "- const    # constant\n",
-        "- empty    # nothing but gaps\n",
+        "- empty    # only gaps\n",
         "- words    # identifier, 40 distinct values\n",
         "- some    # text, 20 distinct values\n",
-        "- mixed    # numbers, but for 1 cell such as oops; ",
+        "- mixed    # numbers except 1 cell, such as oops; ",
     ):
         assert line in linreg("init", "t.csv", "--target", "y").out
 
 
-def test_whole_numbers_1_2_3_are_a_feature_unless_they_are_called_an_identifier(source_of):
+def test_consecutive_numbers_are_excluded_only_if_the_column_is_called_an_identifier(source_of):
     assert "exclude" not in source_of(write_table({"x": range(40), "y": Y}), "--target", "y")
 
 
-def test_whole_numbers_of_few_values_stay_numbers_and_the_comment_says_what_else_they_may_be(linreg, source_of):
+def test_few_distinct_whole_numbers_stay_numeric_with_a_hint(linreg, source_of):
     found = source_of(write_table({"origin": [1, 2, 3, 2] * 10, "y": Y}), "--target", "y")
     assert "categorical" not in found
-    told = "#   origin  number, whole, 1 to 3, 3 distinct, no gaps; if they are names, not amounts, put it in categorical\n"
-    assert told in linreg("init", "t.csv", "--target", "y").out
+    expected = (
+        "#   origin  whole number, 1 to 3, 3 distinct, no gaps; if the numbers are codes, put it in categorical\n"
+    )
+    assert expected in linreg("init", "t.csv", "--target", "y").out
 
 
 def test_rare_names_are_allowed_to_be_unseen(source_of):
@@ -167,7 +169,7 @@ def test_rare_names_are_allowed_to_be_unseen(source_of):
 @pytest.mark.parametrize(
     ("n_rows", "model", "batch_size"), [(199, "linear", 32), (200, "mlp", 32), (5_000, "mlp", 256)]
 )
-def test_model_and_batch_size_go_by_the_rows(linreg, n_rows, model, batch_size):
+def test_model_and_batch_size_depend_on_the_number_of_rows(linreg, n_rows, model, batch_size):
     x = np.random.RandomState(0).rand(n_rows)
     Path("s.yaml").write_text(linreg("init", write_table({"x": x, "y": 2 * x}), "--target", "y").out)
     spec = load_spec("s.yaml")
@@ -177,7 +179,7 @@ def test_model_and_batch_size_go_by_the_rows(linreg, n_rows, model, batch_size):
     assert steps <= 20_000
 
 
-def test_the_commented_lines_do_what_they_say(linreg):
+def test_the_commented_alternatives_train(linreg):
     Path("s.yaml").write_text(linreg("init", write_table({"x": X, "y": Y}), "--target", "y").out)
     text = Path("s.yaml").read_text()
     Path("exact.yaml").write_text(text.replace("# solver: exact", "solver: exact"))
@@ -188,22 +190,19 @@ def test_the_commented_lines_do_what_they_say(linreg):
     assert linreg("check", "other.yaml", "-q").code == 0
 
 
-def test_no_more_than_the_first_rows_are_looked_at_and_it_says_so(linreg, monkeypatch):
-    monkeypatch.setattr(looking, "MOST_ROWS", 1_000)
+def test_only_the_first_rows_are_profiled_and_the_header_says_so(linreg, monkeypatch):
+    monkeypatch.setattr(profile, "MOST_ROWS", 1_000)
     x = np.arange(9_000) % 1_000 / 8
     table = {"x": x, "k": ["a"] * 990 + ["b"] * 8_010, "y": 3 * x + 1}
     out = linreg("init", write_table(table), "--target", "y").out
-    assert "# A first spec for t.csv: more than 1,000 rows, about 9," in out
-    assert "category, 2 distinct, no gaps; most often a (990), b (10)\n" in out
+    assert "# Starter spec for t.csv: about 9," in out
+    assert "category, 2 distinct, no gaps; most frequent: a (990), b (10)\n" in out
     assert "unseen: zeros" in out
     parquet.write_table(pa.table(table), "t.parquet")
-    assert (
-        "more than 1,000 rows, about 9,000, of which the first 1,000 were"
-        in linreg("init", "t.parquet", "--target", "y").out
-    )
+    assert "about 9,000 rows, described by the first 1,000;" in linreg("init", "t.parquet", "--target", "y").out
 
 
-def test_parquet_numpy_and_folders_are_looked_at_as_csv_is(source_of):
+def test_parquet_numpy_and_folders_are_profiled_like_csv(source_of):
     table = {
         "x": [None, *X[1:]],
         "k": ["a", "b"] * 20,
@@ -287,29 +286,29 @@ GOOD = "x,y\n1,2\n2,3\n3,5\n"
     ("table", "options", "code", "message"),
     [
         (GOOD, ["--target", "yy"], 2, "--target yy: t.csv has no column 'yy'; did you mean 'y'?"),
-        (GOOD, ["--target", "y", "--target", "y"], 2, "--target y: named twice; name each column once"),
-        (GOOD, ["--target", "y", "--name", "a b"], 2, "--name 'a b': not 1 to 64 letters, digits, '.', '_' and '-'; choose another"),
-        (GOOD, ["--target", "y", "--delimiter", "::"], 2, "--delimiter '::': not one character; write for instance ';'"),
-        (GOOD, ["--target", "x", "--target", "y"], 3, "t.csv: no column is left to learn from; give it a feature"),
-        ("x,y\n1,2\n1,3\n", ["--target", "y"], 3, "t.csv: no column is left to learn from (x: constant); give it a feature"),
+        (GOOD, ["--target", "y", "--target", "y"], 2, "--target y: duplicate column; remove one"),
+        (GOOD, ["--target", "y", "--name", "a b"], 2, "--name 'a b': must be 1 to 64 letters, digits, '.', '_' and '-'; choose another"),
+        (GOOD, ["--target", "y", "--delimiter", "::"], 2, "--delimiter '::': must be one character, such as ';'"),
+        (GOOD, ["--target", "x", "--target", "y"], 3, "t.csv: no column is left as a feature; add one"),
+        ("x,y\n1,2\n1,3\n", ["--target", "y"], 3, "t.csv: no column is left as a feature (x: constant); add one"),
         ("x,y\n1,a\n2,b\n", ["--target", "y"], 3, "t.csv: target y: is text, such as 'a'; name a column of numbers"),
         ("x,y\n1,4\n2,b\n3,4\n", ["--target", "y"], 3, "t.csv: target y: 1 cell not a number, such as 'b'; mend the table, or add --missing-value 'b' if it is a gap"),
-        ("x,y\n1,\n2,\n", ["--target", "y"], 3, "t.csv: target y: has nothing but gaps; name another column"),
-        ("x,y\n,1\n,2\n1,\n2,\n3,5\n", ["--target", "y"], 3, "t.csv: no column is left to learn from (x: "),
-        ("", ["--target", "y"], 3, "t.csv: empty; a table begins with the names of its columns"),
-        ("x,y\n", ["--target", "y"], 3, "t.csv: no rows, only the names of columns; a table needs at least two, one to train on and one to validate with"),
-        ("x,y\n1,2\n", ["--target", "y"], 3, "t.csv: one row; a table needs at least two, one to train on and one to validate with"),
-        ("x,y\n1,2\n2\n", ["--target", "y"], 3, "t.csv: row 2: 1 column, and the header has 2; mend it, or set delimiter"),
+        ("x,y\n1,\n2,\n", ["--target", "y"], 3, "t.csv: target y: has only gaps; name another column"),
+        ("x,y\n,1\n,2\n1,\n2,\n3,5\n", ["--target", "y"], 3, "t.csv: no column is left as a feature (x: "),
+        ("", ["--target", "y"], 3, "t.csv: empty; a table needs a header with column names"),
+        ("x,y\n", ["--target", "y"], 3, "t.csv: no rows below the header; a table needs at least two, one for training and one for validation"),
+        ("x,y\n1,2\n", ["--target", "y"], 3, "t.csv: one row; a table needs at least two, one for training and one for validation"),
+        ("x,y\n1,2\n2\n", ["--target", "y"], 3, "t.csv: row 2: expected 2 columns, got 1; mend it, or set delimiter"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_begun_with_is_told_with_what_would_do(linreg, table, options, code, message):
+def test_an_unusable_table_or_option_is_an_error_with_a_hint(linreg, table, options, code, message):
     Path("t.csv").write_text(table)
     answer = linreg("init", "t.csv", *options)
     assert (answer.code, answer.out) == (code, "")
     assert answer.err.startswith(f"error: {message}")
 
 
-def test_a_file_that_is_not_there_or_not_a_table_is_told(linreg):
+def test_absent_and_unknown_files_are_errors(linreg):
     write_table({"x": X, "y": Y})
     Path("t.jsonl").write_text('{"x": 1, "y": 2}\n')
     Path("t.xlsx").write_text("x")
@@ -318,20 +317,22 @@ def test_a_file_that_is_not_there_or_not_a_table_is_told(linreg):
         ("s.csv", "s.csv: no such file; did you mean 't.csv'?"),
         ("gone", "gone: no such file; "),
         ("none", "none: a folder without a file that ends with .csv or "),
-        ("t.xlsx", "t.xlsx: its name does not say what it is; "),
-        ("t.jsonl", "t.jsonl: jsonl is not what a spec can read; save the table as CSV or Parquet\n"),
+        ("t.xlsx", "t.xlsx: unknown file type; "),
+        ("t.jsonl", "t.jsonl: a spec cannot read jsonl; save the table as CSV or Parquet\n"),
     ):
         answer = linreg("init", path, "--target", "y")
         assert (answer.code, answer.out) == (3, "")
         assert answer.err.startswith(f"error: {message}")
 
 
-def test_a_spec_that_would_be_too_long_to_read_is_refused(linreg):
+def test_a_spec_over_the_size_limit_is_an_error(linreg):
     names = io.StringIO()
     rows = ([1] * 3000, [2, 3, *[1] * 2998])
     csv.writer(names).writerows([[f"a column with a long name {i}" for i in range(3000)], *rows])
     Path("t.csv").write_text(names.getvalue())
     answer = linreg("init", "t.csv", "--target", "a column with a long name 0")
     assert answer.code == 3
-    told = "error: t.csv: its 3,000 columns make a spec of more than 100,000 bytes; leave out those that are not to be "
-    assert answer.err.startswith(told)
+    expected = (
+        "error: t.csv: 3,000 columns make a spec of more than 100,000 bytes; remove columns that are not features"
+    )
+    assert answer.err.startswith(expected)

@@ -17,7 +17,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from linreg.data.tables import formats
+from linreg.data.tables.formats import csv
 from linreg.errors import DataError, SpecError, UsageError
 from linreg.runs import folders
 from linreg.spec.document import MAX_VALUES, MOST_PROBLEMS, read_yaml, write_yaml
@@ -494,17 +494,17 @@ THREE = npy("<f8", (3,), struct.pack("<3d", 1, 2, 3))
         ("npy", lambda: pickle.dumps(Evil()), "; mend it, or name another file"),
         ("npz", lambda: npz(x=THREE, y=npy("|O", (3,), pickle.dumps(Evil()))), "; mend it, or name another file"),
         ("npz", lambda: npz(x=THREE, y=pickle.dumps(Evil())), "the magic string is not correct"),
-        ("npz", lambda: npz(x=npy("<f8", (10**12,)), y=THREE), "array 'x.npy' has less than the 8,000,000,000,000 bytes that it says"),
-        ("npz", lambda: npz(x=npy("<f8", (10**7,), b"\0" * 8 * 10**7), y=THREE), "its arrays differ in rows: x has 10000000, y has 3"),
+        ("npz", lambda: npz(x=npy("<f8", (10**12,)), y=THREE), "array 'x.npy' has fewer than the 8,000,000,000,000 bytes of its header"),
+        ("npz", lambda: npz(x=npy("<f8", (10**7,), b"\0" * 8 * 10**7), y=THREE), "the arrays differ in length: x has 10000000, y has 3"),
         ("npz", lambda: npz(x=THREE, y=THREE).replace(b"PK\1\2\x14\3\x14", b"PK\1\2\x14\3\xff"), "zip file version"),
         ("npz", lambda: npz(x=THREE, y=THREE)[:-30], "; mend it, or name another file"),
         ("parquet", lambda: b"PAR1" * 3, "; mend it, or name another file"),
         ("parquet", lambda: b"PAR1" + b"\0" * 100 + b"\x64\0\0\0PAR1", "; name another file"),
         ("csv", lambda: b"y," * 10**6 + b"y\n1", "1,000,001 columns; at most 100,000 are read"),
-        ("csv", lambda: b"a" * 10**7 + b",y\n1,2\n", "its header cannot be read: more than 4,194,304 characters"),
-        ("csv", lambda: b'"x,y\n' + b"1,2\n" * 10**6, "its header cannot be read: field larger than field limit"),
+        ("csv", lambda: b"a" * 10**7 + b",y\n1,2\n", "the header cannot be read: more than 4,194,304 characters"),
+        ("csv", lambda: b'"x,y\n' + b"1,2\n" * 10**6, "the header cannot be read: field larger than field limit"),
         ("csv", lambda: b'x,y\n1,2\n"' + b"1,2\n" * 5 * 10**6, "; mend the table"),
-        ("csv", lambda: b"x\0,y\n\0,1\n", "t.csv: a NUL in its header; save the table as text"),
+        ("csv", lambda: b"x\0,y\n\0,1\n", "t.csv: a NUL byte in the header; save the table as text"),
         ("csv", lambda: b'"\x1b[31m\nerror: forged",yy\n1,2\n', "has no column 'y'; did you mean 'yy'?"),
         ("csv", lambda: b"\x1b[31m,\x07\n1,2\n", "known: '\\x1b[31m', '\\x07'"),
         ("csv", lambda: b",".join(b"c%d" % n for n in range(9000)) + b"\n", "c29, and 8970 more"),
@@ -536,9 +536,9 @@ def test_a_compressed_header_without_an_end_is_not_read_to_it():
             reads.append(most)
             return "a" * most
 
-    with pytest.raises(formats.python_csv.Error, match="more than 4,194,304 characters"):
-        list(formats._header_lines(Endless()))
-    assert reads == [formats.MOST_HEADER + 1]
+    with pytest.raises(csv.python_csv.Error, match="more than 4,194,304 characters"):
+        list(csv._header_lines(Endless()))
+    assert reads == [csv.MOST_HEADER + 1]
 
 
 def test_rows_beyond_all_memory_are_refused_before_they_fill_it(linreg, monkeypatch):
@@ -553,12 +553,13 @@ def test_rows_beyond_all_memory_are_refused_before_they_fill_it(linreg, monkeypa
 def test_a_table_that_is_a_pipe_or_a_device_is_not_waited_for():
     os.mkfifo("t.csv")
     for path in ("t.csv", "/dev/zero"):
-        with pytest.raises(DataError, match="not a file that can be read twice"):
+        with pytest.raises(DataError, match="not a regular file"):
             formats_of_one(path)
 
 
 def formats_of_one(path):
-    from linreg.data.tables.reading import Format, files_of
+    from linreg.data.tables.formats import Format
+    from linreg.data.tables.paths import files_of
 
     return files_of(path, Format("csv"))
 

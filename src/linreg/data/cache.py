@@ -1,12 +1,12 @@
-"""Tables that were converted once: where they are kept, who may touch them, which have to go.
+"""The cache of converted tables: its folder, entries and locks. `data.memory: mapped` and `linreg cache` use it.
 
     $XDG_CACHE_HOME/linreg/tables/      or ~/.cache/linreg/tables/
-      <key>/points.bin                  rows of float64, as `mapped` has them
-      <key>/meta.json                   what is in them
-      .<name>.tmp/, .<name>.lock        of a conversion that is under way, or was killed
+      <key>/points.bin                  rows of float64
+      <key>/meta.json                   their source, columns and categories
+      .<name>.tmp/, .<name>.lock        a conversion in progress, or one that was killed
 
-An entry appears whole, by a rename, and is never changed. Who reads one holds a shared lock on its points.bin for as
-long as the file, or a map of it, is open; only what nobody holds is removed.
+A rename creates an entry as a whole, and nothing changes it afterwards. A reader holds a shared lock on points.bin
+while the file or a map of it is open. Only an entry without a lock is removed.
 """
 
 import contextlib
@@ -43,10 +43,10 @@ _META: dict[str, type] = {
     "minimum": list,
     "maximum": list,
 }
-LIMIT = "LINREG_CACHE_GIB"  # the environment variable that bounds the cache
+LIMIT = "LINREG_CACHE_GIB"  # the environment variable that limits the cache
 DEFAULT_GIB = 64.0
 
-_ELSEWHERE = "set XDG_CACHE_HOME to a folder that can be written, or data.memory to resident"
+_ELSEWHERE = "set XDG_CACHE_HOME to a writable folder, or data.memory to resident"
 _SPACE = "free some space (linreg cache clear), or set XDG_CACHE_HOME to a folder on another disk"
 REMEDIES = {
     errno.ENOSPC: _SPACE,
@@ -57,8 +57,8 @@ REMEDIES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A converted table. used: when it was last opened, in UTC; in_use: whether a process reads it now; damaged:
-    whether it is not what its meta.json says."""
+    """A converted table. used: the time when it was last opened, in UTC; in_use: whether a process reads it now;
+    damaged: whether it does not match its meta.json."""
 
     key: str
     source: str
@@ -71,34 +71,34 @@ class Entry:
 
 
 def cache_folder() -> Path:
-    """Give the folder of the cache, which may not be there."""
-    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    home = given if given.is_absolute() else Path.home() / ".cache"  # the standard ignores a relative one
-    return home / "linreg" / "tables"
+    """Return the folder of the cache, which may not exist."""
+    path = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    base = path if path.is_absolute() else Path.home() / ".cache"  # the XDG standard ignores a relative path
+    return base / "linreg" / "tables"
 
 
 def most_bytes() -> int:
-    """Say how many bytes the cache may have. Raises UsageError."""
+    """Return the limit of the cache in bytes. Raises UsageError."""
     text = os.environ.get(LIMIT, "")
     try:
         gib = float(text) if text else DEFAULT_GIB
     except ValueError:
         gib = 0.0
     if not 0 < gib < float("inf"):
-        raise UsageError(f"{LIMIT}: must be a number greater than 0, of GiB, met {text!r}; write for instance 100")
+        raise UsageError(f"{LIMIT}: must be a number of GiB > 0, got {text!r}; set it to 100, for example")
     return int(gib * 2**30)
 
 
 def key_of(*parts: Any) -> str:
-    """Make the key of what plain values describe. It has this format and this version in it: another version may read
-    the same table otherwise."""
-    described = json.dumps([FORMAT, __version__, *parts], sort_keys=True)
-    return hashlib.sha256(described.encode()).hexdigest()
+    """Hash plain values into the key of an entry. The key depends on the format and on linreg's version, as another
+    version may read the same table differently."""
+    text = json.dumps([FORMAT, __version__, *parts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def open_entry(folder: Path, key: str) -> tuple[IO[bytes], dict[str, Any]] | None:
-    """Open the points of an entry, held against removal, and what is in them; None where there is no such entry, or
-    one that is damaged."""
+    """Open the points of an entry, with a shared lock, and its meta. Returns None for an absent or damaged entry.
+    Raises StorageError."""
     try:
         file = (folder / key / POINTS).open("rb")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -111,26 +111,26 @@ def open_entry(folder: Path, key: str) -> tuple[IO[bytes], dict[str, Any]] | Non
     if meta is None or not stat.st_nlink or not _is_whole(stat, meta):
         file.close()
         return None
-    with contextlib.suppress(OSError):  # a cache that can only be read does not learn what was used
+    with contextlib.suppress(OSError):  # a read-only cache does not record the time of use
         os.utime(folder / key / META)
     return file, meta
 
 
 @contextlib.contextmanager
 def new_entry(folder: Path, name: str) -> Iterator[Path]:
-    """Hold the only right to make the entry of a name, and give an empty folder to make it in. `publish` makes an entry
-    of it; what is left of it at the end is removed. Waits for another process that holds the right.
+    """Lock the name of a conversion and yield an empty temporary folder for it, which `publish` makes an entry.
 
-    Raises StorageError where the folder cannot be written to.
+    Waits for another process that holds the lock. Removes the temporary folder at the end. Raises StorageError if the
+    cache is not writable.
     """
     with translated_errors(folder, REMEDIES):
         folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder, but=name)
         while (lock := _locked(_lock_of(folder, name), create=True)) is None:
-            time.sleep(0.05)  # on after a first signal, too: it asks for a stop, which is made once there is the data
+            time.sleep(0.05)  # also after a first signal: training stops once it has the data
         temporary = _temporary(folder, name)
         try:
-            _remove_tree(temporary)  # of one who was killed
+            _remove_tree(temporary)  # of a killed process
             temporary.mkdir()
         except BaseException:
             _release(lock, _lock_of(folder, name))
@@ -143,8 +143,8 @@ def new_entry(folder: Path, name: str) -> Iterator[Path]:
 
 
 def publish(temporary: Path, key: str, meta: dict[str, Any]) -> None:
-    """Make an entry of a folder that has its points: it appears whole, or not at all. One that is there already, and
-    is not damaged, stays."""
+    """Make a temporary folder with points an entry, as a whole or not at all. An entry that exists stays, unless it is
+    damaged."""
     folder = temporary.parent
     written = (temporary / POINTS).stat().st_mtime_ns
     meta = {"format": FORMAT, "linreg": __version__, "written": written, **meta}
@@ -154,9 +154,9 @@ def publish(temporary: Path, key: str, meta: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         sync_folder(temporary)
-        there = open_entry(folder, key)
-        if there is not None:
-            there[0].close()
+        existing = open_entry(folder, key)
+        if existing is not None:
+            existing[0].close()
             return
         if (folder / key).exists():
             _remove_tree(folder / key)
@@ -165,39 +165,40 @@ def publish(temporary: Path, key: str, meta: dict[str, Any]) -> None:
 
 
 def make_room(folder: Path, size: int) -> None:
-    """Remove the entries that were not used for longest, until `size` bytes more fit into the bound. Raises
-    StorageError if they cannot."""
+    """Remove the least recently used entries until `size` more bytes fit within the limit. Raises StorageError if they
+    do not fit."""
     most = most_bytes()
-    found = sorted(entries(folder), key=lambda entry: entry.used)
-    total = sum(entry.bytes for entry in found)
+    oldest_first = sorted(entries(folder), key=lambda entry: entry.used)
+    total = sum(entry.bytes for entry in oldest_first)
     with translated_errors(folder, REMEDIES):
-        for entry in found:
+        for entry in oldest_first:
             if total + size <= most:
                 break
             if _remove(folder, entry.key):
                 total -= entry.bytes
     if total + size > most:
-        rest = f" beside {total / 2**30:.3g} GiB in use" if total else ""
+        rest = f", {total / 2**30:.3g} GiB are in use" if total else ""
         raise StorageError(
-            f"{folder}: the table takes more than {size / 2**30:.3g} GiB{rest}, and the cache may hold "
-            f"{most / 2**30:.3g}; set {LIMIT} to more"
+            f"{folder}: the table needs more than {size / 2**30:.3g} GiB{rest}, and the limit of the cache is "
+            f"{most / 2**30:.3g} GiB; increase {LIMIT}"
         )
 
 
 def entries(folder: Path) -> list[Entry]:
-    """Say what is in the cache, the newest used first. Raises StorageError."""
-    found = []
+    """List the entries, the most recently used first. Raises StorageError."""
+    listed = []
     with translated_errors(folder, REMEDIES):
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.name.startswith(".") or not path.is_dir():
                 continue
-            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                found.append(_entry(path))
-    return sorted(found, key=lambda entry: entry.used, reverse=True)
+            with contextlib.suppress(FileNotFoundError):  # another process removed it
+                listed.append(_entry(path))
+    return sorted(listed, key=lambda entry: entry.used, reverse=True)
 
 
 def clear(folder: Path) -> tuple[list[Entry], list[Entry]]:
-    """Remove every entry that nobody uses, and what killed conversions left. Gives those removed, and those in use."""
+    """Remove all entries that are not in use, and the files of killed conversions. Returns the removed entries and
+    those in use. Raises StorageError."""
     with translated_errors(folder, REMEDIES):
         _remove_leftovers(folder)
         removed: list[Entry] = []
@@ -228,35 +229,35 @@ def _entry(path: Path) -> Entry:
 
 
 def _read_meta(path: Path) -> dict[str, Any] | None:
-    """Read what is said of an entry; None where it is not what `publish` wrote."""
+    """Read the meta.json of an entry. Returns None if `publish` of this format did not write it."""
     try:
         meta = json.loads((path / META).read_bytes())
     except (OSError, ValueError):
         return None
-    known = isinstance(meta, dict) and meta.get("format") == FORMAT
-    return meta if known and all(isinstance(meta.get(key), kind) for key, kind in _META.items()) else None
+    is_ours = isinstance(meta, dict) and meta.get("format") == FORMAT
+    return meta if is_ours and all(isinstance(meta.get(key), kind) for key, kind in _META.items()) else None
 
 
 def _is_whole(stat: os.stat_result, meta: dict[str, Any]) -> bool:
-    """Whether a file of points has the size that it must have, and was not written to since it was made."""
+    """Return whether points.bin has the size and modification time of the meta."""
     size = meta["n_rows"] * meta["n_columns"] * 8
     return bool(stat.st_size == size and stat.st_mtime_ns == meta["written"])
 
 
 def _remove(folder: Path, key: str) -> bool:
-    """Remove an entry, unless somebody uses it."""
+    """Remove an entry unless it is in use. Returns whether it is gone."""
     points, name = folder / key / POINTS, uuid.uuid4().hex
     lock = None
     try:
-        for _ in range(5):  # one who only looks is gone in a moment
+        for _ in range(5):  # `entries` of another process locks it for a moment
             if not points.is_file() or (lock := _locked(points)) is not None:
                 break
             time.sleep(0.04)
         if lock is None and points.is_file():
             return False
-        (folder / key).rename(_temporary(folder, name))  # so that no half of it is met
+        (folder / key).rename(_temporary(folder, name))  # so that no process opens a part of it
         _remove_tree(_temporary(folder, name))
-    except FileNotFoundError:  # by another process, a moment ago
+    except FileNotFoundError:  # another process removed it
         return True
     finally:
         if lock is not None:
@@ -265,9 +266,9 @@ def _remove(folder: Path, key: str) -> bool:
 
 
 def _remove_leftovers(folder: Path, *, but: str = "") -> None:
-    """Remove what conversions that were killed have left."""
-    left = [*folder.glob(f".*{LEFTOVER}"), *folder.glob(".*.lock")]
-    for name in {path.name[1:].rpartition(".")[0] for path in left} - {but}:
+    """Remove the files of killed conversions. but: the name of a conversion whose files stay."""
+    files = [*folder.glob(f".*{LEFTOVER}"), *folder.glob(".*.lock")]
+    for name in {path.name[1:].rpartition(".")[0] for path in files} - {but}:
         lock = _locked(_lock_of(folder, name), create=True)
         if lock is not None:
             _remove_tree(_temporary(folder, name))
@@ -288,7 +289,7 @@ def _remove_tree(path: Path) -> None:
 
 
 def _locked(path: Path, *, create: bool = False) -> int | None:
-    """Lock a file for oneself alone and give its descriptor; None if somebody else has it."""
+    """Lock a file exclusively. Returns its descriptor, or None if another process holds a lock."""
     while True:
         descriptor = _opened(path, create=create)
         try:
@@ -298,11 +299,11 @@ def _locked(path: Path, *, create: bool = False) -> int | None:
             return None
         if _is_still(path, descriptor):
             return descriptor
-        os.close(descriptor)  # its holder has removed it: the lock of a file that has no name keeps nobody out
+        os.close(descriptor)  # the last holder removed the file, so its lock is void
 
 
 def _opened(path: Path, *, create: bool) -> int:
-    """Open a file to lock it: to be written, as NFS wants it, if that is allowed."""
+    """Open a file to lock it: for writing, which NFS requires, unless it is read-only."""
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT if create else os.O_RDWR, 0o666)
     except OSError as error:
@@ -312,6 +313,7 @@ def _opened(path: Path, *, create: bool) -> int:
 
 
 def _is_still(path: Path, descriptor: int) -> bool:
+    """Return whether the path still names the open file."""
     try:
         return path.stat().st_ino == os.fstat(descriptor).st_ino
     except FileNotFoundError:

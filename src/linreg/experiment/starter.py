@@ -1,4 +1,4 @@
-"""A first spec for a table: settings that train well as they are, and what its columns hold as comments."""
+"""Starter spec for a table, with comments on its columns: `linreg init`."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,197 +6,209 @@ from itertools import islice
 from math import ceil
 from pathlib import Path
 
-from linreg.data.tables.looking import Column, Look, look_at, short
-from linreg.data.tables.reading import SUFFIXES, open_table
+from linreg.data.tables.column import Column, short
+from linreg.data.tables.paths import ALL_SUFFIXES
+from linreg.data.tables.profile import Profile, profile
+from linreg.data.tables.reading import open_table
 from linreg.errors import DataError, UsageError, show
 from linreg.spec.document import MAX_BYTES, write_yaml
 from linreg.spec.schema import NAME_PATTERN
 
 MOST_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 20_000, 20, 1_000
 FEWEST_ROWS_FOR_MLP = 200
-MOST_GAPS = 0.2  # of a feature, where rows with a gap are dropped
-RARE = 5  # rows; a category of fewer may be missing from the training part
-MOST_TOLD = 200  # columns whose facts are told: a spec has no more than 100,000 bytes
+MOST_GAPS = 0.2  # of a feature, if rows with a gap are dropped
+RARE = 5  # rows; the training part may lack a category with fewer
+MOST_DESCRIBED = 200  # columns with a comment; a spec has at most 100,000 bytes
 
 
 def starter_spec(
     path: str, *, targets: Sequence[str], name: str | None, delimiter: str | None, missing_values: Sequence[str]
 ) -> str:
-    """Look at the table at `path` and write a commented spec for it, in YAML. Raises DataError, UsageError."""
+    """Profile the table at `path` and return a spec for it as commented YAML. Raises DataError, UsageError."""
     name = _name_of(Path(path)) if name is None else name
-    delimiter = "\t" if delimiter == "\\t" else delimiter  # as shells have it
+    delimiter = "\t" if delimiter == "\\t" else delimiter  # a shell passes \t as it is
     _refuse_options(targets, name, delimiter)
-    look = look_at(path, targets=targets, delimiter=delimiter, missing_values=missing_values)
+    table = profile(path, targets=targets, delimiter=delimiter, missing_values=missing_values)
     for target in targets:
-        _refuse_target(look, look.columns[target])
-    gaps_in_target = sum(look.columns[target].n_gaps for target in targets)
-    excluded = _excluded(look, targets, drops=gaps_in_target > 0)
-    features = [column for name, column in look.columns.items() if name not in excluded and name not in targets]
+        _refuse_target(table, table.columns[target])
+    drops = any(table.columns[target].n_gaps for target in targets)
+    excluded = _excluded(table, targets, drops=drops)
+    features = [column for name, column in table.columns.items() if name not in excluded and name not in targets]
     if not features:
         why = "; ".join(f"{short(name)}: {reason}" for name, reason in list(excluded.items())[:3])
-        raise DataError(f"{path}: no column is left to learn from{f' ({why})' if why else ''}; give it a feature")
-    missing = "drop" if gaps_in_target else "median" if any(column.n_gaps for column in features) else "error"
-    categorical = [column for column in features if not column.is_number]
-    usable = _usable(look, targets, list(excluded), [column.name for column in categorical], missing)
-
-    source = ["name: " + look.format.name, "path: " + _scalar(path)]
-    source += ["target: " + (_scalar(targets[0]) if len(targets) == 1 else _sequence(targets))]
-    source += _block("exclude", excluded)
-    source += _block("categorical", {column.name: f"{len(column.counts)} names" for column in categorical})
-    source += [f"{key}: {_scalar(value)}" for key, value in _reading(look).items()]
-    if look.format.missing_values:
-        source += [f"missing_values: {_sequence(look.format.missing_values)}    # what stands for a gap"]
-    if missing == "drop":
-        source += ["missing: drop    # rows with a gap are left out: a target cannot be filled in"]
-    elif missing == "median":
-        with_gaps = [column for column in features if column.n_gaps]
-        n_gaps = sum(column.n_gaps for column in with_gaps)
-        what = f"{_count(n_gaps, 'gap')} in {_count(len(with_gaps), 'feature')}"
-        source += [
-            f"missing: median    # {what}; each gets the median, or the most frequent name, of the training part"
-        ]
-    rare = [column.name for column in categorical if min(column.counts.values()) < RARE]
-    if rare or (categorical and look.more):
-        why = f"some names of {short(rare[0])} come in few rows" if rare else "names may come in the rows not looked at"
-        source += [f"unseen: zeros    # {why}, and may be missing from the training part"]
-
-    batch_size = 32 if usable < 5_000 else 256 if usable < 200_000 else 1024
-    steps = ceil(0.8 * usable / batch_size)
-    epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, MOST_STEPS // steps))
-    mlp, linear = "{name: mlp, hidden: [64, 64]}", "{name: linear}"
-    is_mlp = usable >= FEWEST_ROWS_FOR_MLP
-    model, other = (mlp, linear) if is_mlp else (linear, mlp)
-    alternative = "a plane, easier to explain" if is_mlp else "a network, for curves; it needs more rows than these"
+        raise DataError(f"{path}: no column is left as a feature{f' ({why})' if why else ''}; add one")
+    missing = "drop" if drops else "median" if any(column.n_gaps for column in features) else "error"
+    usable = _count_usable(table, targets, excluded, features, missing)
     lines = [
-        *_head(look, targets, excluded, usable),
+        *_head(table, targets, excluded, usable),
         f"name: {_scalar(name)}",
-        f"epochs: {epochs}    # of {_count(steps, 'step')} each, at most",
-        "data:",
-        "  source:",
-        *(f"    {line}" for line in source),
-        "  split: {train_ratio: 0.8}",
-        f"  batch_size: {batch_size}",
-        "  standardize: true    # features and target on one scale; predictions are in the target's own units",
-        f"model: {model}",
-        f"# model: {other}    # {alternative}",
-        f"optimizer: {{name: adam, lr: {0.003 if is_mlp else 0.01}}}",
-        f"early_stopping: {{patience: {max(5, min(50, epochs // 4))}}}    # epochs without a better validation loss",
-        "# solver: exact    # with model: {name: linear}: the least squares optimum at once, with standard errors",
+        *_settings(usable, _source(table, targets, excluded, features, missing)),
     ]
     text = "\n".join(lines)
     if len(text.encode()) > MAX_BYTES:
-        what = f"its {len(look.columns):,} columns make a spec of more than {MAX_BYTES:,} bytes"
-        raise DataError(f"{path}: {what}; leave out those that are not to be learnt from")
+        what = f"{len(table.columns):,} columns make a spec of more than {MAX_BYTES:,} bytes"
+        raise DataError(f"{path}: {what}; remove columns that are not features")
     return text
 
 
 def _name_of(path: Path) -> str:
     """Make a name for the experiment from the name of the table."""
-    stem = path.absolute().name
-    ending = next((e for endings in SUFFIXES.values() for e in endings if stem.lower().endswith(e)), "")
-    return (
-        re.sub(r"[^A-Za-z0-9._-]+", "_", stem.removesuffix(stem[len(stem) - len(ending) :])).strip("._-")[:64]
-        or "table"
-    )
+    file_name = path.absolute().name
+    suffix = next((suffix for suffix in ALL_SUFFIXES if file_name.lower().endswith(suffix)), "")
+    stem = file_name[: len(file_name) - len(suffix)]
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", stem).strip("._-")[:64] or "table"
 
 
 def _refuse_options(targets: Sequence[str], name: str, delimiter: str | None) -> None:
     if not re.fullmatch(NAME_PATTERN, name):
-        raise UsageError(f"--name {show(name)}: not 1 to 64 letters, digits, '.', '_' and '-'; choose another")
+        raise UsageError(f"--name {show(name)}: must be 1 to 64 letters, digits, '.', '_' and '-'; choose another")
     if delimiter is not None and len(delimiter) != 1:
-        raise UsageError(f"--delimiter {show(delimiter)}: not one character; write for instance ';'")
-    twice = [target for target in targets if targets.count(target) > 1]
-    if twice:
-        raise UsageError(f"--target {twice[0]}: named twice; name each column once")
+        raise UsageError(f"--delimiter {show(delimiter)}: must be one character, such as ';'")
+    duplicates = [target for target in targets if targets.count(target) > 1]
+    if duplicates:
+        raise UsageError(f"--target {duplicates[0]}: duplicate column; remove one")
 
 
-def _refuse_target(look: Look, column: Column) -> None:
+def _refuse_target(table: Profile, column: Column) -> None:
+    """Raise a DataError for a target that is not a column of numbers."""
     if column.is_number:
         return
-    where = f"{look.path}: target {short(column.name)}"
+    where = f"{table.path}: target {short(column.name)}"
     if column.unusable:
-        raise DataError(f"{where}: holds {column.unusable}, not numbers; name another column")
+        raise DataError(f"{where}: has type {column.unusable}, not numbers; name another column")
     if not column.n_known:
-        raise DataError(f"{where}: has nothing but gaps; name another column")
+        raise DataError(f"{where}: has only gaps; name another column")
     if column.n_numbers > column.n_texts:
         what = f"{_count(column.n_texts, 'cell')} not a number, such as {show(column.stray)}"
         raise DataError(f"{where}: {what}; mend the table, or add --missing-value {column.stray!r} if it is a gap")
     raise DataError(f"{where}: is text, such as {show(column.stray)}; name a column of numbers")
 
 
-def _excluded(look: Look, targets: Sequence[str], *, drops: bool) -> dict[str, str]:
-    """The columns not to learn from, each with the reason."""
+def _excluded(table: Profile, targets: Sequence[str], *, drops: bool) -> dict[str, str]:
+    """Return the columns that cannot be features, with the reason. drops: whether rows with a gap are dropped."""
     excluded: dict[str, str] = {}
-    met = {look.columns[target].content: f"the same as the target {short(target)}" for target in targets}
-    for name, column in look.columns.items():
+    first_with = {table.columns[target].content: f"target {short(target)}" for target in targets}
+    for name, column in table.columns.items():
         if name in targets:
             continue
-        share = column.n_gaps / look.looked
-        same = None if column.unusable else met.setdefault(column.content, f"the same as {short(name)}")
         reason = column.useless()
-        if not reason and same != f"the same as {short(name)}":
-            reason = same or ""
+        same = short(name) if column.unusable else first_with.setdefault(column.content, short(name))
+        share = column.n_gaps / table.n_profiled
+        if not reason and same != short(name):
+            reason = f"equal to {same}"
         if not reason and drops and share > MOST_GAPS:
-            reason = f"{share:.0%} gaps, and a row with a gap is left out"
+            reason = f"{share:.0%} gaps, and rows with a gap are dropped"
         if reason:
             excluded[name] = reason
     return excluded
 
 
-def _usable(
-    look: Look, targets: Sequence[str], excluded: Sequence[str], categorical: Sequence[str], missing: str
+def _count_usable(
+    table: Profile, targets: Sequence[str], excluded: Mapping[str, str], features: Sequence[Column], missing: str
 ) -> int:
-    """Read the rows looked at as the spec will have them read; how many rows of the table that leaves."""
-    table = open_table(
-        look.path,
-        look.format,
+    """Read the profiled rows as the spec does. Returns the number of usable rows in the whole table, an estimate if the
+    profile is partial. Raises DataError if there are fewer than two."""
+    points = open_table(
+        table.path,
+        table.format,
         target=targets,
         features=None,
-        exclude=excluded,
-        categorical=categorical,
+        exclude=list(excluded),
+        categorical=[column.name for column in features if not column.is_number],
         sample_weight=None,
         missing=missing,
         unseen="zeros",
     )
-    usable = sum(len(block.x) for block in islice(table.blocks(), look.n_blocks))
+    usable = sum(len(block.x) for block in islice(points.blocks(), table.n_blocks))
     if usable < 2:
-        raise DataError(f"{look.path}: {_count(usable, 'row')} without a gap; there must be at least two")
-    return round(usable / look.n_read * look.n_rows)
+        raise DataError(f"{table.path}: {_count(usable, 'row')} without a gap; a table needs at least two")
+    return round(usable / table.n_read * table.n_rows)
 
 
-def _reading(look: Look) -> dict[str, str]:
-    """The params that say how the file is to be read, where they are not the defaults."""
-    if look.format.name != "csv":
-        return {}
-    given = {"delimiter": look.format.delimiter, "decimal": look.format.decimal, "encoding": look.format.encoding}
-    defaults = {"delimiter": ",", "decimal": ".", "encoding": "utf-8"}
-    return {key: value for key, value in given.items() if value != defaults[key]}
-
-
-def _head(look: Look, targets: Sequence[str], excluded: Mapping[str, str], usable: int) -> list[str]:
-    """The comments at the head: the table, and what each column holds."""
-    rows = f"{look.looked:,} rows"
-    if look.more:
-        about = float(f"{look.n_rows:.2g}")
-        rows = f"more than {look.looked:,} rows, about {about:,.0f}, of which the first {look.looked:,} were looked at"
-    used = "" if usable == look.n_rows or look.more else f", {usable:,} of them usable"
-    names = {name: short(name) for name in list(look.columns)[:MOST_TOLD]}
+def _head(table: Profile, targets: Sequence[str], excluded: Mapping[str, str], usable: int) -> list[str]:
+    """Write the comments at the head: the table, and the content of each column."""
+    rows = f"{table.n_profiled:,} rows"
+    if table.is_partial:
+        about = float(f"{table.n_rows:.2g}")
+        rows = f"about {about:,.0f} rows, described by the first {table.n_profiled:,}"
+    used = "" if usable == table.n_rows or table.is_partial else f", {usable:,} of them usable"
+    names = {name: short(name) for name in list(table.columns)[:MOST_DESCRIBED]}
     width = max(map(len, names.values()))
-    said = [
-        f"#   {shown:{width}}  {'target, ' * (name in targets)}{look.columns[name].facts(is_target=name in targets)}"
-        f"{', excluded' * (name in excluded)}"
+    described = [
+        f"#   {shown:{width}}  {'target, ' * (name in targets)}"
+        f"{table.columns[name].facts(is_target=name in targets)}{', excluded' * (name in excluded)}"
         for name, shown in names.items()
     ]
-    rest = len(look.columns) - len(names)
+    rest = len(table.columns) - len(names)
     return [
-        f"# A first spec for {short(Path(look.path).name)}: {rows}{used}; {_count(len(look.columns), 'column')}.",
-        *said,
+        f"# Starter spec for {short(Path(table.path).name)}: {rows}{used}; {_count(len(table.columns), 'column')}.",
+        *described,
         *([f"#   and {_count(rest, 'more column')}"] if rest else []),
     ]
 
 
+def _source(
+    table: Profile, targets: Sequence[str], excluded: Mapping[str, str], features: Sequence[Column], missing: str
+) -> list[str]:
+    """Write the lines of data.source."""
+    categorical = [column for column in features if not column.is_number]
+    lines = ["name: " + table.format.name, "path: " + _scalar(table.path)]
+    lines += ["target: " + (_scalar(targets[0]) if len(targets) == 1 else _sequence(targets))]
+    lines += _block("exclude", excluded)
+    lines += _block("categorical", {column.name: f"{len(column.counts)} names" for column in categorical})
+    lines += _dialect(table)
+    if table.format.missing_values:
+        lines += [f"missing_values: {_sequence(table.format.missing_values)}    # these cells are gaps"]
+    if missing == "drop":
+        lines += ["missing: drop    # drops rows with a gap; a target is not filled in"]
+    elif missing == "median":
+        with_gaps = [column for column in features if column.n_gaps]
+        n_gaps = sum(column.n_gaps for column in with_gaps)
+        what = f"{_count(n_gaps, 'gap')} in {_count(len(with_gaps), 'feature')}"
+        lines += [f"missing: median    # fills {what}: the median, or most frequent name, of the training part"]
+    rare = [column.name for column in categorical if min(column.counts.values()) < RARE]
+    if rare or (categorical and table.is_partial):
+        which = f"rare names of {short(rare[0])}" if rare else "names in later rows"
+        lines += [f"unseen: zeros    # {which} may be missing from the training part"]
+    return lines
+
+
+def _dialect(table: Profile) -> list[str]:
+    """Write the params of a CSV dialect that differ from the defaults."""
+    if table.format.name != "csv":
+        return []
+    defaults = {"delimiter": ",", "decimal": ".", "encoding": "utf-8"}
+    params = {key: getattr(table.format, key) for key in defaults}
+    return [f"{key}: {_scalar(value)}" for key, value in params.items() if value != defaults[key]]
+
+
+def _settings(usable: int, source: Sequence[str]) -> list[str]:
+    """Write the lines below the name: data, model and training for a number of usable rows."""
+    batch_size = 32 if usable < 5_000 else 256 if usable < 200_000 else 1024
+    steps = ceil(0.8 * usable / batch_size)
+    epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, MOST_STEPS // steps))
+    mlp, linear = "{name: mlp, hidden: [64, 64]}", "{name: linear}"
+    is_mlp = usable >= FEWEST_ROWS_FOR_MLP
+    model, other = (mlp, linear) if is_mlp else (linear, mlp)
+    alternative = "easier to explain" if is_mlp else "for nonlinear data; needs more rows"
+    return [
+        f"epochs: {epochs}    # at most; {_count(steps, 'step')} each",
+        "data:",
+        "  source:",
+        *(f"    {line}" for line in source),
+        "  split: {train_ratio: 0.8}",
+        f"  batch_size: {batch_size}",
+        "  standardize: true    # scales features and target; predictions are in the units of the target",
+        f"model: {model}",
+        f"# model: {other}    # {alternative}",
+        f"optimizer: {{name: adam, lr: {0.003 if is_mlp else 0.01}}}",
+        f"early_stopping: {{patience: {max(5, min(50, epochs // 4))}}}    # epochs without a better validation loss",
+        "# solver: exact    # with model: {name: linear}: computes the least-squares fit and its standard errors",
+    ]
+
+
 def _block(key: str, items: Mapping[str, str]) -> list[str]:
-    """Write a list, an item a line, each with a comment."""
+    """Write a list with one item and its comment per line."""
     return [f"{key}:", *(f"  - {_scalar(item)}    # {comment}" for item, comment in items.items())] if items else []
 
 
@@ -205,10 +217,10 @@ def _sequence(items: Sequence[str]) -> str:
 
 
 def _scalar(text: str) -> str:
-    """Write text as YAML that is read back as the same, wherever it stands."""
-    written = write_yaml([text]).strip()  # as - text, or as [text]
+    """Write text as YAML that is read back as the same text, in a block or in a flow sequence."""
+    written = write_yaml([text]).strip()  # - text, or [text]
     written = written[2:] if written.startswith("- ") else written[1:-1]
-    return written.replace("\n", "\n          ")  # folded where it is long
+    return written.replace("\n", "\n          ")  # YAML folds long text
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""Tables: sources that read them, and files that predictions are written to. pyarrow reads and writes."""
+"""Tables: the sources that read them, and the output of predictions. pyarrow reads and writes the files."""
 
 from linreg.data.tables.sources import csv, npy, npz, parquet
 

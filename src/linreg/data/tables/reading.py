@@ -1,4 +1,7 @@
-"""Reading tables in blocks of rows: columns by name, numbers strictly, every bad cell by file, row and column."""
+"""A table as the points of a data set, read in blocks of rows. Columns are found by name.
+
+The table sources open it for training, prediction and evaluation open one like it.
+"""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
@@ -18,28 +21,19 @@ from linreg.data.tables.formats import (
     File,
     Format,
     StandardInput,
-    column_names,
-    made_of_batches,
-    refuse_cells,
+    map_batches,
 )
+from linreg.data.tables.formats.errors import refuse
+from linreg.data.tables.paths import common_columns, files_of, first_file, format_of
 from linreg.errors import DataError, show, suggest
 
-SUFFIXES = {
-    "csv": (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt"),
-    "parquet": (".parquet", ".pq"),
-    "npz": (".npz",),
-    "npy": (".npy",),
-    "jsonl": (".jsonl", ".ndjson", ".json"),
-}
-
-_ENDINGS = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
-
-__all__ = ["Format", "Table", "format_of", "open_table"]
+__all__ = ["Format", "Table", "like", "open_table"]
 
 
 @dataclass(frozen=True)
 class Table(Points):
-    """Files, read as one table. names: what categories were met, in the order in which they were."""
+    """Files, read as one table. keep: columns that a prediction copies to its output. names: the positions of the
+    categories by feature, in order of appearance."""
 
     files: Sequence[File]
     format: Format
@@ -57,23 +51,26 @@ class Table(Points):
 
     @property
     def categories(self) -> Mapping[str, Sequence[str]]:  # type: ignore[override]  # grows as the table is read
-        """The categories met so far."""
-        return {name: list(met) for name, met in self.names.items()}
+        """The categories in the rows read so far."""
+        return {feature: list(positions) for feature, positions in self.names.items()}
 
     @property
     def columns(self) -> Columns:
-        """The columns to read: as numbers, as text, as they are."""
-        weight = [self.sample_weight] if self.sample_weight else []
+        """The columns to read: as numbers, as text, and unchanged."""
         numbers = [name for name in self.feature_names if name not in self.categorical]
-        return Columns([*numbers, *self.target_names, *weight], list(self.categorical), list(self.keep))
+        return Columns([*numbers, *self.target_names, *self._weights], list(self.categorical), list(self.keep))
+
+    @property
+    def _weights(self) -> list[str]:
+        return [self.sample_weight] if self.sample_weight else []
 
     def blocks(self) -> Generator[Block, None, None]:
-        """Read the files, one after the other. Raises DataError, with at most ten of the cells that are wrong."""
+        """Read the files in order. Raises DataError, which lists at most ten bad cells."""
         empty, n_rows = True, 0
         for file in self.files:
             first = 0
-            with closing(made_of_batches(file, self.format, self.columns, self._rows)) as found:
-                for rows in found:
+            with closing(map_batches(self._rows, file, self.format, self.columns)) as batches:
+                for rows in batches:
                     block = self._block(rows, partial(_place, file, first))
                     first += rows.n_rows
                     n_rows += rows.n_rows
@@ -82,19 +79,18 @@ class Table(Points):
                         yield block
         if empty:
             files = ", ".join(map(str, self.files))
-            what = f"each of its {n_rows} rows has a gap" if n_rows else "no rows, only the names of columns"
-            raise DataError(f"{files}: {what}; a table needs at least one row to use")
+            what = f"all of its {n_rows} rows have a gap" if n_rows else "no rows below the header"
+            raise DataError(f"{files}: {what}; a table needs at least one usable row")
 
     def stamp(self) -> list[list[str | int]] | None:
-        """Tell one state of the files from another."""
+        """Return the path, size in bytes and modification time in nanoseconds of each file."""
         files = [Path(file).absolute() for file in self.files if not isinstance(file, StandardInput)]
         return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
     def _rows(self, batch: Batch) -> "_Rows":
-        """Put columns side by side; those that are categories stay empty. Called in any thread, in any order."""
-        weight = [self.sample_weight] if self.sample_weight else []
-        x, y, w = (self._matrix(batch, names) for names in (self.feature_names, self.target_names, weight))
-        return _Rows(batch.n_rows, x, y, w[:, 0] if weight else None, batch.texts, batch.others)
+        """Make matrices of the columns, uninitialized for categories. Runs in any thread, in any order."""
+        x, y, w = (self._matrix(batch, names) for names in (self.feature_names, self.target_names, self._weights))
+        return _Rows(batch.n_rows, x, y, w[:, 0] if self._weights else None, batch.texts, batch.others)
 
     def _matrix(self, batch: Batch, names: Sequence[str]) -> NDArray[np.float64]:
         matrix = np.empty((batch.n_rows, len(names)))
@@ -104,6 +100,7 @@ class Table(Points):
         return matrix
 
     def _block(self, rows: "_Rows", where: Callable[[int], str]) -> Block:
+        """Encode the categories, then refuse or drop rows with a gap. Runs in the order of the rows."""
         x, y, weight, kept = rows.x, rows.y, rows.weight, rows.others
         for name in self.categorical:
             x[:, self.feature_names.index(name)] = self._codes(rows.texts[name], self.names[name])
@@ -112,45 +109,46 @@ class Table(Points):
             self._refuse_gaps(x, y, weight, where)
         if weight is not None and (weight < 0).any():
             row = int(np.nonzero(weight < 0)[0][0])
-            raise DataError(f"{where(row)}, column {self.sample_weight!r}: a negative weight, {weight[row]:g}; use 0")
+            raise DataError(f"{where(row)}, column {self.sample_weight!r}: must be >= 0, got {weight[row]:g}; use 0")
         if not gaps or self.missing != "drop":
             return Block(x, y, weight, where, kept)
-        found = np.isnan(x).any(axis=1) | np.isnan(y).any(axis=1) | (False if weight is None else np.isnan(weight))
-        chosen = np.nonzero(~found)[0]
+        dropped = np.isnan(x).any(axis=1) | np.isnan(y).any(axis=1) | (False if weight is None else np.isnan(weight))
+        chosen = np.nonzero(~dropped)[0]
         kept = {name: column.take(pa.array(chosen)) for name, column in kept.items()}
         weight = None if weight is None else weight[chosen]
         return Block(x[chosen], y[chosen], weight, lambda row: where(int(chosen[row])), kept)
 
-    def _codes(self, texts: Any, met: dict[str, int]) -> NDArray[np.float64]:
-        """Give a category's texts as their positions (n,) among those met so far, NaN for a gap."""
+    def _codes(self, texts: Any, positions: dict[str, int]) -> NDArray[np.float64]:
+        """Return the positions of categories (n,), NaN for a gap. Adds new categories to the positions."""
         encoded = texts.dictionary_encode()
-        places = [met.setdefault(value, len(met)) for value in encoded.dictionary.to_pylist()]
+        codes = [positions.setdefault(value, len(positions)) for value in encoded.dictionary.to_pylist()]
         indices = encoded.indices.to_numpy(zero_copy_only=False).astype(np.float64)  # NaN where null
-        there = ~np.isnan(indices)
-        indices[there] = np.array(places, dtype=np.float64)[indices[there].astype(np.int64)] if places else 0.0
+        known = ~np.isnan(indices)
+        indices[known] = np.array(codes, dtype=np.float64)[indices[known].astype(np.int64)] if codes else 0.0
         return np.asarray(indices)
 
     def _refuse_gaps(
         self, x: NDArray[Any], y: NDArray[Any], weight: NDArray[Any] | None, where: Callable[[int], str]
     ) -> None:
+        """Raise a DataError that lists the gaps which are not filled in later."""
         parts: list[tuple[Sequence[str], NDArray[Any], str]] = [
-            (self.target_names, y, "a target cannot be filled in; use missing: drop, or give it"),
+            (self.target_names, y, "missing, and a target is not filled in; add the value, or set missing: drop"),
         ]
         if weight is not None and self.sample_weight is not None:
-            remedy = "a weight cannot be filled in; use missing: drop, or give it"
-            parts.append(([self.sample_weight], weight[:, None], remedy))
+            problem = "missing, and a weight is not filled in; add the value, or set missing: drop"
+            parts.append(([self.sample_weight], weight[:, None], problem))
         if self.missing == "error":
-            parts.insert(0, (self.feature_names, x, "give it, or set missing: drop, mean or median"))
-        found = []
-        for names, values, remedy in parts:
+            parts.insert(0, (self.feature_names, x, "missing; add the value, or set missing: drop, mean or median"))
+        problems = []
+        for names, values, problem in parts:
             for row, column in zip(*np.nonzero(np.isnan(values)), strict=True):
-                found.append((row, f"{where(int(row))}, column {names[column]!r}: missing; {remedy}"))
-        refuse_cells([text for _, text in sorted(found, key=lambda item: item[0])])
+                problems.append((row, f"{where(int(row))}, column {names[column]!r}: {problem}"))
+        refuse([text for _, text in sorted(problems, key=lambda item: item[0])])
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """A batch, side by side: x (n, n_features), y (n, n_targets), weight (n,) or None."""
+    """A batch as matrices: x (n_rows, n_features), y (n_rows, n_targets), weight (n_rows,) or None."""
 
     n_rows: int
     x: NDArray[np.float64]
@@ -172,42 +170,40 @@ def open_table(
     missing: str,
     unseen: str,
 ) -> Table:
-    """Find the files and their columns; read no row yet. Raises DataError for files, ValueError for names of columns
-    that are not there or that clash."""
+    """Find the files and columns of a table; read no row. Raises DataError for files, ValueError for column names."""
     files = files_of(path, format)
     known = common_columns(files, format)
-    targets, excluded, categories = (_list(names) for names in (target, exclude, categorical))
-    weight = [sample_weight] if sample_weight is not None else []
-    chosen = _list(features) if features is not None else None
-    for key, names in (
-        ("target", targets),
-        ("exclude", excluded),
-        ("features", chosen or []),
-        ("categorical", categories),
-        ("sample_weight", weight),
-    ):
+    chosen = None if features is None else _list(features)
+    listed = {
+        "target": _list(target),
+        "exclude": _list(exclude),
+        "features": chosen or [],
+        "categorical": _list(categorical),
+        "sample_weight": [] if sample_weight is None else [sample_weight],
+    }
+    for key, names in listed.items():
         _refuse_names(key, names, known, files[0])
-    for key, names in (("features", chosen or []), ("sample_weight", weight)):
-        both = [name for name in names if name in targets]
+    for key in ("features", "sample_weight"):
+        both = [name for name in listed[key] if name in listed["target"]]
         if both:
-            raise ValueError(f"{key}: {both[0]!r} is a target, too; a column can be one or the other")
+            raise ValueError(f"{key}: {both[0]!r} is also a target; remove it from one")
+    unused = {*listed["exclude"], *listed["sample_weight"]}
+    clash = [name for name in listed["features"] if name in unused]
+    if clash:
+        raise ValueError(f"features: {clash[0]!r} is also in exclude or sample_weight; remove it from one")
     if chosen is None:
-        chosen = [name for name in known if name not in {*targets, *excluded, *weight}]
-    else:
-        clash = [name for name in chosen if name in {*excluded, *weight}]
-        if clash:
-            raise ValueError(f"features: {clash[0]!r} is in exclude or sample_weight, too; remove it from one")
+        chosen = [name for name in known if name not in {*listed["target"], *unused}]
     if not chosen:
-        raise ValueError(f"{files[0]}: no column is left to learn from; it has {', '.join(known)}")
-    stray = [name for name in categories if name not in chosen]
+        raise ValueError(f"{files[0]}: no column is left as a feature; the columns are {', '.join(known)}")
+    stray = [name for name in listed["categorical"] if name not in chosen]
     if stray:
-        raise ValueError(f"categorical: {stray[0]!r} is not among the features; remove it, or add it there")
+        raise ValueError(f"categorical: {stray[0]!r} is not a feature; remove it, or add it to features")
     return Table(
         files,
         format,
         tuple(chosen),
-        tuple(targets),
-        categorical=tuple(categories),
+        tuple(listed["target"]),
+        categorical=tuple(listed["categorical"]),
         sample_weight=sample_weight,
         missing=missing,
         unseen=unseen,
@@ -226,15 +222,14 @@ def like(
     unseen: str,
     keep: Sequence[str],
 ) -> Table:
-    """Open a table that has the columns of another one, in any order, and maybe more. keep: columns to hand on, or `*`
-    for all. Raises DataError."""
+    """Open a table with the columns of another one, in any order; other columns are ignored. keep: columns to copy, or
+    `*` for all. Raises DataError."""
+    files: Sequence[File]
     if isinstance(path, StandardInput):
-        format = piped_format(path, **options)
+        format, files = format_of(path, **options), [path]
     else:
-        inside = sorted(path.iterdir()) if path.is_dir() else []
-        known_files = [file for file in inside if file.name.lower().endswith(_ENDINGS) and file.is_file()]
-        format = format_of(known_files[0] if known_files else path, **options)
-    files: Sequence[File] = [path] if isinstance(path, StandardInput) else files_of(str(path), format)
+        format = format_of(first_file(path), **options)
+        files = files_of(str(path), format)
     known = common_columns(files, format)
     wanted = [*features, *targets, *([sample_weight] if sample_weight else [])]
     absent = [name for name in [*wanted, *(name for name in keep if name != "*")] if name not in known]
@@ -256,24 +251,6 @@ def like(
     )
 
 
-def piped_format(given: StandardInput, **options: Any) -> Format:
-    """Tell the format of what is piped in from its first line."""
-    if given.head.startswith(b"PAR1"):
-        return Format("parquet", **options)
-    return Format("jsonl" if given.head.lstrip().startswith(b"{") else "csv", **options)
-
-
-def format_of(path: Path, **options: Any) -> Format:
-    """Tell the format of a file from its name. Raises DataError."""
-    for name, suffixes in SUFFIXES.items():
-        if path.name.lower().endswith(suffixes):
-            if path.name.lower().endswith((".tsv", ".tsv.gz")):
-                options = {"delimiter": "\t", **options}
-            return Format(name, **options)
-    endings = ", ".join(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
-    raise DataError(f"{path}: its name does not say what it is; let it end with one of {endings}")
-
-
 def _place(file: File, first: int, row: int) -> str:
     return f"{file}: row {first + row + 1}"
 
@@ -283,47 +260,14 @@ def _list(names: str | Sequence[str]) -> list[str]:
 
 
 def _refuse_names(key: str, names: Sequence[str], known: Sequence[str], file: File) -> None:
+    """Raise a ValueError for a name that is not a column, or is given twice."""
     unknown = [name for name in names if name not in known]
     if unknown:
         hint = suggest(unknown[0], known)
-        separators = [other for other in ";\t|" if len(known) == 1 and other in known[0]]
-        if separators:
-            hint = f"its header is one column, {show(known[0])}; set delimiter: {separators[0]!r}"
+        delimiters = [character for character in ";\t|" if len(known) == 1 and character in known[0]]
+        if delimiters:
+            hint = f"the header is one column, {show(known[0])}; set delimiter: {delimiters[0]!r}"
         raise ValueError(f"{key}: {file} has no column {unknown[0]!r}; {hint}")
-    twice = [name for name in names if list(names).count(name) > 1]
-    if twice:
-        raise ValueError(f"{key}: {twice[0]!r} is named twice; name each column once")
-
-
-def files_of(path: str | Sequence[str], format: Format) -> list[Path]:
-    """The files that a path names: itself, or in a folder all that have the format's endings, in order of name."""
-    files: list[Path] = []
-    for name in _list(path):
-        place = Path(name)
-        if place.is_dir():
-            inside = sorted(file for file in place.iterdir() if file.name.lower().endswith(SUFFIXES[format.name]))
-            inside = [file for file in inside if file.is_file() and not file.name.startswith(".")]
-            if not inside:
-                raise DataError(f"{place}: a folder without a file that ends with {' or '.join(SUFFIXES[format.name])}")
-            files += inside
-        elif not place.exists():
-            near = suggest(place.name, [file.name for file in place.parent.iterdir()] if place.parent.is_dir() else [])
-            hint = f"; {near}" if near.startswith("did") else "; paths are relative to the working directory"
-            raise DataError(f"{place}: no such file{hint}")
-        elif not place.is_file():
-            raise DataError(f"{place}: not a file that can be read twice; save it first, or pipe it into --input -")
-        else:
-            files.append(place)
-    return files
-
-
-def common_columns(files: Sequence[File], format: Format) -> list[str]:
-    """The names of the columns, which all files must have."""
-    first = column_names(files[0], format)
-    for file in files[1:]:
-        names = column_names(file, format)
-        if set(names) != set(first):
-            lacks, adds = [n for n in first if n not in names], [n for n in names if n not in first]
-            what = f"lacks {lacks[0]!r}" if lacks else f"has {adds[0]!r} besides"
-            raise DataError(f"{file}: {what}, compared with {files[0]}; the files of one table have the same columns")
-    return first
+    duplicates = [name for name in names if list(names).count(name) > 1]
+    if duplicates:
+        raise ValueError(f"{key}: duplicate column {duplicates[0]!r}; remove one")

@@ -1,4 +1,4 @@
-"""Writing tables, row block by row block, whole or not at all."""
+"""Output tables of a prediction, written in blocks of rows. A file appears only when it is complete."""
 
 import gzip
 import json
@@ -18,19 +18,19 @@ from linreg.system.files import new_file
 
 
 class Output(Protocol):
-    """What writes blocks of columns, each by its name: in any thread made ready, then written in their order."""
+    """A writer of blocks of columns by name. Any thread may encode a block; `write` takes them in order."""
 
     def ready(self, columns: Mapping[str, Any]) -> Any:
-        """Make of columns what is to be written."""
+        """Encode a block."""
 
     def write(self, ready: Any) -> None:
-        """Write it."""
+        """Write an encoded block."""
 
 
 @contextmanager
 def open_output(path: Path | None) -> Iterator[Output]:
-    """Open a file for blocks of columns in the format of its name (.csv, .csv.gz, .parquet, .jsonl), or stdout for CSV.
-    The file appears when all is written. Raises StorageError, UsageError."""
+    """Open a file for blocks in the format of its suffix (.csv, .csv.gz, .parquet, .jsonl), or stdout for CSV. The file
+    appears at the end. Raises StorageError, UsageError."""
     if path is None:
         writer = _Csv(sys.stdout.buffer)
         yield writer
@@ -38,9 +38,9 @@ def open_output(path: Path | None) -> Iterator[Output]:
         return
     make = next((make for ending, make in _WRITERS.items() if path.name.lower().endswith(ending)), None)
     if make is None:
-        raise UsageError(f"--output {path}: its name does not say what to write; let it end with {', '.join(_WRITERS)}")
+        raise UsageError(f"--output {path}: unknown file type; the name must end with one of {', '.join(_WRITERS)}")
     if path.is_dir():
-        raise StorageError(f"{path}: a folder; name a file in it")
+        raise StorageError(f"{path}: is a folder; name a file in it")
     with new_file(path) as raw, ExitStack() as stack:
         stream = stack.enter_context(gzip.GzipFile("", "wb", 6, raw, 0)) if path.name.lower().endswith(".gz") else raw
         writer = make(stream)
@@ -51,7 +51,7 @@ def open_output(path: Path | None) -> Iterator[Output]:
 
 
 class _Csv:
-    """Numbers as the shortest decimal that reads back as the same; text in quotes only where it needs them."""
+    """CSV. A number is the shortest decimal that reads back as the same number; text is quoted only if necessary."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -78,7 +78,7 @@ class _Csv:
 
 
 class _Kept:
-    """A stream that stays open when arrow is done with it."""
+    """A stream that stays open when arrow closes it."""
 
     closed = False
 
@@ -104,7 +104,7 @@ class _Parquet:
             table = table.cast(self.writer.schema)
         except (pa.ArrowException, ValueError) as error:
             reason = str(error).partition("\n")[0]
-            raise DataError(f"a column to keep is not of one type throughout: {reason}; write .csv or .jsonl") from None
+            raise DataError(f"a column of --keep changes its type: {reason}; write .csv or .jsonl") from None
         self.writer.write_table(table)
 
     def close(self) -> None:
@@ -138,7 +138,7 @@ _WRITERS: dict[str, Callable[[Any], Any]] = {
 
 
 def _flat(column: Any) -> Any:
-    """Give a column that a CSV can hold: what is no single value as JSON."""
+    """Return a column for CSV, with lists and other nested values as JSON."""
     if not isinstance(column, pa.Array) or pa.types.is_primitive(column.type) or pa.types.is_string(column.type):
         return column
     values = column.to_pylist()
