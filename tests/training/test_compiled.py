@@ -196,8 +196,8 @@ def test_a_step_equals_torchs_in_float64_rounded_to_the_type(case):
     for number, batch in enumerate(case.batches()):
         reference.set(parameters)
         loss = reference.step(number)
-        told = train_chunk(batch, lr=case.lr[number], momentum=case.momentum[number], steps_done=number)
-        assert_close(told, np.array([loss]), dtype)
+        loss_of_step = train_chunk(batch, lr=case.lr[number], momentum=case.momentum[number], steps_done=number)
+        assert_close(loss_of_step, np.array([loss]), dtype)
         for parameter, (value, *moments) in zip(parameters, reference.values(), strict=True):
             assert_close(parameter.value, value, dtype)
             for moment, expected in zip(
