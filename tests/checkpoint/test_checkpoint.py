@@ -47,7 +47,9 @@ def test_the_file_has_the_layout_of_torch_save(shape):
     torch.save({"a": torch.rand(shape), "b": torch.ones(shape, dtype=torch.int8), "c": "x" * 100}, buffer)
     whole = buffer.getvalue()
     records = archive.records(whole)
-    tensors = [archive.Record(name, data, zlib.crc32(data)) for name, data in records.items() if name.startswith("data/")]
+    tensors = [
+        archive.Record(name, data, zlib.crc32(data)) for name, data in records.items() if name.startswith("data/")
+    ]
     made = archive.join(bytes(records["data.pkl"]), tensors)
     assert torch.equal(torch.load(io.BytesIO(made), weights_only=True)["a"], torch.load(io.BytesIO(whole))["a"])
     writer = torch._C.PyTorchFileWriter(again := io.BytesIO(), True, 64)
@@ -62,7 +64,8 @@ def test_a_checkpoint_too_large_for_zip_is_not_written(path, monkeypatch):
     saved, before = checkpoint.load(path), path.read_bytes()
     monkeypatch.setattr(archive, "MOST_BYTES", len(before) // 2)
     with pytest.raises(
-        CheckpointError, match=r"^small_001: cannot write a checkpoint: about [0-9]+ bytes, must be <= [0-9]+; train a smaller model$"
+        CheckpointError,
+        match=r"^small_001: cannot write a checkpoint: about [0-9]+ bytes, must be <= [0-9]+; train a smaller model$",
     ):
         checkpoint.save(path, saved)
     assert path.read_bytes() == before

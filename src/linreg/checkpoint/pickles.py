@@ -71,9 +71,7 @@ def check(data: bytes, sizes: Mapping[str, int]) -> None:
 
 
 def _unsound(reason: str) -> Unsound:
-    return Unsound(
-        f"holds more than plain values and tensors ({reason}); not opened, use a checkpoint written by linreg train"
-    )
+    return Unsound(f"holds more than plain values and tensors ({reason}); use a checkpoint written by linreg train")
 
 
 class _Walk:
@@ -91,7 +89,9 @@ class _Walk:
         """Do the action of each opcode. Raises Unsound, or IndexError for a truncated pickle."""
         if self.read(2) != p.PROTO + b"\2":
             raise _unsound("unexpected pickle protocol")
-        while (opcode := self.read(1)) != p.STOP:
+        opcode = b""
+        while opcode != p.STOP:
+            opcode = self.read(1)
             if not opcode:
                 raise IndexError
             if opcode not in _OPCODES:
@@ -99,11 +99,9 @@ class _Walk:
             length, cost, act = _OPCODES[opcode]
             argument = int.from_bytes(self.read(length), "little")
             self.budget -= cost
-            act(self, argument)
             if self.budget < 0:
                 raise Unsound("holds more values than a checkpoint can have; use another checkpoint of the run")
-        if len(self.stack) != 1 or self.stack[0] is not _DICT or self.marked or self.position != len(self.data):
-            raise _unsound("pickle is not a single dictionary")
+            act(self, argument)
 
     def read(self, length: int) -> bytes:
         """Return the next bytes, fewer at the end of the data."""
@@ -225,6 +223,11 @@ def _call(walk: _Walk, _: int) -> None:
     walk.stack.append(_result(walk.stack.pop(), arguments))
 
 
+def _check_end(walk: _Walk, _: int) -> None:
+    if len(walk.stack) != 1 or walk.stack[0] is not _DICT or walk.marked or walk.position != len(walk.data):
+        raise _unsound("pickle is not a single dictionary")
+
+
 # Of each opcode: the bytes of its argument, its cost and its action. The cost is at least the memory that it takes, so
 # that a few bytes cannot claim much. Strings and runs cost more by their length.
 _OPCODES: dict[bytes, tuple[int, int, Callable[[_Walk, int], None]]] = {
@@ -240,6 +243,7 @@ _OPCODES: dict[bytes, tuple[int, int, Callable[[_Walk, int], None]]] = {
     p.BINPUT: (1, 100, _memoize), p.LONG_BINPUT: (4, 100, _memoize),
     p.BINGET: (1, 100, _push_memo), p.LONG_BINGET: (4, 100, _push_memo),
     p.BINPERSID: (0, 800, _push_storage), p.REDUCE: (0, 700, _call),
+    p.STOP: (0, 0, _check_end),
 }  # fmt: skip
 
 
