@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, self-contained, never believed when damaged, never run."""
+"""Checkpoints: complete, self-contained, refused if damaged, and never executed."""
 
 import io
 import os
@@ -25,7 +25,7 @@ def path():
     return Path(train(spec_from_dict(small_spec(), "test")).checkpoint)
 
 
-def test_it_has_the_textbooks_keys_and_opens_without_an_allowlist(path):
+def test_a_checkpoint_has_the_textbooks_keys_and_opens_with_weights_only(path):
     content = torch.load(path, weights_only=True)
     assert content["epoch"] == 6
     assert len(content["loss"]) == len(content["val_loss"]) == 6
@@ -34,35 +34,38 @@ def test_it_has_the_textbooks_keys_and_opens_without_an_allowlist(path):
     assert (content["format"], content["version"]) == ("linreg", 4)
 
 
-def test_what_is_saved_is_loaded(path):
+def test_a_loaded_checkpoint_equals_the_saved_one(path):
     saved = checkpoint.load(path)
     checkpoint.save(Path("again.pth"), saved)
     assert differences(saved, checkpoint.load("again.pth")) == []
 
 
 @pytest.mark.parametrize("shape", [(0,), (), (3,), (17, 5), (70_000,)])
-def test_the_file_is_laid_out_as_torch_lays_it_out(shape):
-    """Byte for byte, but for the records that torch adds and does not need."""
+def test_the_file_has_the_layout_of_torch_save(shape):
+    """Compares all bytes, without the records that torch adds and does not need."""
     buffer = io.BytesIO()
     torch.save({"a": torch.rand(shape), "b": torch.ones(shape, dtype=torch.int8), "c": "x" * 100}, buffer)
     whole = buffer.getvalue()
-    found = archive.records(whole)
-    tensors = [archive.Record(name, data, zlib.crc32(data)) for name, data in found.items() if name.startswith("data/")]
-    made = archive.join(bytes(found["data.pkl"]), tensors)
+    records = archive.records(whole)
+    tensors = [
+        archive.Record(name, data, zlib.crc32(data)) for name, data in records.items() if name.startswith("data/")
+    ]
+    made = archive.join(bytes(records["data.pkl"]), tensors)
     assert torch.equal(torch.load(io.BytesIO(made), weights_only=True)["a"], torch.load(io.BytesIO(whole))["a"])
     writer = torch._C.PyTorchFileWriter(again := io.BytesIO(), True, 64)
     for name in ("data.pkl", "byteorder", *(record.name for record in tensors)):
-        writer.write_record(name, bytes(found[name]), len(found[name]))
+        writer.write_record(name, bytes(records[name]), len(records[name]))
     writer.write_end_of_file()
     theirs = again.getvalue()
     assert made[: theirs.index(b"archive/version")] == theirs[: theirs.index(b"archive/version")]
 
 
-def test_a_checkpoint_that_zip_cannot_hold_is_not_written(path, monkeypatch):
+def test_a_checkpoint_too_large_for_zip_is_not_written(path, monkeypatch):
     saved, before = checkpoint.load(path), path.read_bytes()
     monkeypatch.setattr(archive, "MOST_BYTES", len(before) // 2)
     with pytest.raises(
-        CheckpointError, match=r"^small_001: no checkpoint can be written: it would have about [0-9]+ bytes, and at"
+        CheckpointError,
+        match=r"^small_001: cannot write a checkpoint: about [0-9]+ bytes, must be <= [0-9]+; train a smaller model$",
     ):
         checkpoint.save(path, saved)
     assert path.read_bytes() == before
@@ -71,40 +74,40 @@ def test_a_checkpoint_that_zip_cannot_hold_is_not_written(path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "x.pth: empty; name a .pth file that linreg train wrote"),
-        (b"nonsense", "x.pth: not a checkpoint, nor any file that torch.save writes; name a .pth file that linreg train wrote"),
-        (b"PK\x03\x04 and no more", "x.pth: damaged: its table of contents is not at its end; use another checkpoint of the run"),
-        (pickle.dumps({"a": 1}), "x.pth: not a checkpoint, nor any file that torch.save writes; name a .pth file that linreg train wrote"),
+        (b"", "x.pth: empty; use a .pth file written by linreg train"),
+        (b"nonsense", "x.pth: not a file of torch.save; use a .pth file written by linreg train"),
+        (b"PK\x03\x04 and no more", "x.pth: damaged: no table of contents at its end; use another checkpoint of the run"),
+        (pickle.dumps({"a": 1}), "x.pth: not a file of torch.save; use a .pth file written by linreg train"),
     ],
     ids=range(4),
 )  # fmt: skip
-def test_what_is_no_checkpoint_is_refused(content, message):
+def test_other_files_are_refused(content, message):
     Path("x.pth").write_bytes(content)
     with pytest.raises(CheckpointError) as caught:
         checkpoint.load("x.pth")
     assert str(caught.value) == message
 
 
-def test_what_is_not_there_is_refused():
-    with pytest.raises(CheckpointError, match=r"^x.pth: no such checkpoint; linreg runs lists those there are$"):
+def test_a_missing_file_and_a_folder_are_refused():
+    with pytest.raises(CheckpointError, match=r"^x.pth: no such checkpoint; linreg runs lists the existing ones$"):
         checkpoint.load("x.pth")
     Path("folder").mkdir()
-    with pytest.raises(CheckpointError, match=r"^folder: a folder; name a checkpoint in it, such as folder/last.pth$"):
+    with pytest.raises(CheckpointError, match=r"^folder: a folder; use a checkpoint in it, such as folder/last.pth$"):
         checkpoint.load("folder")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: content.pop("format"), "a state without a spec, as the textbook saves it"),
-        (lambda content: content.update(version=1), "of version 1, and this linreg reads version 4"),
-        (lambda content: content.pop("spec"), "not a whole checkpoint: spec is missing; use another"),
-        (lambda content: content.update(more=1), "not a whole checkpoint: 'more' is unknown; use another"),
-        (lambda content: content.update(loss=3), "not a whole checkpoint: loss is int; use another"),
+        (lambda content: content.pop("format"), "a state without a spec, as in the textbook"),
+        (lambda content: content.update(version=1), "version must be 4, got 1"),
+        (lambda content: content.pop("spec"), "invalid checkpoint: spec is missing; use another"),
+        (lambda content: content.update(more=1), "invalid checkpoint: 'more' is unknown; use another"),
+        (lambda content: content.update(loss=3), "invalid checkpoint: loss is int; use another"),
     ],
     ids=range(5),
 )
-def test_what_does_not_have_its_parts_is_refused(path, change, message):
+def test_a_checkpoint_with_missing_or_wrong_parts_is_refused(path, change, message):
     content = torch.load(path, weights_only=True)
     change(content)
     torch.save(content, "x.pth")
@@ -125,7 +128,7 @@ def test_opening_a_file_never_runs_code_from_it():
     assert not Path("attacked").exists()
 
 
-def test_a_damaged_file_is_never_taken_for_a_good_one(path):
+def test_a_damaged_file_never_loads_with_other_values(path):
     whole, saved = path.read_bytes(), checkpoint.load(path)
     rng, silent = random.Random(0), []
     for trial in range(150):
@@ -148,12 +151,12 @@ def test_a_damaged_file_is_never_taken_for_a_good_one(path):
     assert silent == []
 
 
-def test_a_wrong_checksum_is_named(path):
+def test_a_wrong_checksum_is_reported(path):
     with zipfile.ZipFile(path) as archive:
         info = next(info for info in archive.infolist() if info.filename.endswith("data/0"))
     content = bytearray(path.read_bytes())
     name_and_extra = sum(struct.unpack_from("<HH", content, info.header_offset + 26))
     content[info.header_offset + 30 + name_and_extra] ^= 1
     Path("x.pth").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"^x.pth: damaged: the checksum of data/0 is wrong; use another"):
+    with pytest.raises(CheckpointError, match=r"^x.pth: damaged: wrong checksum of data/0; use another"):
         checkpoint.load("x.pth")

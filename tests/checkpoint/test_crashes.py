@@ -1,4 +1,4 @@
-"""Whenever the machine crashes, a checkpoint that can be loaded is on the disk, once the first is saved."""
+"""After the first save, a loadable checkpoint is on disk after a crash at any time."""
 
 import hashlib
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ LAST = FOLDER / "last.pth"
 
 @pytest.fixture(scope="module")
 def saves(tmp_path_factory):
-    """Every operation of a training, gone on with, that concerns its checkpoints, in order."""
+    """Record the file operations on checkpoints of a training and a resumed one, in order."""
     recorded = []
 
     def record(operation, call):
-        answer = call()  # recorded when it is done, so that the order of two threads is the true one
+        answer = call()  # recorded afterwards, for the true order of two threads
         recorded.append(operation)
         return answer
 
@@ -40,7 +40,7 @@ def saves(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def is_valid(tmp_path_factory):
-    """Say whether `load` takes a file of this content for a checkpoint; the same content is asked of it once."""
+    """Make the function that returns whether `load` accepts a file of this content; results are cached."""
     known, path = {}, tmp_path_factory.mktemp("states") / "x.pth"
 
     def is_valid(content):
@@ -62,11 +62,11 @@ def is_valid(tmp_path_factory):
 class Count:
     states: int = 0
     without_checkpoint: int = 0
-    last_not_whole: int = 0  # last.pth is neither the old one nor the new one
+    last_not_whole: int = 0  # last.pth is neither the old nor the new one
 
 
 def count_states(operations, is_valid):
-    """Count the states that a crash after each of the operations may leave, once the first save is complete."""
+    """Count the possible states of the disk after a crash, after each operation since the first complete save."""
     disk, count, lasts = Disk(), Count(), []
     for operation in operations:
         disk.do(operation)
@@ -85,7 +85,7 @@ def test_no_crash_leaves_a_run_without_a_checkpoint(saves, is_valid):
     assert (count.without_checkpoint, count.last_not_whole) == (0, 0)
 
 
-def test_what_is_written_in_pieces_is_synced_before_it_has_its_name():
+def test_a_file_is_synced_before_it_gets_its_name():
     recorded = []
     with intercepted(lambda operation, call: recorded.append(operation.kind) or call()), new_file(Path("x")) as file:
         file.write(b"1")
@@ -107,8 +107,8 @@ def test_the_folder_of_a_new_run_is_synced():
     assert ("fsync", Path("runs")) in recorded[made:]
 
 
-def test_without_the_syncs_some_crashes_would(saves, is_valid):
-    """Of a file, of the folder that it is in, and of the folders that this is in."""
+def test_without_syncs_some_crashes_leave_no_checkpoint(saves, is_valid):
+    """Without syncing files, their folder, or its parent folders."""
     folders = {FOLDER, *FOLDER.parents}
     unsynced = [
         [operation for operation in saves if operation.kind != "fsync" or operation.path in folders],

@@ -290,7 +290,7 @@ def test_a_file_in_the_way_is_a_storage_error_and_leaves_nothing(linreg, place):
         (["train", "x.yaml", "--quite"], "No such option: --quite"),
         (["predict"], "--inputs: missing; write for instance --inputs 0.2 0.34"),
         (["predict", "--inputs", "1"], "checkpoints/latest: no checkpoint yet; train first, or name one"),
-        (["resume", "x.pth"], "x.pth: no such checkpoint; linreg runs lists those there are"),
+        (["resume", "x.pth"], "x.pth: no such checkpoint; linreg runs lists the existing ones"),
         (["runs", "rm", "x"], "runs/x: no such run; linreg runs lists those there are"),
         (["runs", "rm", "../x"], "runs/../x: no such run; linreg runs lists those there are"),
     ],

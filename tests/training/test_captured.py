@@ -1,7 +1,7 @@
-"""Steps that are captured and replayed: the textbook's bits, whatever changes, and whatever a capture does.
+"""Steps that are captured and replayed: they have the textbook's bits, even if a capture fails or a state changes.
 
-A GPU is not needed: `again` stands for a capture by doing the work again, `recorded` by doing again the operations that
-were recorded, with the numbers and the memory of then, as a CUDA graph does.
+Two fakes replace a CUDA graph, so no GPU is needed. `repeated` runs the work again. `recorded` runs the recorded
+operations again, with their numbers and memory at the time of recording, as a CUDA graph does.
 """
 
 from contextlib import contextmanager
@@ -18,25 +18,25 @@ from torch.utils._pytree import tree_leaves
 from linreg.experiment import build
 from linreg.spec.schema import spec_from_dict
 from linreg.training.engines.captured import capture_on
+from linreg.training.engines.direct import mean_squares
 from linreg.training.engines.eager import make_auto_engine
-from linreg.training.engines.lean import mean_squares
 from linreg.training.engines.training import Training
 from tests.conftest import same, small_spec
 from tests.training.test_engines import (
     SPECS,
+    change_bias,
+    change_data,
+    change_groups,
+    change_hook,
+    change_module,
     drawn_source,  # noqa: F401  # a fixture
-    meddle_with_bias,
-    meddle_with_data,
-    meddle_with_groups,
-    meddle_with_hook,
-    meddle_with_module,
     trained,
-    without_nothing,
+    without_none,
 )
 
 
 class Recording(TorchDispatchMode):
-    """Keeps the operations that are called."""
+    """Records the operations that are called."""
 
     def __init__(self):
         super().__init__()
@@ -48,7 +48,7 @@ class Recording(TorchDispatchMode):
         return result
 
 
-def again(work):
+def repeated(work):
     return work
 
 
@@ -67,7 +67,7 @@ def recorded(work):
 
 @pytest.fixture
 def capture_by(monkeypatch):
-    """Have `auto` capture at most 4 steps at a time, after one chunk that is not, by the capture given; counts both."""
+    """Let `auto` capture chunks of up to 4 steps, from the second chunk on, by the given function; count both calls."""
     monkeypatch.setattr("linreg.training.engines.eager.CHUNK", 4)
     monkeypatch.setattr("linreg.training.engines.captured.WAIT", 1)
     monkeypatch.setattr("linreg.training.loops.SECONDS_A_CHUNK", 1e9)
@@ -92,7 +92,7 @@ def capture_by(monkeypatch):
 
 
 def spec_of(**changes):
-    """24 whole batches of 3 features, 6 chunks of 4, and a short one."""
+    """Return a spec of 24 whole batches of 3 features, 6 chunks of 4, and a short batch."""
     return small_spec(data__source={"name": "linear", "n_samples": 490, "weight": [1.0, -2.0, 0.5]}, **changes)
 
 
@@ -100,7 +100,7 @@ MLP = {"name": "mlp", "hidden": [5, 3], "activation": "leaky_relu"}
 MOMENTUM = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}
 
 
-@pytest.mark.parametrize("capture", [again, recorded])
+@pytest.mark.parametrize("capture", [repeated, recorded])
 @pytest.mark.parametrize(
     "changes",
     [
@@ -128,10 +128,10 @@ def test_captured_steps_have_the_textbooks_bits(capture_by, changes, capture):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(SPECS)
-def test_whatever_is_trained_may_be_captured(capture_by, drawn):
-    spec = small_spec(**without_nothing(drawn))
+def test_any_training_has_the_textbooks_bits_with_captures(capture_by, drawn):
+    spec = small_spec(**without_none(drawn))
     _, by_textbook = trained(spec, "textbook")
-    assume(np.isfinite(by_textbook["losses"]).all())  # what is not a number is not equal to itself
+    assume(np.isfinite(by_textbook["losses"]).all())  # NaN is not equal to itself
     capture_by(recorded)
     _, by_replays = trained(spec, "auto")
     assert {key for key in by_replays if not same(by_replays[key], by_textbook[key])} == set()
@@ -148,37 +148,37 @@ def test_whatever_is_trained_may_be_captured(capture_by, drawn):
     ],
     ids=str,
 )
-def test_what_is_not_operations_on_tensors_alone_is_not_captured(capture_by, changes):
+def test_only_steps_made_of_tensor_operations_are_captured(capture_by, changes):
     count = capture_by(recorded)
     trained(spec_of(**changes), "auto")
     assert count.captures == 0
 
 
-def test_a_loss_of_a_users_own_that_is_told_is_not_captured(capture_by):
+def test_steps_with_a_custom_reported_loss_are_not_captured(capture_by):
     count = capture_by(recorded)
     experiment = build(spec_from_dict(spec_of(), "test"))
     parts = (experiment.device, experiment.loaders, experiment.network, nn.MSELoss(), experiment.optimizer)
-    for told in (None, lambda yhat, y: (yhat - y).abs().max()):
-        engine = make_auto_engine(Training(*parts, reported_loss_fn=told))
+    for reported_loss_fn in (None, lambda yhat, y: (yhat - y).abs().max()):
+        engine = make_auto_engine(Training(*parts, reported_loss_fn=reported_loss_fn))
         engine.train_epoch()
         assert (engine.name, count.captures) == ("direct", 1)
 
 
-def test_steps_that_diverge_are_replayed_as_they_are(capture_by):
+def test_diverging_steps_are_replayed(capture_by):
     count = capture_by(recorded)
-    _, found = trained(spec_of(optimizer={"name": "sgd", "lr": 1e30}), "auto")
-    assert np.isnan(found["losses"]).all()
+    _, results = trained(spec_of(optimizer={"name": "sgd", "lr": 1e30}), "auto")
+    assert np.isnan(results["losses"]).all()
     assert count.replays > 1
 
 
 @pytest.mark.parametrize(("changes", "captures"), [({}, 1), ({"scheduler": {"name": "exponential", "gamma": 0.9}}, 3)])
-def test_a_capture_holds_until_a_number_in_it_changes(capture_by, changes, captures):
+def test_a_capture_is_replaced_when_a_number_in_it_changes(capture_by, changes, captures):
     count = capture_by(recorded)
     trained(spec_of(**changes), "auto")  # 3 epochs
     assert count.captures == captures
 
 
-def test_a_chunk_is_captured_once_it_was_met_for_a_while(capture_by, monkeypatch):
+def test_chunks_are_captured_after_the_waiting_time(capture_by, monkeypatch):
     monkeypatch.setattr("linreg.training.engines.captured.WAIT", 3)
     count = capture_by(recorded)
     train_epoch = build(spec_from_dict(spec_of(), "test")).engine.train_epoch
@@ -186,9 +186,9 @@ def test_a_chunk_is_captured_once_it_was_met_for_a_while(capture_by, monkeypatch
     assert (count.captures, count.replays) == (1, 2)
 
 
-def test_the_whole_batches_of_an_epoch_are_cut_into_chunks_of_a_length(capture_by, monkeypatch):
+def test_whole_batches_of_an_epoch_are_cut_into_chunks_of_equal_length(capture_by, monkeypatch):
     monkeypatch.setattr("linreg.training.engines.eager.CHUNK", 20)
-    count = capture_by(again)
+    count = capture_by(repeated)
     experiment = build(spec_from_dict(spec_of(), "test"))
     for _ in range(2):
         experiment.engine.train_epoch()
@@ -197,72 +197,72 @@ def test_the_whole_batches_of_an_epoch_are_cut_into_chunks_of_a_length(capture_b
     assert count.replays - before == 2  # of 12 steps each
 
 
-def meddle_with_loaded_state(experiment, calls):
+def change_loaded_state(experiment, calls):
     experiment.optimizer.load_state_dict(experiment.optimizer.state_dict())
     for state in experiment.optimizer.state.values():
         state.update({name: buffer / 2 for name, buffer in state.items()})
 
 
-def meddle_with_forgotten_state(experiment, calls):
+def change_forgotten_state(experiment, calls):
     experiment.optimizer.state.clear()
 
 
-def meddle_with_lr(experiment, calls):
+def change_lr(experiment, calls):
     experiment.optimizer.param_groups[0]["lr"] /= 2
 
 
-def meddle_with_momentum(experiment, calls):
+def change_momentum(experiment, calls):
     experiment.optimizer.param_groups[0]["momentum"] = 0.5
 
 
-def meddle_with_decay(experiment, calls):
+def change_decay(experiment, calls):
     experiment.optimizer.param_groups[0]["weight_decay"] = 0.5
 
 
-def meddle_with_nesterov(experiment, calls):
+def change_nesterov(experiment, calls):
     experiment.optimizer.param_groups[0]["nesterov"] = True
 
 
-def meddle_with_dampening(experiment, calls):
+def change_dampening(experiment, calls):
     experiment.optimizer.param_groups[0]["dampening"] = 0.5
 
 
-def meddle_with_lr_as_tensor(experiment, calls):
+def change_lr_as_tensor(experiment, calls):
     experiment.optimizer.param_groups[0]["lr"] = lr = torch.tensor(0.01)
     experiment.engine.train_epoch()
     lr.mul_(0.5)
 
 
-def meddle_with_parameters(experiment, calls):
+def change_parameters(experiment, calls):
     experiment.optimizer.param_groups[0]["params"].pop()
 
 
-def meddle_with_slope(experiment, calls):
+def change_slope(experiment, calls):
     experiment.network[1].negative_slope = 0.5
 
 
 @pytest.mark.parametrize("optimizer", [{"name": "sgd", "lr": 0.01}, {**MOMENTUM, "lr": 0.01}], ids=str)
 @pytest.mark.parametrize(
-    "meddle",
+    "change",
     [
-        meddle_with_hook, meddle_with_module, meddle_with_bias, meddle_with_data, meddle_with_groups,
-        meddle_with_loaded_state, meddle_with_forgotten_state, meddle_with_lr, meddle_with_momentum, meddle_with_decay,
-        meddle_with_nesterov, meddle_with_dampening, meddle_with_lr_as_tensor, meddle_with_parameters, meddle_with_slope,
+        change_hook, change_module, change_bias, change_data, change_groups,
+        change_loaded_state, change_forgotten_state, change_lr, change_momentum, change_decay,
+        change_nesterov, change_dampening, change_lr_as_tensor, change_parameters, change_slope,
     ],
 )  # fmt: skip
-def test_what_is_done_to_an_experiment_after_a_capture_counts(capture_by, meddle, optimizer):
+def test_changes_to_an_experiment_after_a_capture_take_effect(capture_by, change, optimizer):
     count = capture_by(recorded)
-    model = MLP if meddle is meddle_with_slope else {"name": "linear"}
-    found = []
+    model = MLP if change is change_slope else {"name": "linear"}
+    results = []
     for engine in ("auto", "textbook"):
         spec = spec_of(engine=engine, model=model, optimizer=optimizer)
         experiment, calls = build(spec_from_dict(spec, "test")), []
         first = experiment.engine.train_epoch()
-        meddle(experiment, calls)
+        change(experiment, calls)
         losses = [experiment.engine.train_epoch() for _ in range(2)]
         momenta = list(experiment.optimizer.state.values())
-        found.append((first, losses, len(calls), dict(experiment.network.state_dict()), momenta))
-    assert same(found[0], found[1])
+        results.append((first, losses, len(calls), dict(experiment.network.state_dict()), momenta))
+    assert same(results[0], results[1])
     assert count.replays > 0
 
 
@@ -275,7 +275,7 @@ def loses_losses(work):
     return lambda: work() + 1
 
 
-def goes_on(work):
+def takes_steps_twice(work):
     return lambda: (work(), work())[0]
 
 
@@ -298,14 +298,14 @@ def cannot_replay(work):
 @pytest.mark.parametrize(
     ("capture", "reason"),
     [
-        (does_nothing, "a replay gave other bits"),
-        (loses_losses, "a replay gave other bits"),
-        (goes_on, "a replay gave other bits"),
+        (does_nothing, "the bits of a replay differ"),
+        (loses_losses, "the bits of a replay differ"),
+        (takes_steps_twice, "the bits of a replay differ"),
         (cannot_capture, "operation not permitted when stream is capturing"),
         (cannot_replay, "out of memory"),
     ],
 )
-def test_a_capture_that_does_something_else_is_left_alone(capture_by, caplog, capture, reason, optimizer):
+def test_a_wrong_or_failing_capture_is_not_used(capture_by, caplog, capture, reason, optimizer):
     caplog.set_level("INFO", "linreg")
     spec = spec_of(optimizer=optimizer, model=MLP)
     _, by_textbook = trained(spec, "textbook")
@@ -313,29 +313,29 @@ def test_a_capture_that_does_something_else_is_left_alone(capture_by, caplog, ca
     _, ours = trained(spec, "auto")
     assert {key for key in ours if not same(ours[key], by_textbook[key])} == set()
     assert count.captures == 1
-    assert caplog.messages == [f"steps are taken one by one, not by replays of a capture: {reason}"]
+    assert caplog.messages == [f"cannot replay captured steps, using single steps: {reason}"]
 
 
 def test_a_failed_capture_leaves_no_gradients(capture_by):
-    def breaks_off(work):
+    def fails(work):
         for parameter in experiment.network.parameters():
             parameter.grad = torch.ones_like(parameter)
-        raise RuntimeError("broken off")
+        raise RuntimeError("failed")
 
-    capture_by(breaks_off)
+    capture_by(fails)
     experiment = build(spec_from_dict(small_spec(data__batch_size=40), "test"))  # one batch an epoch
     for _ in range(2):
         experiment.engine.train_epoch()
     assert [parameter.grad for parameter in experiment.network.parameters()] == [None, None]
 
 
-def test_nothing_is_captured_where_nothing_is_gained():
+def test_steps_are_not_captured_on_devices_without_cuda():
     assert capture_on(torch.device("cpu")) is None
     assert capture_on(torch.device("mps")) is None
 
 
-def test_a_graph_is_captured_after_the_work_was_run_on_its_stream(monkeypatch):
-    """The order of calls alone: what they do takes a GPU."""
+def test_work_runs_on_the_stream_before_its_capture(monkeypatch):
+    """Checks only the order of calls: their effect takes a GPU."""
     calls = []
 
     @contextmanager
@@ -366,7 +366,7 @@ def test_a_graph_is_captured_after_the_work_was_run_on_its_stream(monkeypatch):
     assert calls[8:] == ["replay", "replay"]
 
 
-def test_off_the_cpu_each_loss_is_summed_as_the_textbook_sums_it():
+def test_on_other_devices_each_loss_is_computed_by_mean():
     with Recording() as recording:
         mean_squares([torch.ones(4, 1, device="meta") for _ in range(3)])
     assert [result.shape for func, _, _, result in recording.calls if func is torch.ops.aten.mean.default] == [()] * 3
@@ -375,7 +375,7 @@ def test_off_the_cpu_each_loss_is_summed_as_the_textbook_sums_it():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph takes a GPU")
 @pytest.mark.parametrize("model", [{"name": "linear"}, MLP], ids=str)
 @pytest.mark.parametrize("optimizer", [{"name": "sgd", "lr": 0.1}, {**MOMENTUM, "nesterov": True}], ids=str)
-def test_on_a_gpu_steps_are_replayed_with_the_textbooks_bits(caplog, monkeypatch, model, optimizer):
+def test_replays_on_a_gpu_have_the_textbooks_bits(caplog, monkeypatch, model, optimizer):
     caplog.set_level("INFO", "linreg")
     monkeypatch.setattr("linreg.training.loops.SECONDS_A_CHUNK", 1e9)
     spec = small_spec(

@@ -1,4 +1,4 @@
-"""The compiled steps of a linear model, against torch's modules, autograd and optimizers."""
+"""The compiled steps of a linear model, compared with torch's modules, autograd and optimizers."""
 
 import os
 import subprocess
@@ -20,11 +20,11 @@ from linreg.training.engines.arrays import (
     Parameter,
     Rows,
     Sgd,
-    fresh,
     load_kernels,
     make_train_chunk_fn,
     make_val_chunk_fn,
     moment_names,
+    with_zero_moments,
 )
 from linreg.training.steps import make_train_step_fn, make_val_step_fn
 
@@ -45,7 +45,7 @@ LOSSES = [Loss("mse"), Loss("mae"), Loss("huber"), Loss("huber", delta=0.3)]
 
 
 class Case(NamedTuple):
-    """A linear model, data, an order of steps, and how they are taken."""
+    """A linear model, data, an order of steps, and their settings."""
 
     rows: Rows
     order: np.ndarray
@@ -65,8 +65,8 @@ class Case(NamedTuple):
         return [self.order[i : i + self.batch_size] for i in range(0, len(self.order), self.batch_size)]
 
     def parameters(self) -> list[Parameter]:
-        """Give copies of the parameters, with the moments of none."""
-        return [fresh(value.copy(), self.optimizer) for value in (self.w, self.b) if value is not None]
+        """Return copies of the parameters with zero moments."""
+        return [with_zero_moments(value.copy(), self.optimizer) for value in (self.w, self.b) if value is not None]
 
     def train_chunk_fn(self, parameters):
         weight, bias = parameters[0], parameters[1] if len(parameters) > 1 else None
@@ -95,7 +95,7 @@ def make_case(
 
 
 class Torch:
-    """The same by torch's own modules, in `dtype`."""
+    """The same steps by torch's own modules, in `dtype`."""
 
     def __init__(self, case: Case, dtype) -> None:
         self.case = case
@@ -112,7 +112,7 @@ class Torch:
             )
         parameters, kind = list(self.model.parameters()), case.optimizer
         if isinstance(kind, Sgd):
-            # nesterov is refused without momentum, which is set before each step
+            # torch refuses nesterov without momentum, which is set before each step
             self.optimizer = optim.SGD(parameters, lr=1.0, momentum=0.5, dampening=0.0, nesterov=kind.nesterov)
             self.optimizer.param_groups[0].update(dampening=kind.dampening, weight_decay=kind.weight_decay)
         else:
@@ -123,7 +123,7 @@ class Torch:
         self.step_fn = make_train_step_fn(self.model, self.loss_fn, self.optimizer, reported_loss_fn=self.told_fn)
 
     def set(self, parameters) -> None:
-        """Take over parameters, and the moments where the optimizer has begun with its own."""
+        """Set the parameters, and the moments if the optimizer has any."""
         for tensor, parameter in zip(self.model.parameters(), parameters, strict=True):
             tensor.data.copy_(torch.from_numpy(parameter.value))
             if hasattr(self, "optimizer") and tensor in self.optimizer.state:
@@ -144,13 +144,13 @@ class Torch:
         return [step_fn(*(array[torch.from_numpy(batch)] for array in self.rows)) for batch in self.case.batches()]
 
     def values(self) -> list[list[np.ndarray]]:
-        """Give of each parameter its value and the moments that there are."""
-        found = []
+        """Return each parameter's value and its existing moments."""
+        values = []
         for tensor in self.model.parameters():
             state = self.optimizer.state[tensor]
             moments = [state.get(name) for name in moment_names(self.case.optimizer)]
-            found.append([tensor.detach().numpy(), *(moment.numpy() for moment in moments if moment is not None)])
-        return found
+            values.append([tensor.detach().numpy(), *(moment.numpy() for moment in moments if moment is not None)])
+        return values
 
 
 @st.composite
@@ -173,22 +173,22 @@ def cases(draw, **given):
     return make_case(**({name: draw(strategy) for name, strategy in drawn.items()} | given))
 
 
-def assert_near(found, expected, dtype):
-    """Hold numbers equal but for the rounding to their type, and in float64 that of sums of up to 80 terms."""
+def assert_close(actual, expected, dtype):
+    """Compare numbers up to rounding to their type, and in float64 up to rounding in sums of up to 80 terms."""
     largest = max(1.0, np.abs(expected).max())
-    np.testing.assert_allclose(found, expected, rtol=EPS[dtype], atol=500 * EPS[np.float64] * largest)
+    np.testing.assert_allclose(actual, expected, rtol=EPS[dtype], atol=500 * EPS[np.float64] * largest)
 
 
 plain = settings(
     deadline=None,
-    derandomize=True,  # a bound on rounding holds for nearly all numbers: for the same ones each time
+    derandomize=True,  # the bound on rounding does not hold for all numbers, so use the same ones each time
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
 @settings(plain, max_examples=60)
 @given(cases())
-def test_a_step_is_torchs_in_float64_rounded_to_the_type(case):
+def test_a_step_equals_torchs_in_float64_rounded_to_the_type(case):
     dtype = case.rows.x.dtype.type
     parameters = case.parameters()
     train_chunk = case.train_chunk_fn(parameters)
@@ -196,18 +196,20 @@ def test_a_step_is_torchs_in_float64_rounded_to_the_type(case):
     for number, batch in enumerate(case.batches()):
         reference.set(parameters)
         loss = reference.step(number)
-        told = train_chunk(batch, lr=case.lr[number], momentum=case.momentum[number], steps_done=number)
-        assert_near(told, np.array([loss]), dtype)
+        loss_of_step = train_chunk(batch, lr=case.lr[number], momentum=case.momentum[number], steps_done=number)
+        assert_close(loss_of_step, np.array([loss]), dtype)
         for parameter, (value, *moments) in zip(parameters, reference.values(), strict=True):
-            assert_near(parameter.value, value, dtype)
-            for moment, expected in zip(parameter.moments, moments, strict=False):  # torch has none without momentum
-                assert_near(moment, expected, dtype)
+            assert_close(parameter.value, value, dtype)
+            for moment, expected in zip(
+                parameter.moments, moments, strict=False
+            ):  # torch has no buffer without momentum
+                assert_close(moment, expected, dtype)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("loss", LOSSES[:3], ids=lambda loss: loss.kind)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
-def test_a_run_is_near_the_textbooks_by_an_eps_a_step(optimizer, loss, dtype):
+def test_a_run_differs_from_the_textbooks_by_at_most_an_eps_per_step(optimizer, loss, dtype):
     case = make_case(
         n_rows=60, n_features=8, batch_size=14, dtype=dtype, optimizer=optimizer, loss=loss, lr=0.02, momentum=0.9,
         weights=True, scheduled=True, epochs=50,
@@ -226,7 +228,7 @@ def test_a_run_is_near_the_textbooks_by_an_eps_a_step(optimizer, loss, dtype):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("loss", LOSSES[:3], ids=lambda loss: loss.kind)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
-def test_the_bits_do_not_depend_on_how_the_steps_are_cut_into_chunks(optimizer, loss, dtype):
+def test_the_bits_do_not_depend_on_the_chunks(optimizer, loss, dtype):
     case = make_case(
         n_features=19, n_targets=2, batch_size=7, dtype=dtype, optimizer=optimizer, loss=loss, momentum=0.9,
         weights=True, scheduled=True,
@@ -238,7 +240,7 @@ def test_the_bits_do_not_depend_on_how_the_steps_are_cut_into_chunks(optimizer, 
         cut, told, done = case.parameters(), [], 0
         for until in cuts:
             order = case.order[done * case.batch_size : until * case.batch_size]
-            # made anew each time: nothing is kept but what the arrays hold
+            # a new function for each chunk: only the arrays carry state
             train_chunk = case.train_chunk_fn(cut)
             lr, momentum = case.lr[done:until], case.momentum[done:until]
             told.append(train_chunk(order, lr=lr, momentum=momentum, steps_done=done))
@@ -251,15 +253,15 @@ def test_the_bits_do_not_depend_on_how_the_steps_are_cut_into_chunks(optimizer, 
 
 @settings(plain, max_examples=30)
 @given(cases())
-def test_validation_losses_are_torchs(case):
+def test_validation_losses_equal_torchs(case):
     losses = case.val_chunk_fn()(case.order)
-    assert_near(losses, np.array(Torch(case, np.float64).val_losses()), case.rows.x.dtype.type)
+    assert_close(losses, np.array(Torch(case, np.float64).val_losses()), case.rows.x.dtype.type)
 
 
 @pytest.mark.parametrize("weights", [False, True])
 @pytest.mark.parametrize("kind", ["mse", "mae", "huber"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_scaled_loss_is_told_in_the_targets_units_and_the_plain_one_minimised(dtype, kind, weights):
+def test_the_scaled_loss_is_reported_and_the_plain_one_minimised(dtype, kind, weights):
     case = make_case(n_targets=2, dtype=dtype, weights=weights, loss=Loss(kind, 1.5))
     scaled = case._replace(loss=Loss(kind, 1.5, scale=np.array([20.0, 0.5])))
     plain, told = case.parameters(), scaled.parameters()
@@ -273,10 +275,10 @@ def test_a_scaled_loss_is_told_in_the_targets_units_and_the_plain_one_minimised(
     np.testing.assert_allclose(scaled.val_chunk_fn()(case.order), Torch(scaled, np.float64).val_losses(), rtol=1e-13)
 
 
-def test_a_short_last_batch_is_a_mean_over_its_own_points():
+def test_the_loss_of_a_short_last_batch_is_the_mean_over_its_points():
     # yhat = 0 for (x, y) = (1, 2), (2, 2) and (3, 6): errors -2, -2 and, once the first step is taken, 3w - 6
     rows = Rows(np.array([[1.0], [2.0], [3.0]]), np.array([[2.0], [2.0], [6.0]]))
-    weight = fresh(np.array([[0.0]]), Sgd())
+    weight = with_zero_moments(np.array([[0.0]]), Sgd())
     train_chunk = make_train_chunk_fn(rows, weight, None, loss=Loss("mse"), optimizer=Sgd(), batch_size=2)
     losses = train_chunk(np.array([0, 1, 2]), lr=np.array([0.25, 0.125]), momentum=0.0, steps_done=0)
     w = 0.25 * (2 * 2 * 1 + 2 * 2 * 2) / 2  # = 1.5
@@ -284,9 +286,9 @@ def test_a_short_last_batch_is_a_mean_over_its_own_points():
     assert weight.value.item() == w - 0.125 * 2 * (3 * w - 6) * 3
 
 
-def test_mae_does_not_move_a_point_that_is_met():
+def test_mae_has_no_gradient_at_an_error_of_zero():
     rows = Rows(np.array([[1.0], [1.0]]), np.array([[2.0], [5.0]]))
-    weight = fresh(np.array([[2.0]]), Sgd())
+    weight = with_zero_moments(np.array([[2.0]]), Sgd())
     train_chunk = make_train_chunk_fn(rows, weight, None, loss=Loss("mae"), optimizer=Sgd(), batch_size=2)
     assert train_chunk(np.array([0, 1]), lr=1.0, momentum=0.0, steps_done=0).tolist() == [1.5]
     assert weight.value.item() == 2.5  # the second point alone pulls, by 1/2
@@ -303,14 +305,14 @@ def test_a_nan_in_the_data_reaches_the_loss_and_the_parameters(optimizer, kind):
     assert all(np.isnan(parameter.value).all() for parameter in parameters)
 
 
-def test_divergence_passes_through_infinity_with_the_textbooks():
+def test_diverging_losses_become_infinite_as_the_textbooks_do():
     case = make_case(dtype=np.float32, lr=50.0, epochs=20)
     losses = case.train_chunk_fn(case.parameters())(case.order, lr=case.lr, momentum=0.0, steps_done=0)
     reference = Torch(case, np.float32)
     expected = np.array([reference.step(number) for number in range(case.n_steps)])
     first = np.flatnonzero(~np.isfinite(losses))[0]
     assert np.isposinf(losses[first])
-    # torch's sum over a batch can leave float32 a step before its mean
+    # torch's sum over a batch can overflow float32 a step before its mean
     assert first - np.flatnonzero(~np.isfinite(expected))[0] in (0, 1)
     assert not np.isfinite(losses[first:]).any()
 
@@ -337,7 +339,7 @@ def test_moments_have_the_names_of_torchs_state(optimizer):
         ({"loss": Loss("mse", scale=np.ones(3))}, "scale is (3,) float64; it must be (1,) float64"),
     ],
 )  # fmt: skip
-def test_arrays_that_do_not_fit_are_refused(change, message):
+def test_arrays_of_another_shape_or_type_are_refused(change, message):
     case = make_case(n_rows=4, n_features=2)._replace(**change)
     with pytest.raises(ValueError) as error:
         case.train_chunk_fn(case.parameters())
@@ -351,12 +353,12 @@ def test_moments_of_another_optimizer_are_refused():
 
 
 @pytest.mark.parametrize("row", [-1, 40])
-def test_a_row_that_is_not_there_is_refused(row):
+def test_a_row_number_out_of_range_is_refused(row):
     case = make_case(n_rows=40)
     order = np.append(case.order, row)
-    with pytest.raises(IndexError, match="order names a row that is not there"):
+    with pytest.raises(IndexError, match="order has a row number out of range"):
         case.train_chunk_fn(case.parameters())(order, lr=0.1, momentum=0.0, steps_done=0)
-    with pytest.raises(IndexError, match="order names a row that is not there"):
+    with pytest.raises(IndexError, match="order has a row number out of range"):
         case.val_chunk_fn()(order)
 
 
@@ -365,13 +367,13 @@ def test_an_order_of_another_type_is_refused():
         make_case().val_chunk_fn()(np.zeros(1, np.int32))
 
 
-def test_without_numba_the_error_says_what_to_install(monkeypatch):
+def test_without_numba_the_error_names_the_package_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
     with pytest.raises(UsageError) as error:
         load_kernels()
     assert str(error.value) == (
         "the compiled engine needs numba, got 'import of numba halted; None in sys.modules'; "
-        "pip install 'linreg[compiled]', or leave engine out"
+        "pip install 'linreg[compiled]', or remove engine"
     )
 
 
@@ -380,8 +382,10 @@ def test_importing_the_module_does_not_import_numba():
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
-def test_kernels_compile_where_no_folder_can_keep_them():
+def test_kernels_compile_without_a_writable_cache_folder():
     code = "from linreg.training.engines.kernels import *; assert loss_of(MSE, 1.0, 3.0) == 9.0 and not loss_of.stats.cache_path"
-    nowhere = {"NUMBA_CACHE_LOCATOR_CLASSES": "_IPythonCacheLocator"}  # the only one asked, and it never has any
+    nowhere = {
+        "NUMBA_CACHE_LOCATOR_CLASSES": "_IPythonCacheLocator"
+    }  # the only locator in use, which never finds a folder
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | nowhere, timeout=100, capture_output=True)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Steps and loops, against arithmetic done by hand."""
+"""Steps and loops, compared with arithmetic by hand."""
 
 import math
 
@@ -32,7 +32,7 @@ def test_a_train_step_is_one_gradient_step():
     assert model.weight.grad is None
 
 
-def test_a_clipped_gradient_is_as_long_as_asked_for():
+def test_a_long_gradient_is_clipped_to_the_given_norm():
     model = line(1.0, 0.0)
     step = make_train_step_fn(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=1.0), clip_grad_norm=0.5)
     step(X, Y)
@@ -41,7 +41,7 @@ def test_a_clipped_gradient_is_as_long_as_asked_for():
     assert (model.weight.item() - 1.0) / model.bias.item() == pytest.approx(16 / 3 / 4, rel=1e-4)
 
 
-def test_a_validation_step_changes_nothing_and_is_in_eval_mode():
+def test_a_validation_step_uses_eval_mode_and_changes_nothing():
     model = nn.Sequential(line(1.0, 0.0), nn.Dropout(0.9))
     model.train()
     step = make_val_step_fn(model, nn.MSELoss())
@@ -50,14 +50,14 @@ def test_a_validation_step_changes_nothing_and_is_in_eval_mode():
     assert model[0].weight.item() == 1.0
 
 
-def test_a_train_step_puts_the_model_into_train_mode():
+def test_a_train_step_sets_train_mode():
     model = line(1.0, 0.0)
     model.eval()
     make_train_step_fn(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=0.1))(X, Y)
     assert model.training
 
 
-def test_after_step_is_called_once_a_step_after_the_update():
+def test_after_step_is_called_after_each_update():
     model = line(1.0, 0.0)
     seen = []
     step = make_train_step_fn(
@@ -67,12 +67,12 @@ def test_after_step_is_called_once_a_step_after_the_update():
     assert seen == [pytest.approx(0.4)]
 
 
-def test_mini_batch_gives_the_mean_of_the_batches_losses():
+def test_mini_batch_returns_the_mean_of_the_batch_losses():
     batches = [(X[:2], Y[:2]), (X[2:], Y[2:])]
     assert mini_batch("cpu", batches, lambda x, y: float(len(x))) == 1.5
 
 
-def test_mini_batch_goes_on_from_a_position():
+def test_mini_batch_resumes_after_the_batches_already_done():
     batches = [(X[i : i + 1], Y[i : i + 1]) for i in range(3)]
     seen = []
     position = [10.0, 20.0]
@@ -81,10 +81,10 @@ def test_mini_batch_goes_on_from_a_position():
     assert position == [10.0, 20.0, 60.0]
 
 
-def test_fit_validates_without_gradients_and_counts_from_where_it_is_told():
+def test_fit_validates_without_gradients_and_numbers_the_given_epochs():
     modes = []
-    found = list(fit(lambda: 1.0, lambda: modes.append(torch.is_grad_enabled()) or 2.0, range(3, 5)))
-    assert [(losses.epoch, losses.loss, losses.val_loss) for losses in found] == [(3, 1.0, 2.0), (4, 1.0, 2.0)]
+    epochs = list(fit(lambda: 1.0, lambda: modes.append(torch.is_grad_enabled()) or 2.0, range(3, 5)))
+    assert [(losses.epoch, losses.loss, losses.val_loss) for losses in epochs] == [(3, 1.0, 2.0), (4, 1.0, 2.0)]
     assert modes == [False, False]
     assert torch.is_grad_enabled()
 
@@ -93,19 +93,19 @@ def test_fit_without_validation_has_no_validation_loss():
     assert [losses.val_loss for losses in fit(lambda: 1.0, None, range(2))] == [None, None]
 
 
-def test_fit_trains_an_epoch_only_when_it_is_asked_for():
+def test_fit_trains_an_epoch_only_on_request():
     trained = []
     epochs = fit(lambda: trained.append(1) or 1.0, None, range(10))
     next(epochs)
     assert len(trained) == 1
 
 
-def test_improved_takes_the_lowest_so_far():
+def test_improved_is_true_for_the_lowest_loss_so_far():
     improved = make_improved_fn()
     assert [improved(loss) for loss in (3.0, 2.0, 2.0, 2.5, 1.0)] == [True, True, False, False, True]
 
 
-def test_patience_runs_out_after_so_many_epochs_without_improvement():
+def test_patience_runs_out_after_the_given_number_of_epochs_without_improvement():
     out_of_patience = make_out_of_patience_fn(2, 0.1)
     losses = [1.0, 0.95, 0.5, 0.5, 0.45, 0.1]
     assert [out_of_patience(loss) for loss in losses] == [False, False, False, False, True, False]

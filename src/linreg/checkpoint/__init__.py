@@ -1,9 +1,9 @@
-"""The checkpoint: one safe, self-contained file. Saved whole or not at all; verified before it is believed.
+"""The checkpoint: one safe, self-contained file, written completely or not at all, and verified before use.
 
-The file is one dictionary of plain values and tensors, as `torch.save` lays it out, with the textbook's keys (`epoch`,
-`model_state_dict`, `optimizer_state_dict`, `loss`, `val_loss`) and those of `Checkpoint`. On the way in, each gate
-leaves less to the next: the layout of the file (`archive`), the opcodes of its pickle (`pickles`), torch's own
-`weights_only=True`, and what the values are (`contents`). Whether they fit what the spec builds is for `experiment`.
+The file is one dictionary of plain values and tensors in the layout of `torch.save`, with the textbook's keys (`epoch`,
+`model_state_dict`, `optimizer_state_dict`, `loss`, `val_loss`) and those of `Checkpoint`. `load` checks in this order:
+the layout of the file (`archive`), the opcodes of its pickle (`pickles`), torch's own `weights_only=True`, and the
+values (`contents`). `experiment` checks that they match the model that the spec builds.
 """
 
 from linreg.checkpoint.contents import FORMAT, VERSION, Checkpoint, summary

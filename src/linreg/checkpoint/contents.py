@@ -1,4 +1,4 @@
-"""What a checkpoint holds, and whether what was read from a file is that."""
+"""The content of a checkpoint, and the checks of values from a file. `files` and `serializing` use this module."""
 
 import math
 import re
@@ -15,21 +15,21 @@ from linreg.system import generators
 
 FORMAT = "linreg"
 VERSION = 4  # 2: preprocessing, fit; 3: NumPy's and Python's generators; 4: checksums of the tensors
-FEW_ELEMENTS = 2**16  # a copy of so many is the quickest
-FEW = 20  # up to so many parameters are shown as numbers
+SMALL = 2**16  # elements; NumPy checks fewer of them faster than torch
+MOST_SHOWN = 20  # parameters, of which `summary` lists the values
 
 
 @dataclass
 class Checkpoint:
-    """Everything that a run needs to go on as if it had never stopped, and a model to be used elsewhere.
+    """Everything needed to resume a run as if it was never interrupted, or to use its model elsewhere.
 
-    epoch: how many epochs are done; loss, val_loss, lr: one value an epoch; planned_epochs: what a scheduler was made
-    for, and a finished run is trained again for; position: the losses of the batches of the next epoch that are done;
-    loader_state: the state of the loaders' generator as that epoch began; rng_state, cuda_rng_state, numpy_rng_state,
-    python_rng_state: those of the global generators (see `generators`); best: the epoch, its losses, its spec, and
-    the states as it ended, or None; preprocessing: the features, with ranges and categories; fit: the closed form's
-    optimum (see `exact`), or None; resumed_at: the epochs at which the run was gone on with; outcome: `running`,
-    `interrupted`, `finished` or `early_stopped`; run: the name and id of the run that wrote it.
+    epoch: the number of finished epochs. loss, val_loss, lr: one value for each of them. planned_epochs: the number of
+    epochs that the scheduler was made for. position: the losses of the finished batches of the next epoch.
+    loader_state: the state of the loaders' generator at the start of that epoch. rng_state, cuda_rng_state,
+    numpy_rng_state, python_rng_state: the states of the global generators (see `generators`). preprocessing: the
+    features with ranges and categories. best: the best epoch with its losses, its spec and the states at its end, or
+    None. fit: the optimum by the closed form (see `exact`), or None. resumed_at: the epochs at which the run was
+    resumed. outcome: `running`, `interrupted`, `finished` or `early_stopped`. run: the name and id of its run.
     """
 
     epoch: int
@@ -59,11 +59,11 @@ class Checkpoint:
     run: dict[str, str]
     data_fingerprint: str
     environment: dict[str, Any]
-    path: Path = field(default=Path(), compare=False)  # where it was loaded from; not in the file
+    path: Path = field(default=Path(), compare=False)  # the file it was loaded from; not saved
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch, counted from 0, with the lowest loss (validation loss where there is any)."""
+        """The epoch, counted from 0, with the lowest validation loss, or training loss without validation."""
         return self.best["epoch"] if self.best else None
 
 
@@ -113,31 +113,31 @@ _DEPTH = 32
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
-    """Whether all elements are finite, found without a copy of them, but of a few."""
+    """Return whether all elements are finite, without a copy of a large tensor."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
-    if tensor.numel() < FEW_ELEMENTS and tensor.dtype != torch.bfloat16:
-        return bool(np.isfinite(tensor.numpy(force=True)).all())  # a fourth of the time that torch takes
+    if tensor.numel() < SMALL and tensor.dtype != torch.bfloat16:
+        return bool(np.isfinite(tensor.numpy(force=True)).all())  # four times as fast as torch
     return all(bool(torch.isfinite(end)) for end in torch.aminmax(tensor.detach()))
 
 
-def shown(value: Any) -> str:
-    """Show a value out of a file in a message: short, and nothing that moves a terminal's cursor."""
+def printable(value: Any) -> str:
+    """Return a value from a file as short text for a message, without control characters."""
     return ascii(value)[:60] if isinstance(value, str | int | float | None) else type(value).__name__
 
 
-def strange(content: Mapping[str, Any], *, most: int) -> str | None:
-    """Find what is neither a plain value nor a dense, finite tensor with memory of its own; None if there is nothing.
+def value_problem(content: Mapping[str, Any], *, most: int) -> str | None:
+    """Describe a value that is neither plain nor a dense, finite tensor with its own memory; None if there is none.
 
-    most: the values that there may be. Tensors of `best` may be the very ones that stand outside of it, too.
+    most: the allowed number of values. Tensors of `best` may share their memory with those outside of it.
     """
-    taken: dict[bool, set[int]] = {True: set(), False: set()}
+    used: dict[bool, set[int]] = {True: set(), False: set()}  # addresses, inside and outside of `best`
     waiting: list[tuple[str, int, Any]] = [(str(key), 1, value) for key, value in content.items()]
     while waiting:
         top, depth, value = waiting.pop()
         most -= 1
         if depth > _DEPTH or most < 0:
-            return "holds values within values without end"
+            return "values nested too deeply"
         kind = type(value)
         if kind is dict:
             waiting += [(top, depth + 1, item) for item in value.values()]
@@ -145,142 +145,142 @@ def strange(content: Mapping[str, Any], *, most: int) -> str | None:
             waiting += [(top, depth + 1, item) for item in value]
         elif kind is float:
             if not math.isfinite(value) and not top.startswith(_MAY_BE_INFINITE) and top != "best":
-                return f"{shown(top)} holds a number that is not finite"
+                return f"{printable(top)} holds a non-finite number"
         elif kind is torch.Tensor:
             memory = value.untyped_storage()
             if value.layout != torch.strided or memory.nbytes() != value.nbytes or not value.is_contiguous():
-                return f"{shown(top)} holds a tensor that is not the whole of its memory"
+                return f"{printable(top)} holds a tensor that does not cover its memory"
             if value.requires_grad or value._backward_hooks or not is_finite(value):
-                return f"{shown(top)} holds a tensor that is not of finite numbers alone"
-            if value.numel() and memory.data_ptr() in taken[top == "best"]:
-                return f"{shown(top)} holds a tensor that shares its memory with another"
-            taken[top == "best"].add(memory.data_ptr())
+                return f"{printable(top)} holds a non-finite tensor, or one with gradients or hooks"
+            if value.numel() and memory.data_ptr() in used[top == "best"]:
+                return f"{printable(top)} holds a tensor that shares its memory with another"
+            used[top == "best"].add(memory.data_ptr())
         elif value is not None and kind not in (bool, int, str):
-            return f"{shown(top)} holds {kind.__name__}"
+            return f"{printable(top)} holds {kind.__name__}"
     return None
 
 
-def problems(content: Mapping[str, Any]) -> list[str]:
-    """Say what is wrong with the parts of a checkpoint, which are plain values and dense tensors."""
-    found = _mistyped(content, {**_ENVELOPE, **_TYPES})
-    found = found or [*_about_history(content), *_about_names(content), *_about_states(content)]
-    if not found and content["best"] is not None:
-        found = _about_best(content)
-    if not found and content["fit"] is not None:
-        found = _about_fit(content["fit"], content["model_state_dict"], content["n_targets"])
-    return found
+def content_problems(content: Mapping[str, Any]) -> list[str]:
+    """Return the problems of the parts of a checkpoint, which must be plain values and dense tensors."""
+    problems = _type_problems(content, {**_ENVELOPE, **_TYPES})
+    problems = problems or [*_history_problems(content), *_name_problems(content), *_state_problems(content)]
+    if not problems and content["best"] is not None:
+        problems = _best_problems(content)
+    if not problems and content["fit"] is not None:
+        problems = _fit_problems(content["fit"], content["model_state_dict"], content["n_targets"])
+    return problems
 
 
-def _mistyped(content: Mapping[str, Any], types: Mapping[str, tuple[type, ...]], of: str = "") -> list[str]:
-    """Compare keys and types with those that there should be."""
-    found = [f"{of}{key} is missing" for key in sorted(set(types) - set(content))]
-    found += [f"{of}{shown(key)} is unknown" for key in content if key not in types]
-    found += [
-        f"{of}{key} is {type(content[key]).__name__}"
+def _type_problems(content: Mapping[str, Any], types: Mapping[str, tuple[type, ...]], prefix: str = "") -> list[str]:
+    """Compare the keys and types of values with the expected ones."""
+    problems = [f"{prefix}{key} is missing" for key in sorted(set(types) - set(content))]
+    problems += [f"{prefix}{printable(key)} is unknown" for key in content if key not in types]
+    problems += [
+        f"{prefix}{key} is {type(content[key]).__name__}"
         for key in types
         if key in content and type(content[key]) not in types[key]
     ]
-    return found
+    return problems
 
 
-def _about_history(content: Mapping[str, Any]) -> list[str]:
-    epoch, found = content["epoch"], []
+def _history_problems(content: Mapping[str, Any]) -> list[str]:
+    epoch, problems = content["epoch"], []
     for key in ("loss", "val_loss", "lr"):
         values = content[key]
         if key == "val_loss":
             values = [value for value in values if value is not None]
         if len(content[key]) != epoch or not all(type(value) is float for value in values):
-            found.append(f"{key} is not one finite number for each of {shown(epoch)} epochs")
+            problems.append(f"{key} does not have a finite number for each of {printable(epoch)} epochs")
     if not all(type(value) is float for value in content["position"]):
-        found.append("position holds what is no number")
+        problems.append("position has a value that is not a number")
     if not all(type(value) is int and 0 <= value <= epoch for value in content["resumed_at"]):
-        found.append("resumed_at holds what is no epoch")
+        problems.append("resumed_at has a value that is not an epoch")
     if content["planned_epochs"] < 1:
-        found.append(f"planned_epochs is {shown(content['planned_epochs'])}")
+        problems.append(f"planned_epochs is {printable(content['planned_epochs'])}")
     if content["outcome"] not in _OUTCOMES:
-        found.append(f"outcome is {shown(content['outcome'])}")
+        problems.append(f"outcome is {printable(content['outcome'])}")
     run = content["run"]
     if set(run) != {"name", "id"} or not all(type(value) is str for value in run.values()):
-        found.append("run has not a name and an id")
+        problems.append("run does not have a name and an id")
     elif not _RUN_NAME.fullmatch(run["name"]):
-        found.append(f"run has the name {shown(run['name'])}")
-    return found
+        problems.append(f"run has the name {printable(run['name'])}")
+    return problems
 
 
-def _about_names(content: Mapping[str, Any]) -> list[str]:
-    found = []
+def _name_problems(content: Mapping[str, Any]) -> list[str]:
+    problems = []
     for names, number in (("feature_names", content["n_features"]), ("target_names", content["n_targets"])):
-        if len(content[names]) != number or not number or not _are_names(content[names]):
-            found.append(f"{names} is not {shown(number)} names")
+        if len(content[names]) != number or not number or not _are_strings(content[names]):
+            problems.append(f"{names} does not have {printable(number)} names")
     if not _are_features(content["preprocessing"], content["feature_names"]):
-        found.append("preprocessing does not describe the features")
-    return found
+        problems.append("preprocessing does not describe the features")
+    return problems
 
 
-def _are_names(values: list[Any]) -> bool:
+def _are_strings(values: list[Any]) -> bool:
     return all(type(value) is str for value in values)
 
 
 def _are_features(preprocessing: Mapping[str, Any], names: list[str]) -> bool:
-    """Whether a preprocessing has, of each feature, its name, range and categories."""
+    """Return whether a preprocessing has the name and either the range or the categories of each feature."""
     features = preprocessing.get("features")
     if set(preprocessing) != {"features", "missing", "unseen"} or type(features) is not list:
         return False
-    if not _are_names([preprocessing["missing"], preprocessing["unseen"]]):
+    if not _are_strings([preprocessing["missing"], preprocessing["unseen"]]):
         return False
     for feature in features:
         if type(feature) is not dict or set(feature) != {"name", "minimum", "maximum", "categories"}:
             return False
         categories = feature["categories"]
-        ranged = type(feature["minimum"]) is float and type(feature["maximum"]) is float
-        if ranged == (type(categories) is list and _are_names(categories)):
+        has_range = type(feature["minimum"]) is float and type(feature["maximum"]) is float
+        if has_range == (type(categories) is list and _are_strings(categories)):
             return False
-        if not ranged and (feature["minimum"] is not None or feature["maximum"] is not None):
+        if not has_range and (feature["minimum"] is not None or feature["maximum"] is not None):
             return False
-        if ranged and categories is not None:
+        if has_range and categories is not None:
             return False
     return [feature["name"] for feature in features] == names
 
 
-def _about_states(states: Mapping[str, Any]) -> list[str]:
-    found = [
-        f"{shown(key)} of the model is not a tensor"
+def _state_problems(states: Mapping[str, Any]) -> list[str]:
+    problems = [
+        f"{printable(key)} of the model is not a tensor"
         for key, value in states["model_state_dict"].items()
         if type(key) is not str or type(value) is not torch.Tensor
     ]
     if not generators.are_states(states):
-        found.append("a generator has a state that it cannot have")
-    return found
+        problems.append("invalid state of a generator")
+    return problems
 
 
-def _about_best(content: Mapping[str, Any]) -> list[str]:
+def _best_problems(content: Mapping[str, Any]) -> list[str]:
     best = content["best"]
-    found = _mistyped(best, _BEST, "best.")
-    if not found:
-        found = _mistyped(best["states"], _STATES, "best.states.")
-    if found:
-        return found
+    problems = _type_problems(best, _BEST, "best.")
+    if not problems:
+        problems = _type_problems(best["states"], _STATES, "best.states.")
+    if problems:
+        return problems
     if not 0 <= best["epoch"] < content["epoch"]:
-        found.append(f"best.epoch is {shown(best['epoch'])}")
+        problems.append(f"best.epoch is {printable(best['epoch'])}")
     if not all(math.isfinite(best[key]) for key in ("loss", "val_loss") if best[key] is not None):
-        found.append("best has a loss that is not finite")
-    found += [f"best: {problem}" for problem in _about_states(best["states"])]
-    if not found and _shapes(best["states"]["model_state_dict"]) != _shapes(content["model_state_dict"]):
-        found.append("best is of another model")
-    return found
+        problems.append("best has a non-finite loss")
+    problems += [f"best: {problem}" for problem in _state_problems(best["states"])]
+    if not problems and _shapes(best["states"]["model_state_dict"]) != _shapes(content["model_state_dict"]):
+        problems.append("best has the state of another model")
+    return problems
 
 
 def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
     return {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}
 
 
-def _about_fit(fit: Mapping[str, Any], state: Mapping[str, torch.Tensor], n_targets: int) -> list[str]:
-    """Whether the optimum has the shapes that `equation` and the intervals of predictions count on."""
-    found = _mistyped(fit, _FIT, "fit.")
-    if found:
-        return found
+def _fit_problems(fit: Mapping[str, Any], state: Mapping[str, torch.Tensor], n_targets: int) -> list[str]:
+    """Check the shapes that `equation` and the intervals of predictions rely on."""
+    problems = _type_problems(fit, _FIT, "fit.")
+    if problems:
+        return problems
     n_columns, n_names = len(fit["columns"]), len(fit["names"])
-    wanted = {
+    shapes = {
         "coefficients": (n_columns, n_targets),
         "inverse": (n_columns, *fit["inverse"].shape[1:2]),
         "transform": (n_names, n_columns),
@@ -288,23 +288,23 @@ def _about_fit(fit: Mapping[str, Any], state: Mapping[str, torch.Tensor], n_targ
         "y_scale": (n_targets,),
         "residual_variance": (n_targets,),
     }
-    tensors = {key: fit[key] for key in wanted if fit[key] is not None}
-    right = all(t.shape == wanted[key] and t.dtype == torch.float64 for key, t in tensors.items())
-    right = right and all(map(_are_names, (fit["columns"], fit["names"], fit["left_out"])))
-    right = right and len(fit["r2"]) == n_targets and all(type(r2) in (float, type(None)) for r2 in fit["r2"])
+    tensors = {key: fit[key] for key in shapes if fit[key] is not None}
+    is_valid = all(t.shape == shapes[key] and t.dtype == torch.float64 for key, t in tensors.items())
+    is_valid = is_valid and all(map(_are_strings, (fit["columns"], fit["names"], fit["left_out"])))
+    is_valid = is_valid and len(fit["r2"]) == n_targets and all(type(r2) in (float, type(None)) for r2 in fit["r2"])
     for group in fit["groups"]:
-        right = right and type(group) is list and bool(group)
-        right = right and all(type(row) is int and 0 <= row < n_names for row in group)
-    if right and not fit["exact"]:
+        is_valid = is_valid and type(group) is list and bool(group)
+        is_valid = is_valid and all(type(row) is int and 0 <= row < n_names for row in group)
+    if is_valid and not fit["exact"]:
         weight, bias = state.get(f"{fit['layer']}.weight"), state.get(f"{fit['layer']}.bias")
         n_inputs = n_columns - (bias is not None)
-        right = weight is not None and weight.shape == (n_targets, n_inputs)
-        right = right and (bias is None or bias.shape == (n_targets,))
-    return [] if right else ["fit does not describe the model"]
+        is_valid = weight is not None and weight.shape == (n_targets, n_inputs)
+        is_valid = is_valid and (bias is None or bias.shape == (n_targets,))
+    return [] if is_valid else ["fit does not match the model"]
 
 
 def summary(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Say what is in a checkpoint, in plain values; nothing of it is run or built."""
+    """Return the content of a checkpoint as plain values, without building anything from it."""
     n_parameters = sum(tensor.numel() for tensor in checkpoint.model_state_dict.values())
     return {
         "checkpoint": str(checkpoint.path),
@@ -321,7 +321,7 @@ def summary(checkpoint: Checkpoint) -> dict[str, Any]:
         "targets": checkpoint.target_names,
         "n_parameters": n_parameters,
         "parameters": {
-            name: tensor.tolist() if n_parameters <= FEW else f"{list(tensor.shape)} {tensor.dtype}"
+            name: tensor.tolist() if n_parameters <= MOST_SHOWN else f"{list(tensor.shape)} {tensor.dtype}"
             for name, tensor in checkpoint.model_state_dict.items()
         },
         **(equation(checkpoint.fit, checkpoint.model_state_dict, checkpoint.target_names) if checkpoint.fit else {}),

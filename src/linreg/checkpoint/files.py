@@ -1,4 +1,4 @@
-"""A checkpoint, written and opened."""
+"""Saves and loads checkpoints. All other packages use these functions."""
 
 import contextlib
 import io
@@ -12,23 +12,24 @@ import torch
 
 from linreg.checkpoint import archive, pickles
 from linreg.checkpoint.archive import Unsound
-from linreg.checkpoint.contents import FORMAT, KEYS, VERSION, Checkpoint, problems, shown, strange
+from linreg.checkpoint.contents import FORMAT, KEYS, VERSION, Checkpoint, content_problems, printable, value_problem
 from linreg.checkpoint.serializing import serialize
 from linreg.errors import CheckpointError
 from linreg.system.files import replace_file
 
 _OF_A_RUN = re.compile(r"(last|best|epoch_[0-9]{6,})\.pth")
-OLDEST_TORCH = (2, 10)  # the first whose weights_only is sound
+OLDEST_TORCH = (2, 10)  # older ones have holes in weights_only
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, whole or not at all: an older file of that name stays until the new one is on disk.
-    Raises StorageError, and what `serialize` raises."""
+    """Write a checkpoint completely or not at all: an older file of that name stays until the new one is on disk.
+
+    Raises StorageError and the errors of `serialize`."""
     replace_file(path, serialize(checkpoint))
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors in plain values, depth first."""
+    """Yield the tensors in plain values, depth first."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, dict | list | tuple):
@@ -37,94 +38,92 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 
 
 def _checksums(content: Any) -> list[int]:
-    """The checksums of the tensors in plain values, in their order. They tell a tensor in the place of another, or one
-    that torch did not read to its end; the zip's own would be right."""
+    """Return the checksums of the tensors in plain values, in their order.
+
+    They detect swapped and incompletely read tensors, which the checksums of the zip do not."""
     tensors = {id(tensor): tensor for tensor in _tensors(content)}
     return [zlib.crc32(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data) for tensor in tensors.values()]
 
 
 def load(path: str | Path) -> Checkpoint:
-    """Open a checkpoint, on the CPU, without running or importing anything from it, or reading another file.
+    """Load a checkpoint to the CPU, without running or importing anything from it, or reading another file.
 
-    Raises CheckpointError if it is not there, is damaged, was not written by linreg or by a later version of it.
+    Raises CheckpointError if it is missing or damaged, or not written by this version of linreg.
     """
     path = Path(path)
     _refuse_old_torch(path)
     try:
         content = _opened(path)
         if content.get("format") != FORMAT:
-            textbook = "model_state_dict" in content
-            what = "a state without a spec, as the textbook saves it" if textbook else "a PyTorch file of another kind"
-            raise Unsound(f"{what}; name a checkpoint that linreg train wrote")
+            is_textbook = "model_state_dict" in content
+            kind = "a state without a spec, as in the textbook" if is_textbook else "another kind of PyTorch file"
+            raise Unsound(f"{kind}; use a checkpoint written by linreg train")
         if content.get("version") != VERSION or type(content["version"]) is not int:
             raise Unsound(
-                f"of version {shown(content.get('version'))}, and this linreg reads version {VERSION}; "
-                "use the linreg that wrote it, or train anew"
+                f"version must be {VERSION}, got {printable(content.get('version'))}; "
+                "use the version of linreg that wrote it, or train again"
             )
-        found = problems(content)
-        if not found and content["checksums"] != _checksums(content):
-            raise Unsound(
-                "damaged: a tensor is not the one that was saved in its place; use another checkpoint of the run"
-            )
-        if found:
-            more = f", and {len(found) - 10} more" if len(found) > 10 else ""
-            raise Unsound(f"not a whole checkpoint: {', '.join(found[:10])}{more}; use another")
+        problems = content_problems(content)
+        if not problems and content["checksums"] != _checksums(content):
+            raise Unsound("damaged: wrong checksum of a tensor; use another checkpoint of the run")
+        if problems:
+            more = f", and {len(problems) - 10} more" if len(problems) > 10 else ""
+            raise Unsound(f"invalid checkpoint: {', '.join(problems[:10])}{more}; use another")
     except Unsound as error:
         raise CheckpointError(f"{path}: {error}") from None
     return Checkpoint(**{key: content[key] for key in KEYS}, path=path)
 
 
 def load_or_advise(path: str | Path) -> Checkpoint:
-    """Open a checkpoint as `load` does. Of one that a run wrote, by its name, the error names the newest good one
-    beside it."""
+    """Load a checkpoint. If a run wrote it, by its name, an error lists the newest good one in its folder."""
     try:
         return load(path)
     except CheckpointError as error:
-        found = newest(Path(path).parent) if _OF_A_RUN.fullmatch(Path(path).name) else None
-        if found is None:
+        good = newest(Path(path).parent) if _OF_A_RUN.fullmatch(Path(path).name) else None
+        if good is None:
             raise
-        raise CheckpointError(f"{error}; the newest good one there is {found.path}") from None
+        raise CheckpointError(f"{error}; the newest good one there is {good.path}") from None
 
 
 def newest(folder: Path) -> Checkpoint | None:
-    """Open, of the checkpoints in a run's folder that are not damaged, the one that came furthest."""
-    found: Checkpoint | None = None
+    """Load the checkpoint with the most training done of the good ones in a run's folder; None without any."""
+    best: Checkpoint | None = None
     for path in sorted(path for path in folder.glob("*.pth") if _OF_A_RUN.fullmatch(path.name)):
         with contextlib.suppress(CheckpointError):
             saved = load(path)
-            further = found is None or (saved.epoch, len(saved.position)) > (found.epoch, len(found.position))
-            if further and saved.run["name"] == folder.absolute().name:
-                found = saved
-    return found
+            is_newer = best is None or (saved.epoch, len(saved.position)) > (best.epoch, len(best.position))
+            if is_newer and saved.run["name"] == folder.absolute().name:
+                best = saved
+    return best
 
 
 def _refuse_old_torch(path: Path) -> None:
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if version < OLDEST_TORCH:
         raise CheckpointError(
-            f"{path}: torch {torch.__version__} is not safe to open it with; install torch 2.10 or later"
+            f"{path}: torch {torch.__version__} cannot open checkpoints safely; install torch 2.10 or later"
         )
 
 
 def _opened(path: Path) -> dict[str, Any]:
-    """Read a file and take it through every gate but the last: a dictionary of plain values and dense tensors."""
+    """Read a file and check it up to a dictionary of plain values and dense tensors. Raises Unsound."""
     try:
         content = archive.read(path)
     except FileNotFoundError:
-        raise Unsound("no such checkpoint; linreg runs lists those there are") from None
+        raise Unsound("no such checkpoint; linreg runs lists the existing ones") from None
     except IsADirectoryError:
-        raise Unsound(f"a folder; name a checkpoint in it, such as {path / 'last.pth'}") from None
-    except (OSError, ValueError) as error:  # a ValueError for a name with a zero byte
+        raise Unsound(f"a folder; use a checkpoint in it, such as {path / 'last.pth'}") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         raise Unsound(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
     records = archive.records(content)
     pickle = bytes(records["data.pkl"])
     pickles.check(pickle, archive.storages(records))
     try:
         loaded: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True, mmap=False)
-    except Exception:  # many kinds were met, and their texts advise weights_only=False
-        raise Unsound("holds what torch does not open; use another checkpoint of the run") from None
-    del content, records  # as large as the tensors
-    found = strange(loaded, most=2 * len(pickle))
-    if found:
-        raise Unsound(f"{found}; use a checkpoint that linreg train wrote")
+    except Exception:  # torch raises many kinds, with texts that advise weights_only=False
+        raise Unsound("torch cannot open it; use another checkpoint of the run") from None
+    del content, records  # each as large as the tensors
+    problem = value_problem(loaded, most=2 * len(pickle))
+    if problem:
+        raise Unsound(f"{problem}; use a checkpoint written by linreg train")
     return loaded

@@ -1,20 +1,21 @@
-"""What `data.pkl` would build, found by walking its opcodes: plain values, and tensors that are what they seem.
+"""A check of a checkpoint's `data.pkl`: it may build only plain values and whole tensors. `files.load` uses it.
 
-Nothing is built or called here. A pickle passes if it uses the opcodes and names that `torch.save` of plain values and
-dense tensors uses, in the ways it does; then `torch.load(weights_only=True)` has nothing left to refuse.
+The check walks the opcodes and neither builds nor calls anything. A pickle passes if it uses only the opcodes and names
+that `torch.save` writes for plain values and dense tensors, in the same way. `torch.load(weights_only=True)` then has
+nothing left to refuse.
 """
 
 import math
 import pickle as p
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from linreg.checkpoint.archive import Unsound
 
-BUDGET = 150_000_000  # bytes that the values, without the tensors' data, may come to in memory
+BUDGET = 150_000_000  # the most bytes of memory that the values may take, without the data of the tensors
 _DIMENSIONS, _DEPTH = 8, 64
 _LOCATION = re.compile(r"cpu|(cuda|mps)(:[0-9]{1,3})?")
 
@@ -26,34 +27,23 @@ STORAGES = {
 _HOOKS, _REBUILD = b"collections\nOrderedDict\n", b"torch._utils\n_rebuild_tensor_v2\n"
 _CLASSES = {f"torch\n{name}\n".encode(): dtype.itemsize for name, dtype in STORAGES.items()}
 _NAMES = re.compile(b"|".join(re.escape(name) for name in (_HOOKS, _REBUILD, *_CLASSES)))
-
-# Of each opcode, the bytes of its argument, and its share of the budget: what it takes in memory, or more, so that one
-# who has but few bytes to send is refused at once. Strings and names are longer by their length.
-_OPCODES = {
-    p.NONE: (0, 16), p.NEWTRUE: (0, 100), p.NEWFALSE: (0, 100), p.BININT1: (1, 100), p.BININT2: (2, 100),
-    p.BININT: (4, 100), p.LONG1: (1, 100), p.BINFLOAT: (8, 40), p.BINUNICODE: (4, 100), p.EMPTY_TUPLE: (0, 100),
-    p.EMPTY_LIST: (0, 250), p.EMPTY_DICT: (0, 250), p.MARK: (0, 100), p.TUPLE: (0, 400), p.TUPLE1: (0, 400),
-    p.TUPLE2: (0, 400), p.TUPLE3: (0, 400), p.APPEND: (0, 100), p.APPENDS: (0, 100), p.SETITEM: (0, 200),
-    p.SETITEMS: (0, 100), p.BINPUT: (1, 100), p.LONG_BINPUT: (4, 100), p.BINGET: (1, 100), p.LONG_BINGET: (4, 100),
-    p.GLOBAL: (0, 100), p.BINPERSID: (0, 800), p.REDUCE: (0, 700), p.STOP: (0, 0),
-}  # fmt: skip
-_FLOATS, _NONES = re.compile(b"(?:G.{8})+", re.DOTALL), re.compile(b"N+")  # a history has many
+_FLOATS, _NONES = re.compile(b"(?:G.{8})+", re.DOTALL), re.compile(b"N+")
 
 
 class _Kind(NamedTuple):
-    """What stands on the stack for a value of which no more is needed."""
+    """The entry on the stack for a value of which only the kind matters."""
 
     name: str
 
 
 class _Name(NamedTuple):
-    """A class or function that a pickle names."""
+    """The entry on the stack for a class or function."""
 
     text: bytes
 
 
 class _Storage(NamedTuple):
-    """The memory of a tensor, of so many elements."""
+    """The entry on the stack for the memory of a tensor."""
 
     numel: int
 
@@ -62,162 +52,246 @@ _VALUE, _LIST, _DICT, _NO_HOOKS, _TENSOR = map(_Kind, ("value", "list", "dict", 
 
 
 def strides(size: Sequence[int]) -> tuple[int, ...]:
-    """The strides of a tensor of this size whose elements lie one behind the other."""
+    """Return the strides of a contiguous tensor of this size."""
     return tuple(math.prod(max(1, length) for length in size[axis + 1 :]) for axis in range(len(size)))
 
 
 def check(data: bytes, sizes: Mapping[str, int]) -> None:
-    """Walk a pickle. Raises Unsound if it does what no checkpoint does.
+    """Walk a pickle. Raises Unsound if it does anything that no checkpoint does.
 
-    sizes: of the record of each storage, in bytes, by its key. Each must belong to one tensor that covers it wholly.
+    sizes: the bytes of each storage's record, by its key. Exactly one tensor must cover each storage completely.
     """
+    walk = _Walk(data, sizes)
     try:
-        left = _walk(data, dict(sizes))
-    except (IndexError, UnicodeDecodeError):  # of an empty stack, an unknown memo, beyond the end; of a string
-        raise _unsound("a pickle that is cut, or is none") from None
-    if left:
-        raise _unsound("a record that belongs to no tensor")
+        walk.run()
+    except (IndexError, UnicodeDecodeError):  # an empty stack, an unknown memo, the end of the data; a bad string
+        raise _unsound("truncated or invalid pickle") from None
+    if walk.unused:
+        raise _unsound("a record without a tensor")
 
 
-def _unsound(what: str) -> Unsound:
-    return Unsound(
-        f"holds more than plain values and tensors ({what}); "
-        "it was not opened, use a checkpoint that linreg train wrote"
-    )
+def _unsound(reason: str) -> Unsound:
+    return Unsound(f"holds more than plain values and tensors ({reason}); use a checkpoint written by linreg train")
 
 
-def _walk(data: bytes, unused: dict[str, int]) -> dict[str, int]:  # noqa: PLR0915  # a case for each kind of opcode
-    """Follow the stack as torch would; give the records that no tensor has."""
-    stack: list[Any] = []
-    marked: list[list[Any]] = []
-    memo: list[Any] = []
-    budget, at = BUDGET, 2
-    if data[:2] != p.PROTO + b"\2":
-        raise _unsound("a pickle of another protocol")
-    while True:
-        opcode = data[at : at + 1]
-        if not opcode:
+class _Walk:
+    """A walk over the opcodes of a pickle, with the stack, marks and memo of an unpickler.
+
+    budget: the bytes that further values may take. unused: the sizes of the records that no tensor has used yet."""
+
+    def __init__(self, data: bytes, sizes: Mapping[str, int]) -> None:
+        self.data, self.position, self.budget, self.unused = data, 0, BUDGET, dict(sizes)
+        self.stack: list[Any] = []
+        self.marked: list[list[Any]] = []
+        self.memo: list[Any] = []
+
+    def run(self) -> None:
+        """Do the action of each opcode. Raises Unsound, or IndexError for a truncated pickle."""
+        if self.read(2) != p.PROTO + b"\2":
+            raise _unsound("unexpected pickle protocol")
+        opcode = b""
+        while opcode != p.STOP:
+            opcode = self.read(1)
+            if not opcode:
+                raise IndexError
+            if opcode not in _OPCODES:
+                raise _unsound(f"opcode {opcode!r}")
+            length, cost, act = _OPCODES[opcode]
+            argument = int.from_bytes(self.read(length), "little")
+            self.budget -= cost
+            if self.budget < 0:
+                raise Unsound("holds more values than a checkpoint can have; use another checkpoint of the run")
+            act(self, argument)
+
+    def read(self, length: int) -> bytes:
+        """Return the next bytes, fewer at the end of the data."""
+        self.position += length
+        return self.data[self.position - length : self.position]
+
+    def pop_marked(self) -> list[Any]:
+        """Return the items on the stack above the last mark, and remove them."""
+        items, self.stack = self.stack, self.marked.pop()
+        return items
+
+
+# The actions of the opcodes, on a walk and the opcode's argument.
+
+
+def _push(value: Any) -> Callable[[_Walk, int], None]:
+    return lambda walk, _: walk.stack.append(value)
+
+
+def _push_run(pattern: re.Pattern[bytes], n_bytes: int, cost: int) -> Callable[[_Walk, int], None]:
+    """Make the action that pushes a run of values of n_bytes each at once: a history has many."""
+
+    def push_run(walk: _Walk, _: int) -> None:
+        match = pattern.match(walk.data, walk.position - n_bytes)
+        if match is None:
             raise IndexError
-        if opcode not in _OPCODES:
-            raise _unsound(f"opcode {opcode!r}")
-        length, cost = _OPCODES[opcode]
-        number = int.from_bytes(data[at + 1 : at + 1 + length], "little")
-        at += 1 + length
-        budget -= cost
-        if budget < 0:
-            raise Unsound("holds more values than a checkpoint can have; use another checkpoint of the run")
-        match opcode:
-            case p.BINFLOAT | p.NONE:
-                run = (_FLOATS if opcode == p.BINFLOAT else _NONES).match(data, at - 1 - length)
-                if run is None:
-                    raise IndexError
-                count = (run.end() - run.start()) // (1 + length)
-                budget -= cost * (count - 1)
-                stack += [_VALUE] * count
-                at = run.end()
-            case p.BINPUT | p.LONG_BINPUT:
-                if number != len(memo):
-                    raise _unsound("a memo out of order")
-                memo.append(stack[-1])
-            case p.BINGET | p.LONG_BINGET:
-                stack.append(memo[number])
-            case p.BINUNICODE:
-                budget -= 4 * number
-                stack.append(data[at : at + number].decode())
-                at += number
-            case p.BININT1 | p.BININT2:
-                stack.append(number)
-            case p.NEWTRUE | p.NEWFALSE:
-                stack.append(opcode == p.NEWTRUE)
-            case p.MARK:
-                marked.append(stack)
-                stack = []
-                if len(marked) > _DEPTH:
-                    raise _unsound("values within values without end")
-            case p.TUPLE:
-                items, stack = stack, marked.pop()
-                stack.append(_tuple(items))
-            case p.TUPLE1 | p.TUPLE2 | p.TUPLE3:
-                items = [stack.pop() for _ in range((p.TUPLE1, p.TUPLE2, p.TUPLE3).index(opcode) + 1)]
-                stack.append(_tuple(items[::-1]))
-            case p.EMPTY_TUPLE:
-                stack.append(())
-            case p.EMPTY_LIST:
-                stack.append(_LIST)
-            case p.EMPTY_DICT:
-                stack.append(_DICT)
-            case p.APPEND | p.APPENDS:
-                if opcode == p.APPEND:
-                    stack.pop()
-                else:
-                    stack = marked.pop()
-                if stack[-1] is not _LIST:
-                    raise _unsound("items of something else than a list")
-            case p.SETITEM | p.SETITEMS:
-                if opcode == p.SETITEM:
-                    items = [stack.pop(), stack.pop()][::-1]
-                else:
-                    items, stack = stack, marked.pop()
-                if stack[-1] is not _DICT or len(items) % 2:
-                    raise _unsound("items of something else than a dictionary")
-                if not all(type(key) is str or type(key) is int for key in items[::2]):
-                    raise _unsound("a key that is no string or number")
-                budget -= 50 * len(items)
-            case p.BININT:
-                stack.append(number - 2**32 if number >= 2**31 else number)
-            case p.LONG1:
-                stack.append(int.from_bytes(data[at : at + number], "little", signed=True))
-                if stack[-1].bit_length() > 64:
-                    raise _unsound("a number of more than 64 bits")
-                at += number
-            case p.GLOBAL:
-                name = _NAMES.match(data, at)
-                if name is None:
-                    raise _unsound(f"names {data[at : at + 60].decode(errors='replace').split(chr(10))[:2]!a}")
-                stack.append(_Name(name[0]))
-                at = name.end()
-            case p.BINPERSID:
-                stack.append(_storage(stack.pop(), unused))
-            case p.REDUCE:
-                arguments = stack.pop()
-                stack.append(_called(stack.pop(), arguments))
-            case _:
-                if len(stack) != 1 or stack[0] is not _DICT or marked or at != len(data):
-                    raise _unsound("a pickle of something else than a dictionary, or with more behind it")
-                return unused
+        count = (match.end() - match.start()) // n_bytes
+        walk.budget -= cost * (count - 1)
+        walk.stack += [_VALUE] * count
+        walk.position = match.end()
+
+    return push_run
+
+
+def _push_argument(walk: _Walk, argument: int) -> None:
+    walk.stack.append(argument)
+
+
+def _push_signed(walk: _Walk, argument: int) -> None:
+    walk.stack.append(argument - 2**32 if argument >= 2**31 else argument)
+
+
+def _push_long(walk: _Walk, length: int) -> None:
+    number = int.from_bytes(walk.read(length), "little", signed=True)
+    if number.bit_length() > 64:
+        raise _unsound("an integer of more than 64 bits")
+    walk.stack.append(number)
+
+
+def _push_string(walk: _Walk, length: int) -> None:
+    walk.budget -= 4 * length
+    walk.stack.append(walk.read(length).decode())
+
+
+def _push_name(walk: _Walk, _: int) -> None:
+    match = _NAMES.match(walk.data, walk.position)
+    if match is None:
+        text = walk.data[walk.position : walk.position + 60].decode(errors="replace")
+        raise _unsound(f"names {text.split(chr(10))[:2]!a}")
+    walk.stack.append(_Name(match[0]))
+    walk.position = match.end()
+
+
+def _memoize(walk: _Walk, number: int) -> None:
+    if number != len(walk.memo):
+        raise _unsound("memo out of order")
+    walk.memo.append(walk.stack[-1])
+
+
+def _push_memo(walk: _Walk, number: int) -> None:
+    walk.stack.append(walk.memo[number])
+
+
+def _mark(walk: _Walk, _: int) -> None:
+    walk.marked.append(walk.stack)
+    walk.stack = []
+    if len(walk.marked) > _DEPTH:
+        raise _unsound("values nested too deeply")
+
+
+def _build_marked_tuple(walk: _Walk, _: int) -> None:
+    items = walk.pop_marked()
+    walk.stack.append(_tuple(items))
+
+
+def _build_tuple(length: int) -> Callable[[_Walk, int], None]:
+    def build_tuple(walk: _Walk, _: int) -> None:
+        items = [walk.stack.pop() for _ in range(length)]
+        walk.stack.append(_tuple(items[::-1]))
+
+    return build_tuple
+
+
+def _append(walk: _Walk, _: int) -> None:
+    walk.stack.pop()
+    _check_list(walk)
+
+
+def _append_marked(walk: _Walk, _: int) -> None:
+    walk.pop_marked()
+    _check_list(walk)
+
+
+def _set_item(walk: _Walk, _: int) -> None:
+    value, key = walk.stack.pop(), walk.stack.pop()
+    _check_dictionary(walk, [key, value])
+
+
+def _set_marked_items(walk: _Walk, _: int) -> None:
+    _check_dictionary(walk, walk.pop_marked())
+
+
+def _push_storage(walk: _Walk, _: int) -> None:
+    walk.stack.append(_storage(walk.stack.pop(), walk.unused))
+
+
+def _call(walk: _Walk, _: int) -> None:
+    arguments = walk.stack.pop()
+    walk.stack.append(_result(walk.stack.pop(), arguments))
+
+
+def _check_end(walk: _Walk, _: int) -> None:
+    if len(walk.stack) != 1 or walk.stack[0] is not _DICT or walk.marked or walk.position != len(walk.data):
+        raise _unsound("pickle is not a single dictionary")
+
+
+# Of each opcode: the bytes of its argument, its cost and its action. The cost is at least the memory that it takes, so
+# that a few bytes cannot claim much. Strings and runs cost more by their length.
+_OPCODES: dict[bytes, tuple[int, int, Callable[[_Walk, int], None]]] = {
+    p.NONE: (0, 16, _push_run(_NONES, 1, 16)), p.BINFLOAT: (8, 40, _push_run(_FLOATS, 9, 40)),
+    p.NEWTRUE: (0, 100, _push(True)), p.NEWFALSE: (0, 100, _push(False)),
+    p.BININT1: (1, 100, _push_argument), p.BININT2: (2, 100, _push_argument), p.BININT: (4, 100, _push_signed),
+    p.LONG1: (1, 100, _push_long), p.BINUNICODE: (4, 100, _push_string), p.GLOBAL: (0, 100, _push_name),
+    p.EMPTY_TUPLE: (0, 100, _push(())), p.EMPTY_LIST: (0, 250, _push(_LIST)), p.EMPTY_DICT: (0, 250, _push(_DICT)),
+    p.MARK: (0, 100, _mark), p.TUPLE: (0, 400, _build_marked_tuple), p.TUPLE1: (0, 400, _build_tuple(1)),
+    p.TUPLE2: (0, 400, _build_tuple(2)), p.TUPLE3: (0, 400, _build_tuple(3)),
+    p.APPEND: (0, 100, _append), p.APPENDS: (0, 100, _append_marked),
+    p.SETITEM: (0, 200, _set_item), p.SETITEMS: (0, 100, _set_marked_items),
+    p.BINPUT: (1, 100, _memoize), p.LONG_BINPUT: (4, 100, _memoize),
+    p.BINGET: (1, 100, _push_memo), p.LONG_BINGET: (4, 100, _push_memo),
+    p.BINPERSID: (0, 800, _push_storage), p.REDUCE: (0, 700, _call),
+    p.STOP: (0, 0, _check_end),
+}  # fmt: skip
+
+
+def _check_list(walk: _Walk) -> None:
+    if walk.stack[-1] is not _LIST:
+        raise _unsound("items for a value that is not a list")
+
+
+def _check_dictionary(walk: _Walk, items: list[Any]) -> None:
+    """Check that keys and values, in turn, are set in a dictionary."""
+    if walk.stack[-1] is not _DICT or len(items) % 2:
+        raise _unsound("items for a value that is not a dictionary")
+    if not all(type(key) is str or type(key) is int for key in items[::2]):
+        raise _unsound("a key that is not a string or an integer")
+    walk.budget -= 50 * len(items)
 
 
 def _tuple(items: list[Any]) -> Any:
-    """A tuple; of one within one within another no more is needed."""
-    deep = any(type(item) is tuple and any(type(inner) is tuple for inner in item) for item in items)
-    return _VALUE if deep else tuple(items)
+    """Return the entry for a tuple. The content of tuples nested three deep does not matter."""
+    is_deep = any(type(item) is tuple and any(type(inner) is tuple for inner in item) for item in items)
+    return _VALUE if is_deep else tuple(items)
 
 
-def _storage(told: Any, unused: dict[str, int]) -> _Storage:
-    """The storage that a persistent id stands for; its record is used up by it."""
-    match told:
-        case ("storage", _Name(text), str(key), str(location), int(numel)) if type(told) is tuple:
+def _storage(persistent_id: Any, unused: dict[str, int]) -> _Storage:
+    """Return the entry for the storage of a persistent id, and remove its record from unused."""
+    match persistent_id:
+        case ("storage", _Name(text), str(key), str(location), int(numel)) if type(persistent_id) is tuple:
             size = unused.pop(key, None)
             if text not in _CLASSES or size is None or not _LOCATION.fullmatch(location) or type(numel) is not int:
-                raise _unsound("a storage of another kind, or one that two tensors share")
+                raise _unsound("an unknown storage, or one that two tensors share")
             if numel * _CLASSES[text] != size:
                 raise _unsound("a storage of another size than its record")
             return _Storage(numel)
-    raise _unsound("a persistent id that is not of a storage")
+    raise _unsound("a persistent id that is not a storage's")
 
 
-def _called(function: Any, arguments: Any) -> _Kind:
-    """What a call gives, if it is one of the two that torch.save writes, with arguments as it writes them."""
+def _result(function: Any, arguments: Any) -> _Kind:
+    """Return the entry for the result of a call. Only the two calls that torch.save writes are allowed."""
     if function == _Name(_HOOKS) and arguments == ():
         return _NO_HOOKS
     match arguments:
         case (_Storage(numel), 0 as offset, tuple(size), tuple(stride), False, hooks) if function == _Name(_REBUILD):
-            lengths = (
+            is_shape = (
                 type(offset) is int
                 and len(size) <= _DIMENSIONS
                 and all(type(length) is int and length >= 0 for length in size)
             )
-            if lengths and math.prod(size) == numel and stride == strides(size) and hooks is _NO_HOOKS:
+            if is_shape and math.prod(size) == numel and stride == strides(size) and hooks is _NO_HOOKS:
                 return _TENSOR
-            raise _unsound("a tensor that is not the whole of its storage, in order")
-    raise _unsound("a call that is not of torch.save")
+            raise _unsound("a tensor that does not cover its storage in order")
+    raise _unsound("an unexpected call")

@@ -1,4 +1,4 @@
-"""The loops: `mini_batch` runs one epoch over a loader, `fit` runs epochs."""
+"""The loops: `mini_batch` runs one epoch over a loader, `fit` runs epochs. `experiment.session` runs `fit`."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -10,15 +10,15 @@ import torch
 
 from linreg.training.steps import StepFn
 
-SECONDS_A_CHUNK = 0.05  # between two pauses, where nobody asks for one at each step
+SECONDS_A_CHUNK = 0.05  # time between two calls of `pause` in `make_epoch_fn`
 
 Batches = Iterable[tuple[torch.Tensor, ...]]
-EpochFn = Callable[..., float]  # of mini_batch_losses and pause, as `mini_batch` takes them
+EpochFn = Callable[..., float]  # takes mini_batch_losses and pause as `mini_batch` does, returns the mean loss
 
 
 @dataclass(frozen=True)
 class EpochLosses:
-    """What an epoch (counted from 0) came to: the mean of its mini-batches' losses, in training and validation."""
+    """The mean training and validation loss of an epoch, which is counted from 0."""
 
     epoch: int
     loss: float
@@ -33,19 +33,19 @@ def mini_batch(
     mini_batch_losses: list[float] | None = None,
     pause: Callable[[], None] = lambda: None,
 ) -> float:
-    """Run one epoch: every mini-batch through step_fn. Returns the mean of the mini-batches' losses.
+    """Run one epoch: every mini-batch through step_fn. Return the mean of the mini-batches' losses.
 
-    mini_batch_losses: the losses of the batches that are done already, where an epoch is gone on with midway; so
-    many batches are passed over. It grows as the epoch goes on, and thus is the position in it at any moment. pause:
-    called before each mini-batch.
+    mini_batch_losses: the losses of the batches that are already done, if the epoch resumes midway. These batches are
+    skipped, and each new loss is appended: the length of the list is the current position in the epoch.
+    pause: called before each mini-batch.
     """
     if mini_batch_losses is None:
         mini_batch_losses = []
     for x_batch, y_batch, *weight_batch in islice(data_loader, len(mini_batch_losses), None):
         pause()
         x_batch = x_batch.to(device)  # noqa: PLW2901  # as the textbook has it
-        y_batch = y_batch.to(device)  # noqa: PLW2901  # likewise
-        weight_batch = [weight.to(device) for weight in weight_batch]  # noqa: PLW2901  # where points are weighted
+        y_batch = y_batch.to(device)  # noqa: PLW2901  # same
+        weight_batch = [weight.to(device) for weight in weight_batch]  # noqa: PLW2901  # empty without weights
 
         mini_batch_loss = step_fn(x_batch, y_batch, *weight_batch)
         mini_batch_losses.append(mini_batch_loss)
@@ -54,10 +54,10 @@ def mini_batch(
 
 
 def make_epoch_fn(n_batches: int, begin: Callable[[int], Callable[[int], list[float]]]) -> EpochFn:
-    """Make the function that runs an epoch of n_batches, as `mini_batch` does, in chunks of them, pausing before each.
+    """Make the function that runs an epoch of n_batches as `mini_batch` does, but in chunks with a pause before each.
 
-    begin: begins a pass over the data, without the batches that are done, as many as it is told, and gives the function
-    that runs the next few and returns their losses. How many a chunk has follows the clock, and moves no number.
+    begin: takes the number of batches to skip and starts a pass over the data. It returns a function that takes n, runs
+    the next n batches and returns their losses. The chunk size follows the clock and does not change any result.
     """
     n_steps = 1
 
@@ -65,14 +65,14 @@ def make_epoch_fn(n_batches: int, begin: Callable[[int], Callable[[int], list[fl
         nonlocal n_steps
         if mini_batch_losses is None:
             mini_batch_losses = []
-        run = begin(len(mini_batch_losses))
-        while (left := n_batches - len(mini_batch_losses)) > 0:
+        run_chunk = begin(len(mini_batch_losses))
+        while (n_left := n_batches - len(mini_batch_losses)) > 0:
             pause()
-            since, before = time.perf_counter(), len(mini_batch_losses)
-            mini_batch_losses += run(min(n_steps, left))
-            seconds_a_step = (time.perf_counter() - since) / (len(mini_batch_losses) - before)
+            start, n_before = time.perf_counter(), len(mini_batch_losses)
+            mini_batch_losses += run_chunk(min(n_steps, n_left))
+            seconds_a_step = (time.perf_counter() - start) / (len(mini_batch_losses) - n_before)
             n_steps = max(1, min(10 * n_steps, int(SECONDS_A_CHUNK / max(seconds_a_step, 1e-9))))
-        return float(np.add.reduce(mini_batch_losses)) / n_batches  # as np.mean has it, with less around it
+        return float(np.add.reduce(mini_batch_losses)) / n_batches  # equals np.mean, with less overhead
 
     return run_epoch
 
@@ -80,8 +80,9 @@ def make_epoch_fn(n_batches: int, begin: Callable[[int], Callable[[int], list[fl
 def fit(
     train_epoch: Callable[[], float], val_epoch: Callable[[], float] | None, epochs: Iterable[int]
 ) -> Iterator[EpochLosses]:
-    """Train for the given epochs, one each time the caller asks for the next; validate after each, without
-    gradients. What else happens between epochs is the caller's loop."""
+    """Train and validate for the given epochs, and yield the losses of each.
+
+    The next epoch starts when the caller asks for it, so the caller's loop does whatever happens between epochs."""
     for epoch in epochs:
         loss = train_epoch()
         val_loss = None
@@ -93,8 +94,8 @@ def fit(
 
 
 def make_improved_fn(min_delta: float = 0.0) -> Callable[[float], bool]:
-    """Make the function that is told one loss after the other and says whether it is the lowest so far, by more
-    than min_delta."""
+    """Make the function that takes the losses one by one and returns whether each is the lowest so far by more than
+    min_delta."""
     best = float("inf")
 
     def improved(loss: float) -> bool:
@@ -108,16 +109,18 @@ def make_improved_fn(min_delta: float = 0.0) -> Callable[[float], bool]:
 
 
 def make_out_of_patience_fn(patience: int, min_delta: float) -> Callable[[float], bool]:
-    """Make the function that is told one loss after the other and says whether `patience` of them in a row have
-    not improved on the best by more than min_delta. Having said so, it starts to count anew."""
+    """Make the function that takes the losses one by one and returns whether patience has run out.
+
+    It runs out after `patience` losses in a row that are not below the best by more than min_delta. Then the count
+    restarts at 0."""
     improved = make_improved_fn(min_delta)
-    waited = 0
+    n_waited = 0
 
     def out_of_patience(loss: float) -> bool:
-        nonlocal waited
-        waited = 0 if improved(loss) else waited + 1
-        if waited >= patience:
-            waited = 0
+        nonlocal n_waited
+        n_waited = 0 if improved(loss) else n_waited + 1
+        if n_waited >= patience:
+            n_waited = 0
             return True
         return False
 

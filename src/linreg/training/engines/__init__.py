@@ -1,7 +1,7 @@
-"""Engines: how an epoch is run.
+"""Engines: the ways to run an epoch. `experiment.building` picks one by the `engine` of a spec.
 
-`textbook` is the text's loop; `auto` gives the same bits in a fraction of the time, on a GPU by replays where it can;
-`compiled` trains a linear model in compiled code, near those bits.
+`textbook` is the textbook's loop. `auto` computes the same bits in a fraction of the time; on a GPU it replays captured
+steps where possible. `compiled` trains a linear model in compiled code, with results close to those bits.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from linreg.training.engines.training import Engine, Training
 
 __all__ = ["ENGINES", "Engine", "Training"]
 
-# By the name that a spec gives it.
+# Keys: the values of `engine` in a spec.
 ENGINES: dict[str, Callable[[Training], Engine]] = {
     "auto": make_auto_engine,
     "textbook": make_textbook_engine,

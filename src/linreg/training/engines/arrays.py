@@ -1,14 +1,14 @@
-"""Many steps of a linear model in one compiled call: plain arrays in, changed in place.
+"""Many steps of a linear model in one compiled call on NumPy arrays. The engine `compiled` uses them.
 
-A chunk is so many batches as the caller likes: between two calls everything is in the arrays handed in, so a run cut
-into other chunks gives the same bits. A step is the textbook's (mean loss, its gradient, torch's update), computed in
-float64 whatever the arrays hold; parameters and moments are rounded to their type after each step.
+A call takes a chunk of any number of batches and changes the arrays in place. No other state exists, so the bits do not
+depend on how a run is cut into chunks. A step is the textbook's (mean loss, its gradient, torch's update), computed in
+float64 for any type of the arrays. Parameters and moments are rounded to their type after each step.
 
-How near that is to the textbook engine, with eps that of the type (2^-23 or 2^-52): a step is the textbook's taken in
-float64 and rounded, to a unit in the last place. n steps of a stable run agree with the textbook's in the same type
-within n eps of the largest parameter, or of 1 (measured over some 250 steps: 4 eps with SGD, 80 eps with Adam), losses
-likewise. A point of mae whose error is 0 to within rounding can get the other sign. On another kind of processor, or
-with another version of numba, the last bits may be others.
+Accuracy, with eps that of the type (2^-23 or 2^-52): one step equals the textbook's step in float64, rounded, to a unit
+in the last place. After n steps of a stable run, parameters and losses agree with the textbook's in the same type
+within n eps times the largest parameter, or 1 (measured over some 250 steps: 4 eps with SGD, 80 eps with Adam). With
+mae, an error that is 0 up to rounding can get the other sign. The last bits may differ between processors and between
+versions of numba.
 """
 
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 
 from linreg.errors import StorageError, UsageError
 
-Array = NDArray[Any]  # float32 or float64, C-contiguous, the same type in all arrays of a call
+Array = NDArray[Any]  # float32 or float64, C-contiguous; all arrays of a call have the same type
 Order = NDArray[np.int64]
 Losses = NDArray[np.float64]
 LossKind = Literal["mse", "mae", "huber"]
 
 
 class Rows(NamedTuple):
-    """Points: x (N, n_features), y (N, n_targets) and, where they are weighted, weight (N, 1)."""
+    """Points: x (N, n_features), y (N, n_targets) and optional weights (N, 1)."""
 
     x: Array
     y: Array
@@ -36,10 +36,10 @@ class Rows(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """A mean loss as torch's MSELoss, L1Loss or HuberLoss gives it, or with weights the mean of weight times loss.
+    """A mean loss as torch's MSELoss, L1Loss or HuberLoss; with weights the mean of weight times loss.
 
-    scale (n_targets,), float64: what the errors are multiplied with in the loss that is told, for one in the units of
-    targets that were standardised; the loss that is minimised is that of the errors as they are.
+    scale (n_targets,), float64: factors of the errors in the reported loss, which undo the standardisation of targets.
+    The minimised loss is that of the unscaled errors.
     """
 
     kind: LossKind
@@ -48,7 +48,7 @@ class Loss(NamedTuple):
 
 
 class Sgd(NamedTuple):
-    """torch.optim.SGD without lr and momentum, which are given step by step."""
+    """The settings of torch.optim.SGD, without lr and momentum, which may change at each step."""
 
     dampening: float = 0.0
     weight_decay: float = 0.0
@@ -56,7 +56,7 @@ class Sgd(NamedTuple):
 
 
 class Adam(NamedTuple):
-    """torch.optim.Adam, or with decoupled=True AdamW, without lr and the first beta, which are given step by step."""
+    """The settings of torch.optim.Adam, or AdamW (decoupled=True), without lr and the first beta, which may change."""
 
     beta2: float = 0.999
     eps: float = 1e-8
@@ -66,51 +66,53 @@ class Adam(NamedTuple):
 
 
 class Parameter(NamedTuple):
-    """A parameter and its moments (n_moments, *value.shape), in the order of `moment_names`: both changed in place."""
+    """A parameter and its moments (n_moments, *value.shape) in the order of `moment_names`; steps change both."""
 
     value: Array
     moments: Array
 
 
-TrainChunkFn = Callable[..., Losses]  # of order, and by name lr, momentum and steps_done
+TrainChunkFn = Callable[..., Losses]  # takes order, and as keywords lr, momentum and steps_done
 ValChunkFn = Callable[[Order], Losses]
 
 
 def load_kernels() -> ModuleType:
-    """Import numba and the kernels made with it. Raises UsageError where numba cannot be imported."""
+    """Import numba and the kernels. Raises UsageError if numba cannot be imported."""
     try:
-        import numba  # noqa: F401  # half a second, for those alone who ask for it
-    except ImportError as error:  # not installed, or not made for the numpy that is
-        what = f"the compiled engine needs numba, met {str(error)!r}"
-        raise UsageError(f"{what}; pip install 'linreg[compiled]', or leave engine out") from None
+        import numba  # noqa: F401  # takes half a second, so only if used
+    except ImportError as error:  # missing, or incompatible with the installed numpy
+        problem = f"the compiled engine needs numba, got {str(error)!r}"
+        raise UsageError(f"{problem}; pip install 'linreg[compiled]', or remove engine") from None
     from linreg.training.engines import kernels
 
     return kernels
 
 
 def moment_names(optimizer: Sgd | Adam) -> tuple[str, ...]:
-    """Name a parameter's moments as torch does in an optimizer's state."""
+    """Return the names of a parameter's moments in the state of torch's optimizer."""
     if isinstance(optimizer, Sgd):
         return ("momentum_buffer",)
     return ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if optimizer.amsgrad else ("exp_avg", "exp_avg_sq")
 
 
-def fresh(value: Array, optimizer: Sgd | Adam) -> Parameter:
-    """Give a parameter the moments of one that no step was taken with."""
+def with_zero_moments(value: Array, optimizer: Sgd | Adam) -> Parameter:
+    """Return a parameter with its moments before the first step."""
     return Parameter(value, np.zeros((len(moment_names(optimizer)), *value.shape), value.dtype))
 
 
 def make_train_chunk_fn(
     rows: Rows, weight: Parameter, bias: Parameter | None, *, loss: Loss, optimizer: Sgd | Adam, batch_size: int
 ) -> TrainChunkFn:
-    """Make the function that takes the steps of a chunk: yhat = x weight' + bias, with weight (n_targets, n_features)
-    and bias (n_targets,) or None, both changed in place.
+    """Make the function that takes the steps of a chunk for the model yhat = x weight' + bias.
 
-    It takes order, the rows of the chunk's batches, batch_size at a time, of which the last may be short; by name lr
-    and momentum (of Adam: the first beta), numbers or one for each step, momentum being 0 in all of a run or never; and
-    steps_done, how many steps of the run came before. It returns the loss of each batch before its step, rounded to the
-    type of x unless it is scaled. Raises ValueError for arrays that do not fit, IndexError for a row that is not there,
-    UsageError without numba.
+    It changes weight (n_targets, n_features) and bias (n_targets,) in place. Its arguments:
+    order: row numbers, batch after batch; each batch has batch_size rows, the last one may have fewer.
+    lr, momentum (for Adam the first beta): a number, or one for each step. Momentum is 0 in all of a run or never.
+    steps_done: the number of earlier steps in the run.
+    It returns the loss of each batch before its step, rounded to the type of x unless it is scaled.
+
+    Raises ValueError for arrays of other shapes or types, IndexError for a row number out of range, and UsageError
+    without numba.
     """
     kernels = load_kernels()
     common = _arguments(kernels, rows, weight.value, None if bias is None else bias.value, loss, batch_size)
@@ -131,27 +133,26 @@ def make_train_chunk_fn(
         losses, lrs, momenta = np.empty((3, n_steps))
         lrs[:], momenta[:] = lr, momentum
         _call(run, *common(order), w_moments, b_moments, steps_done, lrs, momenta, *constants, losses)
-        return _told(losses, loss, rows)
+        return _reported(losses, loss, rows)
 
     return train_chunk
 
 
 def make_val_chunk_fn(rows: Rows, weight: Array, bias: Array | None, *, loss: Loss, batch_size: int) -> ValChunkFn:
-    """Make the function that takes order, as in training, and returns the loss of each batch; nothing is changed."""
+    """Make the function that takes order, as in training, and returns the loss of each batch, without any change."""
     kernels = load_kernels()
     common = _arguments(kernels, rows, weight, bias, loss, batch_size)
 
     def val_chunk(order: Order) -> Losses:
         losses = np.empty(-(-len(order) // batch_size))
         _call(kernels.val_chunk, *common(order), losses)
-        return _told(losses, loss, rows)
+        return _reported(losses, loss, rows)
 
     return val_chunk
 
 
 def _call(kernel: Any, *arguments: Any) -> None:
-    """Call a kernel; at its first call numba reads the machine code that it kept. Raises StorageError for one that is
-    damaged."""
+    """Call a kernel. Raises StorageError if its machine code in numba's cache is damaged."""
     try:
         kernel(*arguments)
     except (EOFError, UnpicklingError) as error:
@@ -162,8 +163,9 @@ def _call(kernel: Any, *arguments: Any) -> None:
 def _arguments(
     kernels: ModuleType, rows: Rows, weight: Array, bias: Array | None, loss: Loss, batch_size: int
 ) -> Callable[[Order], tuple[Any, ...]]:
-    """Check what all kernels take first, and make the function that puts an order among it. What is left out becomes an
-    array of length 0, so that there is one compiled function for all that may be."""
+    """Check the leading arguments of all kernels and make the function that returns them for an order.
+
+    A missing array becomes one of length 0, so that one compiled function serves all cases."""
     (n_rows, n_features), dtype = rows.x.shape, rows.x.dtype
     if dtype not in (np.float32, np.float64):
         raise ValueError(f"x is {dtype}; it must be float32 or float64")
@@ -193,14 +195,14 @@ def _arguments(
 
 
 def _check(name: str, array: Array, shape: tuple[int, ...], dtype: Any) -> None:
-    """Refuse what a kernel would read past: it checks no shapes."""
+    """Raise ValueError for an unexpected shape, type or layout: kernels check none and would read out of bounds."""
     if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
         layout = "" if array.flags.c_contiguous else ", not contiguous"
         raise ValueError(f"{name} is {array.shape} {array.dtype}{layout}; it must be {shape} {np.dtype(dtype)}")
 
 
-def _told(losses: Losses, loss: Loss, rows: Rows) -> Losses:
-    """Round losses to the type of the points, as torch does, unless they are scaled; what is too large is infinite."""
+def _reported(losses: Losses, loss: Loss, rows: Rows) -> Losses:
+    """Round losses to the type of the points, as torch does, unless they are scaled. Too large ones become infinite."""
     if loss.scale is not None:
         return losses
     with np.errstate(over="ignore"):

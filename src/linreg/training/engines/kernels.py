@@ -1,13 +1,12 @@
-"""The loops of `compiled`, as numba makes machine code of them: many steps of a linear model in one call.
+"""The loops of `compiled`, which numba compiles: many steps of a linear model in one call. `arrays` calls them.
 
-All arithmetic is in float64, whatever the arrays hold; what is stored (parameters, moments) is rounded to their type
-once a step. One thread, in the order of the points: the same arrays give the same bits, however the steps are cut into
-calls. No function here draws random numbers or keeps anything.
+All arithmetic is in float64, for any type of the arrays. Parameters and moments are rounded to their type once a step.
+One thread takes the points in order, so the bits do not depend on how the steps are cut into calls. No function here
+draws random numbers or has state.
 
-Shapes, throughout: x (N, n_features), y (N, n_targets), weight (N, 1) or (0, 1) for unweighted points; order: row
-numbers, batch after batch; w (n_targets, n_features), b (n_targets,) or (0,) for no bias; scale (n_targets,): what
-turns an error into the units that its loss is told in. Parameters are seen flat by the optimizers: p and g (n,),
-moments (n_moments, n).
+Shapes in this module: x (N, n_features), y (N, n_targets), weight (N, 1) or (0, 1) for unweighted points; order: row
+numbers, batch after batch; w (n_targets, n_features), b (n_targets,) or (0,) for no bias; scale (n_targets,): factors
+of the errors in the reported loss. The optimizers take flat arrays: p and g (n,), moments (n_moments, n).
 """
 
 from collections.abc import Callable
@@ -26,19 +25,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 MSE, MAE, HUBER = range(3)
 
-# Sums may be regrouped, so that they fill vector registers, and a product fused with a sum; NaN and infinity keep their
-# meaning ("nnan" and "ninf" are not among these), for they tell the caller that training diverged.
+# The compiler may regroup sums, to fill vector registers, and fuse a product with a sum. NaN and infinity keep their
+# meaning, without "nnan" and "ninf", because they show the caller that training diverged.
 FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
-# Rows of a random order are seldom in the cache. Asked for this many points ahead they are there when their turn comes:
-# less than a third of the time for 1,000,000 x 20.
+# Rows in random order are seldom in the cache. Prefetching this many points ahead takes less than a third of the time
+# for 1,000,000 x 20.
 AHEAD = 32
 CACHE_LINE = 64  # bytes
 
 
 def kernel(function: F) -> F:
-    """Compile a function at its first call, and keep the machine code: beside this file, or else in the user's cache
-    folder, or else, where neither can be written, in this process alone."""
+    """Compile a function at its first call, and cache the machine code beside this file or in the user's cache folder.
+
+    If neither is writable, the code is compiled anew in each process."""
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": FASTMATH}
     try:
         compiled: F = njit(cache=True, **options)(function)
@@ -49,7 +49,7 @@ def kernel(function: F) -> F:
 
 @intrinsic
 def prefetch(typing_context: Any, array: Any, row: Any, column: Any) -> Any:
-    """Ask for the cache line of array[row, column], by LLVM's instruction of this name; nothing is read."""
+    """Load the cache line of array[row, column] in advance, by LLVM's instruction of this name."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         struct = context.make_array(signature.args[0])(context, builder, arguments[0])
@@ -68,12 +68,12 @@ def prefetch(typing_context: Any, array: Any, row: Any, column: Any) -> Any:
     return types.void(array, types.intp, types.intp), codegen
 
 
-ask_for: Any = prefetch  # as the kernels call it: without the first argument, which is numba's
+prefetched: Any = prefetch  # the type of its calls in kernels, where numba adds the first argument
 
 
 @kernel
 def loss_of(loss: int, delta: float, error: float) -> float:
-    """Give the loss of an error: its square; its size; or Huber's, squared up to delta, beyond it linear
+    """Return the loss of an error: its square, its absolute value, or Huber's, quadratic up to delta and then linear
     (P. J. Huber, Robust estimation of a location parameter, 1964)."""
     if loss == MSE:
         return error * error
@@ -86,7 +86,7 @@ def loss_of(loss: int, delta: float, error: float) -> float:
 
 @kernel
 def slope_of(loss: int, delta: float, error: float) -> float:
-    """Give the derivative of `loss_of` by the error; at the corner of mae it is 0, as torch has it."""
+    """Return the derivative of `loss_of` with respect to the error; for mae at 0 it is 0, as in torch."""
     if loss == MSE:
         return 2.0 * error
     if loss == MAE:
@@ -103,10 +103,10 @@ def batch(
     x: Array, y: Array, weight: Array, order: Order, start: int, stop: int,
     loss: int, delta: float, scale: Array, w: Array, b: Array, gw: Array, gb: Array,
 ) -> float:  # fmt: skip
-    """Give the mean loss of the points order[start:stop], and put the gradient of the mean, of the unscaled errors,
-    into gw and gb, float64, shaped as w and b. Where these are empty there is no gradient.
+    """Return the mean loss of the points order[start:stop], and write the gradient of the unscaled loss to gw and gb.
 
-    One function, for arrays that are handed on for each point cost more than its arithmetic (they are counted).
+    gw and gb are float64 and shaped as w and b, or empty for no gradient. One function does all of this: passing arrays
+    for each point costs more than the arithmetic, because numba counts references.
     """
     n_targets, n_features = w.shape
     in_line = CACHE_LINE // x.itemsize
@@ -117,13 +117,13 @@ def batch(
         if place + AHEAD < len(order):
             coming = order[place + AHEAD]
             for column in range(0, n_features, in_line):
-                ask_for(x, coming, column)
-            ask_for(y, coming, 0)
+                prefetched(x, coming, column)
+            prefetched(y, coming, 0)
             if len(weight):
-                ask_for(weight, coming, 0)
+                prefetched(weight, coming, 0)
         row = order[place]
         if row < 0 or row >= len(x):
-            raise IndexError("order names a row that is not there")
+            raise IndexError("order has a row number out of range")
         point_weight = np.float64(weight[row, 0]) if len(weight) else 1.0
         for target in range(n_targets):
             yhat = np.float64(b[target]) if len(b) else 0.0
@@ -148,9 +148,10 @@ def sgd_step(
     p: Array, g: Array, moments: Array, first: bool,
     lr: float, momentum: float, dampening: float, weight_decay: float, nesterov: bool,
 ) -> None:  # fmt: skip
-    """Take a step of stochastic gradient descent as torch.optim.SGD does; moments: the momentum buffer, which begins
-    as the first gradient (I. Sutskever et al., On the importance of initialization and momentum in deep learning, 2013,
-    with torch's placing of lr)."""
+    """Take a step of stochastic gradient descent as torch.optim.SGD does.
+
+    moments: the momentum buffer, which starts as the first gradient (I. Sutskever et al., On the importance of
+    initialization and momentum in deep learning, 2013; as in torch, lr does not enter the buffer)."""
     for i in range(len(p)):
         step = g[i] + weight_decay * p[i]
         if momentum != 0.0:
@@ -165,10 +166,11 @@ def adam_step(
     p: Array, g: Array, moments: Array, step: int,
     lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, decoupled: bool, amsgrad: bool,
 ) -> None:  # fmt: skip
-    """Take Adam's step number `step`, counted from 1, as torch.optim.Adam does; moments: of the gradient, of its
-    square, and with amsgrad the largest of the latter (D. P. Kingma and J. Ba, Adam: a method for stochastic
-    optimization, 2015; amsgrad: S. J. Reddi et al., On the convergence of Adam and beyond, 2018; decoupled weight
-    decay, AdamW: I. Loshchilov and F. Hutter, Decoupled weight decay regularization, 2019)."""
+    """Take Adam's step number `step`, counted from 1, as torch.optim.Adam does.
+
+    moments: of the gradient, of its square, and with amsgrad the largest of the latter (D. P. Kingma and J. Ba, Adam: a
+    method for stochastic optimization, 2015; amsgrad: S. J. Reddi et al., On the convergence of Adam and beyond, 2018;
+    decoupled weight decay, AdamW: I. Loshchilov and F. Hutter, Decoupled weight decay regularization, 2019)."""
     correction1 = 1.0 - beta1**step
     correction2 = np.sqrt(1.0 - beta2**step)
     for i in range(len(p)):
@@ -193,7 +195,7 @@ def sgd_chunk(
     w: Array, b: Array, w_moments: Array, b_moments: Array, steps_done: int, lr: Array, momentum: Array,
     dampening: float, weight_decay: float, nesterov: bool, losses: Array,
 ) -> None:  # fmt: skip
-    """Take a step of SGD for each element of losses, and put the batch's loss before it there."""
+    """Take a step of SGD for each element of losses, and store the batch's loss before the step there."""
     gw, gb = np.empty(w.shape), np.empty(b.shape)
     flat_w, flat_gw = w.ravel(), gw.ravel()
     for i in range(len(losses)):
@@ -210,7 +212,7 @@ def adam_chunk(
     w: Array, b: Array, w_moments: Array, b_moments: Array, steps_done: int, lr: Array, beta1: Array,
     beta2: float, eps: float, weight_decay: float, decoupled: bool, amsgrad: bool, losses: Array,
 ) -> None:  # fmt: skip
-    """Take a step of Adam for each element of losses, and put the batch's loss before it there."""
+    """Take a step of Adam for each element of losses, and store the batch's loss before the step there."""
     gw, gb = np.empty(w.shape), np.empty(b.shape)
     flat_w, flat_gw = w.ravel(), gw.ravel()
     for i in range(len(losses)):
@@ -226,7 +228,7 @@ def val_chunk(
     x: Array, y: Array, weight: Array, order: Order, batch_size: int, loss: int, delta: float, scale: Array,
     w: Array, b: Array, losses: Array,
 ) -> None:  # fmt: skip
-    """Put the mean loss of batch after batch into losses."""
+    """Write the mean loss of each batch to losses."""
     no_gw, no_gb = np.empty((len(w), 0)), np.empty(0)
     for i in range(len(losses)):
         start, stop = i * batch_size, min((i + 1) * batch_size, len(order))

@@ -1,6 +1,6 @@
-"""What an engine is made of, and what it is."""
+"""The input and output types of all engines: `Training` goes in, an `Engine` comes out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,11 +11,15 @@ from linreg.data.loaders import Loaders
 from linreg.training.loops import EpochFn
 from linreg.training.steps import LossFn, StepFn, make_train_step_fn, make_val_step_fn
 
+Batch = tuple[torch.Tensor, ...]
+RunFn = Callable[[Iterable[Batch]], list[float]]  # runs mini-batches, returns their losses
+StepsFn = Callable[[Iterable[Batch]], torch.Tensor]  # the same as a tensor (n,), which may still be in computation
+
 
 @dataclass(frozen=True)
 class Training:
-    """What is trained, on what, and how; as the arguments of `make_train_step_fn` have it. reported_loss_fn: gives the
-    loss that is told, in training and validation."""
+    """A model with its data, loss function and optimizer. The other fields are as in `make_train_step_fn`;
+    reported_loss_fn applies to validation too."""
 
     device: torch.device
     loaders: Loaders
@@ -28,7 +32,7 @@ class Training:
 
     @property
     def val_loss_fn(self) -> LossFn:
-        """The loss of the validation part."""
+        """The loss function of the validation part."""
         return self.loss_fn if self.reported_loss_fn is None else self.reported_loss_fn
 
     @cached_property
@@ -51,7 +55,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine, ready to run: its name, and what runs an epoch over the training and the validation part."""
+    """An engine that is ready to run: its name, and functions that run a training and a validation epoch."""
 
     name: str
     train_epoch: EpochFn
