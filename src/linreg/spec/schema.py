@@ -73,7 +73,8 @@ class DataSpec(_Part):
     )
     shuffle: bool = Field(True, description="whether each epoch reads the training part in a new order")
     standardize: bool | Literal["features", "target"] = Field(
-        False, description="whether to scale features and target to mean 0 and standard deviation 1 in the training part"
+        False,
+        description="whether to scale features and target to mean 0 and standard deviation 1 in the training part",
     )
     memory: Literal["resident", "mapped"] = Field(
         "resident", description="where the points are: in memory, or in a file that is converted once and mapped"
@@ -139,9 +140,12 @@ class ExperimentSpec(_Part):
         "gradient", description="`exact` solves for the optimum of mse, without epochs and optimizer"
     )
     ridge: NonNegativeFloat = Field(
-        0.0, description="with `solver: exact`, the penalty: this times the squared weights is added to the sum of squares"
+        0.0,
+        description="with `solver: exact`, the penalty: this times the squared weights, added to the sum of squares",
     )
-    baseline: bool = Field(True, description="whether to report the exact optimum beside the losses, where there is one")
+    baseline: bool = Field(
+        True, description="whether to report the exact optimum beside the losses, where there is one"
+    )
     epochs: PositiveInt = Field(description="passes over the training part")
     data: DataSpec = Field(description="the data")
     model: Annotated[ComponentSpec, _From(MODELS)] = Field(description="the model")
@@ -154,7 +158,9 @@ class ExperimentSpec(_Part):
     )
     clip_grad_norm: PositiveFloat | None = Field(None, description="largest norm of the gradient of a step")
     early_stopping: EarlyStoppingSpec | None = Field(None, description="the rule for stopping before the last epoch")
-    checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec, description="when to save, and which checkpoints to keep")
+    checkpoint: CheckpointSpec = Field(
+        default_factory=CheckpointSpec, description="when to save; checkpoints to keep"
+    )
     writer: WriterSpec = Field(default_factory=WriterSpec, description="the output for people: TensorBoard and plots")
 
     _document: Document | None = PrivateAttr(None)
