@@ -193,7 +193,7 @@ def test_a_users_component_is_checked_listed_and_suggested_like_a_built_in_one(l
     answer = linreg("predict", "--inputs", "0.5")
     assert answer.code == 4
     assert "unknown model 'wide_one'" in answer.err
-    assert answer.err.endswith("known: linear, mlp, polynomial; one of your own needs --plugin FILE.py\n")
+    assert answer.err.endswith("known: linear, mlp, polynomial; your own needs --plugin FILE.py\n")
 
 
 @pytest.mark.parametrize(
