@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from linreg.cli import app
+from linreg.cli.app import app
 from linreg.errors import LinregError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -100,7 +100,8 @@ def default(param: Any) -> str:
 
 def section(name: str, command: Any) -> str:
     """Describe one command: its example, arguments and options, and exit codes."""
-    rows = [[f"`{signature(param)}`", default(param), param.help] for param in command.params]
+    params = sorted(command.params, key=lambda param: param.param_type_name)  # arguments first
+    rows = [[f"`{signature(param)}`", default(param), param.help] for param in params]
     codes = ", ".join(str(code) for code in sorted((*ALWAYS, *CODES[name])))
     return "\n\n".join(
         [

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from linreg.checkpoint import Checkpoint
-from linreg.cli import main
+from linreg.cli.main import main
 from linreg.data.fingerprint import Fingerprint
 from linreg.data.sources import Points
 from linreg.plugins import PREFIX

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from linreg.cli import app
+from linreg.cli.app import app
 from linreg.spec.schema import ExperimentSpec, json_schema, load_spec
 from tests.conftest import CONFIGS, ROOT, small_spec
 

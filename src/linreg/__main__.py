@@ -8,7 +8,7 @@ from linreg.system.startup import end_uncollected
 def main() -> int:
     """Run the command line; an interruption while it is still being imported is no traceback."""
     try:
-        from linreg.cli import main as run
+        from linreg.cli.main import main as run
 
         return run()
     except KeyboardInterrupt:

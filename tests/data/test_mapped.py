@@ -293,7 +293,7 @@ def test_a_killed_conversion_leaves_nothing_that_the_next_one_trips_over(linreg)
     code = """
 import os, sys
 from linreg.data import conversion
-from linreg.cli import main
+from linreg.cli.main import main
 real = conversion.publish
 def publish(*arguments):
     print("converted", flush=True)

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from linreg.cli import main
+from linreg.cli.main import main
 from linreg.experiment import train
 from linreg.runs.plots import plot_losses, to_png
 from linreg.spec.schema import spec_from_dict

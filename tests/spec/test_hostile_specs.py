@@ -287,7 +287,7 @@ def test_memory_that_fails_elsewhere_is_no_bug(linreg, monkeypatch):
 ATTACK = """
 import time, sys
 begin = time.process_time()
-from linreg.cli import main
+from linreg.cli.main import main
 code = main(sys.argv[1:])
 print(code, time.process_time() - begin, peak())
 """

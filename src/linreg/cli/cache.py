@@ -1,4 +1,4 @@
-"""`linreg cache`: show the tables that were converted for `data.memory: mapped`, or remove them."""
+"""`linreg cache` and `linreg cache clear`."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -6,22 +6,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from linreg.cli import options as o
-from linreg.cli.text import put, put_json, say, table
+from linreg.cli.text import format_count, format_table, print_json, print_stderr, print_stdout
 from linreg.errors import UsageError
 
 if TYPE_CHECKING:
     from linreg.data.cache import Entry
 
-cache_app = typer.Typer(
-    help="Show the tables that were converted for data.memory: mapped, or remove them.",
-    epilog="\b\nExample: linreg cache clear",
-    rich_markup_mode=None,
-)
 
-
-@cache_app.callback()
-def show_cache(context: typer.Context, json: o.Json = False, debug: o.Debug = False) -> None:
-    """Show the tables that were converted for data.memory: mapped, or remove them."""
+def list_cache(context: typer.Context, json: o.Json = False) -> None:
+    """List or remove the tables converted for data.memory: mapped."""
     if context.invoked_subcommand is not None:
         if json:
             raise UsageError(f"cache: write --json after {context.invoked_subcommand}, not before it")
@@ -29,15 +22,15 @@ def show_cache(context: typer.Context, json: o.Json = False, debug: o.Debug = Fa
     from linreg.data.cache import cache_folder, entries, most_bytes
 
     folder, most = cache_folder(), most_bytes()
-    found = entries(folder)
-    total = sum(entry.bytes for entry in found)
+    tables = entries(folder)
+    total = sum(entry.bytes for entry in tables)
     if json:
-        put_json(
-            {"folder": str(folder), "bytes": total, "most_bytes": most, "tables": [asdict(entry) for entry in found]}
+        print_json(
+            {"folder": str(folder), "bytes": total, "most_bytes": most, "tables": [asdict(entry) for entry in tables]}
         )
         return
-    say(f"{folder}: {_tables(found)} of at most {_size(most)}")
-    if found:
+    print_stderr(f"{folder}: {_tables(tables)} of at most {_size(most)}")
+    if tables:
         rows = [
             {
                 "source": entry.source or entry.key[:12],
@@ -47,20 +40,19 @@ def show_cache(context: typer.Context, json: o.Json = False, debug: o.Debug = Fa
                 "used": entry.used[:19],
                 "": "damaged" if entry.damaged else "in use" if entry.in_use else "",
             }
-            for entry in found
+            for entry in tables
         ]
-        put(table(rows, list(rows[0])))
+        print_stdout(format_table(rows, list(rows[0])))
 
 
-@cache_app.command("clear", epilog="\b\nExample: linreg cache clear --json")
-def clear_cache(json: o.Json = False, debug: o.Debug = False) -> None:
-    """Remove the converted tables, other than those in use."""
+def clear_cache(json: o.Json = False) -> None:
+    """Remove the converted tables that are not in use."""
     from linreg.data.cache import cache_folder, clear
 
     folder = cache_folder()
     removed, kept = clear(folder)
     if json:
-        put_json(
+        print_json(
             {
                 "folder": str(folder),
                 "removed": [asdict(entry) for entry in removed],
@@ -68,12 +60,12 @@ def clear_cache(json: o.Json = False, debug: o.Debug = False) -> None:
             }
         )
         return
-    in_use = f"; {len(kept)} in use stayed" if kept else ""
-    say(f"removed {_tables(removed)}{in_use}")
+    in_use = f"; kept {len(kept)} in use" if kept else ""
+    print_stderr(f"removed {_tables(removed)}{in_use}")
 
 
-def _tables(found: "list[Entry]") -> str:
-    return f"{len(found)} table{'s' * (len(found) != 1)}, {_size(sum(entry.bytes for entry in found))}"
+def _tables(tables: "list[Entry]") -> str:
+    return f"{format_count(len(tables), 'table')}, {_size(sum(entry.bytes for entry in tables))}"
 
 
 def _size(n_bytes: int) -> str:

@@ -1,4 +1,4 @@
-"""`--expect "val_loss<0.02"`: what a CI job asks of a result."""
+"""`--expect "val_loss<0.02"`: conditions on a result, for CI jobs."""
 
 import operator
 import re
@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from linreg.errors import ExpectationError, UsageError
+from linreg.errors import ExpectationError, UsageError, suggest
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
@@ -42,30 +42,28 @@ class Expectation:
 
 
 def parse_expectations(texts: Sequence[str], names: Collection[str]) -> list[Expectation]:
-    """Parse what was expected, before anything is run. Raises UsageError with every problem."""
-    found, problems = [], []
+    """Parse expectations. Raises UsageError with every problem."""
+    expectations, problems = [], []
     for text in texts:
         match = _PATTERN.match(text)
         if match is None:
             problems.append(f"--expect {text!r}: not NAME<NUMBER; write for instance 'val_loss<0.02'")
         elif match[1] not in names:
-            from linreg.errors import suggest
-
             problems.append(f"--expect {text!r}: unknown result {match[1]!r}; {suggest(match[1], names)}")
         else:
-            found.append(Expectation(text.strip(), match[1], match[2], float(match[3])))
+            expectations.append(Expectation(text.strip(), match[1], match[2], float(match[3])))
     if problems:
         raise UsageError(*problems)
-    return found
+    return expectations
 
 
-def require(expectations: Sequence[Expectation], results: Mapping[str, Any]) -> None:
-    """Raise an ExpectationError that names every expectation that the results do not meet."""
+def check_expectations(expectations: Sequence[Expectation], results: Mapping[str, Any]) -> None:
+    """Raise an ExpectationError with every expectation that the results do not meet."""
     unmet = []
     for expected in expectations:
         value = results[expected.name]
         if value is None:
-            unmet.append(f"--expect {expected.text!r}: there is no {expected.name} here, so it is not met")
+            unmet.append(f"--expect {expected.text!r}: not met, the run has no {expected.name}")
         elif not _OPERATORS[expected.operator](value, expected.bound):
             unmet.append(f"--expect {expected.text!r}: not met, {expected.name} is {value:.6g}")
     if unmet:

@@ -20,8 +20,9 @@ Row = list[Value] | dict[str, Value]
 
 
 class InputsCommand(TyperCommand):
-    """A command whose `--inputs` takes every following token that is not an option: the flag is repeated before
-    each of them, which the parser understands."""
+    """A command whose `--inputs` takes every following token that is not an option.
+
+    Click has no such option, so the flag is repeated before each of the tokens."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Spread `--inputs A B C` into `--inputs=A --inputs=B --inputs=C`."""
@@ -29,7 +30,7 @@ class InputsCommand(TyperCommand):
 
 
 def spread(arguments: Sequence[str]) -> list[str]:
-    """Repeat the flag before every value, so that each stands as `--inputs=VALUE`."""
+    """Repeat the flag before every value, as `--inputs=VALUE`."""
     result: list[str] = []
     taking = False
     for position, token in enumerate(arguments):
@@ -52,8 +53,9 @@ def spread(arguments: Sequence[str]) -> list[str]:
 
 
 def parse_rows(values: Sequence[str]) -> list[Row]:
-    """Turn the values into rows: one value a row, commas make a row of several, and pairs of a name and a value
-    make a row until a name comes again. Raises UsageError."""
+    """Parse the values as rows: `1` is a row, `1,2` is a row of two, and pairs `x1=1` form a row until a name repeats.
+
+    Raises UsageError."""
     rows: list[Row] = []
     open_row: dict[str, Value] | None = None  # a row of single pairs, to which the next pair is added
     for value in values:
@@ -78,12 +80,12 @@ def _parse_row(value: str) -> Row:
         raise UsageError(f"{FLAG} {value}: some values have a name and some have none; name all or none")
     row = {name.strip(): _parse_value(number.strip(), value) for name, _, number in named}
     if len(row) < len(named):
-        raise UsageError(f"{FLAG} {value}: a name comes twice in one row; remove one")
+        raise UsageError(f"{FLAG} {value}: a duplicate name in one row; remove one")
     return row
 
 
 def _parse_value(text: str, value: str) -> Value:
-    """Give a number as such; other text may be a category."""
+    """Return a number as a float; other text may be a category."""
     if not re.fullmatch(_NUMBER, text, re.IGNORECASE):
         if not text:
             raise UsageError(f"{FLAG} {value}: an empty value is not a number; leave no space beside a comma")

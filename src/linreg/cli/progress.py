@@ -1,15 +1,13 @@
-"""How training is watched and stopped: a bar on a terminal, sober lines elsewhere, signals."""
+"""Shows the progress of a command on stderr: a bar on a terminal, a line every few seconds elsewhere."""
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING
 
-from linreg.cli.text import duration, number, say
+from linreg.cli.text import format_duration, print_stderr
 
 if TYPE_CHECKING:
     from linreg.experiment.building import Experiment
@@ -19,165 +17,92 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_DRAWS = 0.1
 
+Show = Callable[[int, int | None, Callable[[], str]], None]  # of n done, n in all, and a text if it is shown
+
 
 @contextmanager
 def open_progress(*, quiet: bool) -> Iterator["Report | None"]:
-    """Open what is told of each epoch: nothing if quiet, a bar on a terminal, else a line every few seconds."""
+    """Open the report of each epoch: losses, speed and the time left. None if quiet."""
     if quiet:
         yield None
-    elif _on_terminal():
-        with _bar() as report:
-            yield report
-    else:
-        yield _lines()
+        return
+    begin = time.monotonic()
+    first: int | None = None  # the first reported epoch; the time before it is not only training
 
-
-def _on_terminal() -> bool:
-    fancy = os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
-    return fancy and sys.stderr is not None and sys.stderr.isatty()
-
-
-class _Pace:
-    """Tells the speed and the time left, from the epochs that were seen."""
-
-    def __init__(self) -> None:
-        self.begin = time.monotonic()
-        self.first: int | None = None  # the first epoch seen; what came before it was not training alone
-
-    def of(self, record: "EpochRecord", experiment: "Experiment") -> tuple[float, float]:
-        """Steps a second, and seconds left."""
-        now = time.monotonic()
-        if self.first is None:
-            self.first, seconds_an_epoch = record.epoch, now - self.begin
-            self.begin = now
-        else:
-            seconds_an_epoch = (now - self.begin) / (record.epoch - self.first)
-        left = (experiment.spec.epochs - record.epoch - 1) * seconds_an_epoch
-        return len(experiment.loaders.train) / max(seconds_an_epoch, 1e-9), left
-
-
-def _losses(record: "EpochRecord") -> str:
-    val_loss = "" if record.val_loss is None else f"  val_loss {record.val_loss:.6g}"
-    return f"loss {record.loss:.6g}{val_loss}"
-
-
-def _lines() -> "Report":
-    pace = _Pace()
-    said_at = time.monotonic()
-
-    def report(record: "EpochRecord", experiment: "Experiment") -> None:
-        nonlocal said_at
-        speed, left = pace.of(record, experiment)
-        if time.monotonic() - said_at >= SECONDS_BETWEEN_LINES:
-            said_at = time.monotonic()
-            epochs = f"epoch {record.epoch + 1}/{experiment.spec.epochs}"
-            say(f"{epochs}  {_losses(record)}  {number(round(speed))} steps/s  {duration(left)} left")
-
-    return report
-
-
-@contextmanager
-def _bar() -> Iterator["Report"]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    columns = (
-        TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"),
-        BarColumn(24),
-        TextColumn("{task.description}"),
-    )
-    console = Console(stderr=True, highlight=False)
-    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
-        pace = _Pace()
-        task = progress.add_task("", total=1, visible=False)
-        drawn_at = 0.0
+    with _open_display("epoch {}") as show:
 
         def report(record: "EpochRecord", experiment: "Experiment") -> None:
-            nonlocal drawn_at
-            speed, left = pace.of(record, experiment)
-            if time.monotonic() - drawn_at >= SECONDS_BETWEEN_DRAWS:
-                drawn_at = time.monotonic()
-                text = f"{_losses(record)}  {speed:.0f} steps/s  {duration(left)} left"
-                epochs = experiment.spec.epochs
-                progress.update(task, completed=record.epoch + 1, total=epochs, description=text, visible=True)
+            nonlocal begin, first
+            n_done, n_epochs, now = record.epoch + 1, experiment.spec.epochs, time.monotonic()
+            seconds_per_epoch = (now - begin) / (1 if first is None else record.epoch - first)
+            if first is None:
+                first, begin = record.epoch, now
+
+            def text() -> str:
+                val_loss = "" if record.val_loss is None else f"  val_loss {record.val_loss:.6g}"
+                speed = len(experiment.loaders.train) / max(seconds_per_epoch, 1e-9)
+                left = format_duration((n_epochs - n_done) * seconds_per_epoch)
+                return f"loss {record.loss:.6g}{val_loss}  {speed:.0f} steps/s  {left} left"
+
+            show(n_done, n_epochs, text)
 
         yield report
 
 
 @contextmanager
 def open_row_count(*, quiet: bool) -> Iterator[Callable[[int], None] | None]:
-    """Open what is told how many rows are done: nothing if quiet, a bar on a terminal, else a line now and then."""
+    """Open the report of the number of rows that are done, with the speed. None if quiet."""
     if quiet:
         yield None
         return
-    said_at = begin = time.monotonic()
-    if not _on_terminal():
+    begin = time.monotonic()
+    with _open_display("{} rows") as show:
+        yield lambda n_rows: show(n_rows, None, lambda: f"{n_rows / max(time.monotonic() - begin, 1e-9):.0f} rows/s")
 
-        def report(rows: int) -> None:
-            nonlocal said_at
-            if time.monotonic() - said_at >= SECONDS_BETWEEN_LINES:
-                said_at = time.monotonic()
-                say(f"{rows} rows, {number(round(rows / (said_at - begin)))} rows/s")
 
-        yield report
-        return
+@contextmanager
+def _open_display(count: str) -> Iterator[Show]:
+    """Open a bar on a terminal; elsewhere, and in CI, print lines. count: a format of the number that is done."""
+    is_plain = os.environ.get("TERM") == "dumb" or bool(os.environ.get("CI"))
+    if not is_plain and sys.stderr is not None and sys.stderr.isatty():
+        with _open_bar(count) as draw:
+            yield _limit(draw, SECONDS_BETWEEN_DRAWS, shown_at=0.0)
+    else:
+
+        def print_line(n_done: int, total: int | None, text: Callable[[], str]) -> None:
+            print_stderr(f"{_format(count, n_done, total)}  {text()}")
+
+        yield _limit(print_line, SECONDS_BETWEEN_LINES, shown_at=time.monotonic())
+
+
+@contextmanager
+def _open_bar(count: str) -> Iterator[Show]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
+    columns = (TextColumn("{task.fields[count]}"), BarColumn(24), TextColumn("{task.description}"))
     console = Console(stderr=True, highlight=False)
-    with Progress(BarColumn(24), TextColumn("{task.description}"), console=console, transient=True) as progress:
-        task = progress.add_task("", total=None)
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
+        task = progress.add_task("", total=None, visible=False, count="")
 
-        def draw(rows: int) -> None:
-            speed = rows / max(time.monotonic() - begin, 1e-9)
-            progress.update(task, description=f"{rows} rows  {speed:.0f} rows/s")
+        def draw(n_done: int, total: int | None, text: Callable[[], str]) -> None:
+            done = _format(count, n_done, total)
+            progress.update(task, completed=n_done, total=total, description=text(), count=done, visible=True)
 
         yield draw
 
 
-class Stopped(BaseException):  # not an error, and nobody is to take it for one on its way
-    """The process ends because a signal asked for it, wherever it was."""
-
-    def __init__(self, exit_code: int) -> None:
-        self.exit_code = exit_code
+def _format(count: str, n_done: int, total: int | None) -> str:
+    return count.format(n_done if total is None else f"{n_done}/{total}")
 
 
-class StopFlag:
-    """Set by the first signal that asks to stop; calling it says whether one came. Whoever has called it once will look
-    again; before that there is nothing to save."""
+def _limit(show: Show, seconds: float, *, shown_at: float) -> Show:
+    """Return a function that shows at most once in a number of seconds."""
 
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self.is_watched = False
+    def limited(n_done: int, total: int | None, text: Callable[[], str]) -> None:
+        nonlocal shown_at
+        if time.monotonic() - shown_at >= seconds:
+            shown_at = time.monotonic()
+            show(n_done, total, text)
 
-    def __call__(self) -> bool:
-        """Say whether a stop was asked for."""
-        self.is_watched = True
-        return self.signal is not None
-
-    @property
-    def exit_code(self) -> int:
-        """What a shell expects of a process that a signal ended."""
-        return 128 + (self.signal or 0)
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[StopFlag]:
-    """Let SIGINT, SIGTERM and SIGHUP ask for a stop, instead of ending the process. A second one ends it, and so does
-    the first while there is nothing to save: a table may take long to read."""
-    flag = StopFlag()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if flag.signal is not None:
-            os._exit(128 + number)  # at once: an exception could leave TensorBoard's writer waiting for ever
-        flag.signal = number
-        if not flag.is_watched:
-            raise Stopped(flag.exit_code)
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before: list[Callable[..., object] | int | None] = [signal.signal(number, ask) for number in numbers]
-    try:
-        yield flag
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+    return limited

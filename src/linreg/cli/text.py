@@ -1,4 +1,4 @@
-"""Text for people and programs: lines to stderr, results to stdout, tables."""
+"""Prints results to stdout and messages to stderr, and formats tables and numbers. Every command uses it."""
 
 import io
 import json
@@ -12,49 +12,49 @@ from typing import Any
 MOST_CHARACTERS = 2_000  # of one line of an error
 
 
-def say(text: str) -> None:
-    """Write a line to stderr; a terminal that is gone does not stop the work."""
+def print_stderr(text: str) -> None:
+    """Print lines to stderr. A closed terminal does not stop the command."""
     if sys.stderr is None:
         return
     try:
         print("\n".join(map(printable, text.split("\n"))), file=sys.stderr, flush=True)
     except (OSError, ValueError):
-        sys.stderr = None  # as Python itself has it for a closed one
+        sys.stderr = None  # as Python does for a closed one
 
 
-def tolerate_any_text() -> None:
-    """Write what a stream's encoding does not have as an escape, instead of failing."""
+def escape_unencodable() -> None:
+    """Print characters that are not in a stream's encoding as escapes, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def printable(text: str) -> str:
-    """Escape what would move a terminal's cursor or colours."""
+    """Escape control characters, which could change a terminal."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shorten(line: str) -> str:
-    """Leave out the middle of a line that nobody would read."""
+    """Cut the middle out of a line that is too long to read."""
     return line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS // 2]} … {line[-MOST_CHARACTERS // 2 :]}"
 
 
-def put(text: str) -> None:
-    """Write a result to stdout; a pipe that nobody reads any more is no error."""
+def print_stdout(text: str) -> None:
+    """Print a result to stdout. A pipe without a reader is not an error."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def put_json(value: Any) -> None:
-    """Write one JSON document to stdout."""
+def print_json(value: Any) -> None:
+    """Print one JSON document to stdout."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    put(re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))  # JSON itself escapes those below
+    print_stdout(re.sub(r"[\x7f-\x9f]", lambda match: f"\\u{ord(match[0]):04x}", text))  # JSON escapes the lower ones
 
 
 def show_log(*, quiet: bool) -> None:
-    """Send the package's log to stderr: warnings by that name, what is good to know unless quiet."""
+    """Print the package's log to stderr: warnings, and notes unless quiet."""
     log = logging.getLogger("linreg")
     log.handlers = [_Handler()]
     log.propagate = False
@@ -64,17 +64,17 @@ def show_log(*, quiet: bool) -> None:
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        say("\n".join(map(printable, f"{prefix}{record.getMessage()}".split("\n"))))
+        print_stderr("\n".join(map(printable, f"{prefix}{record.getMessage()}".split("\n"))))
 
 
-def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Lay out rows under the names of the columns: numbers to the right, text to the left."""
-    cells = [[number(row.get(column)) for column in columns] for row in rows]
+def format_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Format rows under the names of the columns. Numbers are aligned to the right, text to the left."""
+    cells = [[format_value(row.get(column)) for column in columns] for row in rows]
     widths = [max(len(line[i]) for line in [list(columns), *cells]) for i in range(len(columns))]
-    right = [all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns]
+    is_right = [all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns]
     lines = [
         "  ".join(
-            cell.rjust(width) if r else cell.ljust(width) for cell, width, r in zip(line, widths, right, strict=True)
+            cell.rjust(width) if r else cell.ljust(width) for cell, width, r in zip(line, widths, is_right, strict=True)
         )
         for line in [list(columns), *cells]
     ]
@@ -82,31 +82,36 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 
 def coefficients_table(coefficients: Sequence[Mapping[str, Any]]) -> str:
-    """Lay out the coefficients of a fit, the exact ones only where they are others."""
+    """Format the coefficients of a fit, with the exact ones where they differ."""
     columns = ["target", "name", "estimate", "std_error", "t", "exact"]
     same = all(row["exact"] == row["estimate"] for row in coefficients)
-    left = {"target"} - set(coefficients[0]) | ({"exact"} if same else set())
-    return table(coefficients, [column for column in columns if column not in left])
+    dropped = {"target"} - set(coefficients[0]) | ({"exact"} if same else set())
+    return format_table(coefficients, [column for column in columns if column not in dropped])
 
 
 def fit_line(fit: Mapping[str, Any]) -> str:
-    """Say in a line how well the optimum fits the training part."""
+    """Describe in a line how well the exact solution fits the training part."""
     r2 = fit["r2"] if isinstance(fit["r2"], list) else [fit["r2"]]
-    said = ", ".join(number(value) for value in r2)
-    return f"least squares on the training part: R2 {said}, {fit['degrees_of_freedom']} degrees of freedom"
+    values = ", ".join(format_value(value) for value in r2)
+    return f"least squares on the training part: R2 {values}, {fit['degrees_of_freedom']} degrees of freedom"
 
 
-def number(value: Any) -> str:
-    """Show a value in a table: six digits of a number, a dash for none."""
+def format_value(value: Any) -> str:
+    """Format a value: a number with six digits, None as a dash."""
     if value is None:
         return "-"
     return f"{value:.6g}" if isinstance(value, float) else printable(str(value))
 
 
-def duration(seconds: float) -> str:
-    """Show a time: 0.61 s, 4:05, 2:04:05."""
+def format_duration(seconds: float) -> str:
+    """Format a time: 0.61 s, 4:05, 2:04:05."""
     if seconds < 60:
         return f"{seconds:.3g} s"
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def format_count(n: int, noun: str) -> str:
+    """Format a number of things: 1 feature, 2 features."""
+    return f"{n} {noun}{'s' * (n != 1)}"

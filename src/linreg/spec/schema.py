@@ -158,9 +158,7 @@ class ExperimentSpec(_Part):
     )
     clip_grad_norm: PositiveFloat | None = Field(None, description="largest norm of the gradient of a step")
     early_stopping: EarlyStoppingSpec | None = Field(None, description="the rule for stopping before the last epoch")
-    checkpoint: CheckpointSpec = Field(
-        default_factory=CheckpointSpec, description="when to save; checkpoints to keep"
-    )
+    checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec, description="when to save; checkpoints to keep")
     writer: WriterSpec = Field(default_factory=WriterSpec, description="the output for people: TensorBoard and plots")
 
     _document: Document | None = PrivateAttr(None)

@@ -1,0 +1,110 @@
+"""`linreg predict`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from linreg.cli import options as o
+from linreg.cli.inputs import parse_rows
+from linreg.cli.loading import checkpoint_or_latest, load_plugins
+from linreg.cli.progress import open_row_count
+from linreg.cli.signals import stop_on_signals
+from linreg.cli.text import print_json, print_stderr, print_stdout, show_log
+from linreg.errors import UsageError
+from linreg.system.startup import importing_torch
+
+if TYPE_CHECKING:
+    from linreg.experiment.predicting import Prediction
+
+
+def predict(
+    checkpoint: o.LatestCheckpoint = None,
+    inputs: Annotated[
+        list[str] | None,
+        o.option(
+            "--inputs",
+            "VALUE ...",
+            "Values up to the next option: 0.2 0.34, rows of several features 1,2 3,4, or x1=1 x2=2.",
+        ),
+    ] = None,
+    table: Annotated[Path | None, o.option("--input", "FILE", "A table to predict for; - reads it from stdin.")] = None,
+    output: Annotated[
+        Path | None,
+        o.option("--output", "FILE", "File to write: .csv, .csv.gz, .parquet or .jsonl; by default CSV to stdout."),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        o.option("--keep", "COLUMN", "A column of the table to write too; repeatable, '*' for all."),
+    ] = None,
+    interval: Annotated[
+        float | None,
+        o.option("--interval", "LEVEL", "Add prediction intervals of this level, as 0.95; for exact fits."),
+    ] = None,
+    device: o.Device = "cpu",
+    checkpoints: o.Checkpoints = o.CHECKPOINTS,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    plugin: o.Plugin = None,
+) -> None:
+    """Predict the targets of some inputs, or of a whole table."""
+    if interval is not None and not 0 < interval < 1:
+        raise UsageError(f"--interval: must be between 0 and 1, got {interval:g}; write for instance 0.95")
+    if table is not None and (inputs or json):
+        raise UsageError(f"--input {table}: excludes --inputs and --json; use --output FILE.jsonl")
+    if table is None and not inputs:
+        raise UsageError("--inputs: missing; write for instance --inputs 0.2 0.34, or --input FILE")
+    if table is None and (output is not None or keep):
+        raise UsageError(f"{'--keep' if keep else '--output'}: needs --input FILE; add it, or remove this option")
+    rows = parse_rows(inputs or [])
+    load_plugins(plugin)
+    path = checkpoint_or_latest(checkpoint, checkpoints)
+
+    with importing_torch():
+        from linreg.experiment.predicting import predict
+        from linreg.experiment.predicting_table import predict_table
+
+    show_log(quiet=quiet)
+    common: dict[str, Any] = {"device": device or "cpu", "interval": interval}
+    if table is None:
+        prediction = predict(path, rows, **common)
+        if json:
+            print_json({"checkpoint": str(path), **_json_values(prediction)})
+        else:
+            columns = zip(prediction.predictions, *_bounds(prediction).values(), strict=True)
+            print_stdout("\n".join(",".join(str(value) for part in row for value in part) for row in columns))
+        return
+    with stop_on_signals() as stop, open_row_count(quiet=quiet or output is None) as show:
+
+        def report(n_rows: int) -> None:
+            if stop():
+                raise typer.Exit(stop.exit_code)
+            if show:
+                show(n_rows)
+
+        source = None if str(table) == "-" else table
+        n_rows = predict_table(path, source, output, keep=keep or (), report=report, **common)
+    if output is not None:
+        if not quiet:
+            print_stderr(f"{n_rows} rows")
+        print_stdout(str(output))
+
+
+def _bounds(prediction: "Prediction") -> dict[str, Any]:
+    """Return the bounds of the prediction intervals, if there are any."""
+    return {"lower": prediction.lower, "upper": prediction.upper} if prediction.lower is not None else {}
+
+
+def _json_values(prediction: "Prediction") -> dict[str, Any]:
+    """Return a prediction as plain values. A float32 gets its shortest digits; a category stays text."""
+    inputs = [
+        [given if isinstance(given, str) else float(str(value)) for given, value in zip(*row, strict=True)]
+        for row in zip(prediction.rows, prediction.inputs, strict=True)
+    ]
+    outputs = {"predictions": prediction.predictions, **_bounds(prediction)}
+    return {
+        "features": prediction.feature_names,
+        "targets": prediction.target_names,
+        "inputs": inputs,
+        **{name: [[float(str(value)) for value in row] for row in rows] for name, rows in outputs.items()},
+    }
