@@ -4,7 +4,9 @@ import importlib
 import importlib.util
 import re
 import shlex
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -37,16 +39,21 @@ def beside_configs(own_folder):
 
 @pytest.fixture
 def own_commands(monkeypatch):
-    """Forget after the test the commands that it brought."""
+    """Forget the commands and modules of a page after its test."""
     monkeypatch.setattr(app, "registered_commands", list(app.registered_commands))
 
 
-def run_python(text, capfd):
-    """Run a block, in the namespace of a module where its first line names one; return what it prints."""
+def run_python(text, capfd, monkeypatch):
+    """Run a block, in the namespace of the module that its first line names; return what it prints."""
     namespace = {"__name__": "example"}
-    if match := re.match(r"# append to (\S+)\.py\n", text):
-        module = importlib.import_module(match[1].removeprefix("src/").replace("/", "."))
-        namespace = dict(vars(module))
+    if match := re.match(r"# (append to|new file) (\S+)\.py\n", text):
+        name = match[2].removeprefix("src/").replace("/", ".")
+        if match[1] == "new file":
+            module = ModuleType(name)
+            monkeypatch.setitem(sys.modules, name, module)
+            namespace = vars(module)
+        else:
+            namespace = dict(vars(importlib.import_module(name)))
     before = set(namespace)
     capfd.readouterr()
     exec(compile(text, "example", "exec"), namespace)
@@ -98,7 +105,7 @@ def run_console(text, linreg):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_example_of_a_page_runs_in_its_order(linreg, capfd, beside_configs, own_commands, page):
+def test_every_example_of_a_page_runs_in_its_order(linreg, capfd, beside_configs, own_commands, monkeypatch, page):
     printed = ""
     for language, text in FENCE.findall(page.read_text()):
         if language == "sh":
@@ -108,7 +115,7 @@ def test_every_example_of_a_page_runs_in_its_order(linreg, capfd, beside_configs
             if match := re.match(r"# (\w+\.py)\n", text):
                 Path(match[1]).write_text(text)
             else:
-                printed = run_python(text, capfd)
+                printed = run_python(text, capfd, monkeypatch)
         elif language == "yaml":
             check_yaml(text, linreg)
         elif language == "console":

@@ -16,7 +16,7 @@ import torch
 
 from linreg.checkpoint import load
 from linreg.cli.inputs import parse_rows, spread
-from linreg.cli.text import table
+from linreg.cli.text import format_table
 from linreg.errors import UsageError
 from tests.conftest import ROOT, write_spec
 
@@ -164,7 +164,7 @@ def test_inputs_without_a_value_are_refused(arguments):
         (["1,,2"], "--inputs 1,,2: an empty value is not a number; leave no space beside a comma"),
         ([""], "--inputs : an empty value is not a number; leave no space beside a comma"),
         (["x=1,2"], "--inputs x=1,2: some values have a name and some have none; name all or none"),
-        (["x=1,x=2"], "--inputs x=1,x=2: a name comes twice in one row; remove one"),
+        (["x=1,x=2"], "--inputs x=1,x=2: a duplicate name in one row; remove one"),
     ],
 )  # fmt: skip
 def test_inputs_that_are_no_numbers_are_refused(values, message):
@@ -231,7 +231,9 @@ def test_check_prints_the_resolved_spec_and_writes_nothing(linreg):
     answer = linreg("check", write_spec(), "epochs=9")
     Path("resolved.yaml").write_text(answer.out)
     assert "epochs: 9\n" in answer.out
-    assert re.match(r"ok: 40 of 50 points to train on, 1 feature, 2 parameters, on cpu; first batch: loss ", answer.err)
+    assert re.match(
+        r"ok: 40 of 50 points for training, 1 feature, 2 parameters, on cpu; first batch: loss ", answer.err
+    )
     assert sorted(path.name for path in Path().iterdir()) == ["resolved.yaml", "small.yaml"]
     assert linreg("check", "resolved.yaml").out == answer.out
     assert json.loads(linreg("check", "small.yaml", "--json").out)["n_train"] == 40
@@ -384,7 +386,7 @@ def test_closed_streams_and_pipes_do_no_harm():
 def test_a_second_signal_ends_the_process_where_it_stands():
     """The first one only asks."""
     code = (
-        "import os, signal\nfrom linreg.cli.progress import stop_on_signals\n"
+        "import os, signal\nfrom linreg.cli.signals import stop_on_signals\n"
         "with stop_on_signals() as flag:\n"
         "    assert not flag()\n    os.kill(os.getpid(), signal.SIGINT)\n    print(flag(), flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n    print('still there')\n"
@@ -444,7 +446,7 @@ def test_a_long_run_says_a_line_now_and_then(linreg, monkeypatch):
 
 def test_tables_align_numbers_to_the_right():
     rows = [{"name": "a", "value": 1.5}, {"name": "bcd", "value": None}]
-    assert table(rows, ["name", "value"]) == "name  value\na       1.5\nbcd       -"
+    assert format_table(rows, ["name", "value"]) == "name  value\na       1.5\nbcd       -"
 
 
 def test_the_shipped_example_works_from_the_card():

@@ -369,7 +369,7 @@ def test_a_signal_saves_says_how_to_go_on_and_exits(number, code):
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code
-    assert err == "interrupted; go on with: linreg resume checkpoints/small_001/last.pth\n"
+    assert err == "interrupted; resume with: linreg resume checkpoints/small_001/last.pth\n"
     assert out == "checkpoints/small_001/last.pth\n"
     info = json.loads(Path("runs/small_001/run.json").read_text())
     assert info["outcome"] == "interrupted"

@@ -173,7 +173,7 @@ MUTANTS = (
     ),
     Mutant(
         "a second signal does not end the process",
-        "cli/progress.py",
+        "cli/signals.py",
         "os._exit(128 + number)",
         "return",
         "tests/cli/test_cli.py::test_a_second_signal_ends_the_process_where_it_stands",

@@ -41,7 +41,7 @@ def seconds_to_end(changes: dict, number: signal.Signals, wait: float) -> float:
     out, err = process.communicate(timeout=60)
     seconds = time.perf_counter() - begin
     assert process.returncode == 128 + number, err
-    assert err == f"interrupted; go on with: linreg resume {last} --checkpoints kept\n", err
+    assert err == f"interrupted; resume with: linreg resume {last} --checkpoints kept\n", err
     assert out == f"{last}\n"
     load(last)
     return seconds

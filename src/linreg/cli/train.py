@@ -56,7 +56,7 @@ def resume(
         bool, typer.Option("--other-data", help="Resume even if the data has changed, in a new run.")
     ] = False,
 ) -> None:
-    """Finish an interrupted run, or double the epochs of a finished one."""
+    """Finish an interrupted run, or extend a finished one."""
     expectations = parse_expectations(options.expect or [], OF_TRAINING)
     load_plugins(options.plugin)
 
