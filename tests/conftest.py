@@ -15,7 +15,7 @@ import yaml
 
 from linreg.checkpoint import Checkpoint
 from linreg.cli.main import main
-from linreg.data.fingerprint import Fingerprint
+from linreg.data.rows import Fingerprint
 from linreg.data.sources import Points
 from linreg.plugins import PREFIX
 from linreg.spec.schema import REGISTRIES

@@ -3,16 +3,15 @@
 import logging
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from linreg.data.cache import POINTS, REMEDIES, cache_folder, key_of, make_room, new_entry, open_entry, publish
-from linreg.data.fingerprint import Fingerprint
 from linreg.data.mapped import MappedRows
-from linreg.data.preprocessing import refuse_infinite
+from linreg.data.rows import Fingerprint, refuse_infinite
 from linreg.data.sources import Points
 from linreg.errors import DataError, StorageError
 from linreg.system.files import translated_errors
@@ -31,6 +30,7 @@ def open_mapped(
     an unchanged table is not read again; a fingerprint identifies other points. Raises DataError, StorageError.
     """
     folder, stamp = cache_folder(), points.stamp()
+    name = str(source["name"]) if stamp is None else ", ".join(str(path) for path, *_ in stamp)
     key = uuid.uuid4().hex if stamp is None else key_of(source, stamp)
     opened = open_entry(folder, key)
     if opened is None:
@@ -43,15 +43,11 @@ def open_mapped(
                     raise DataError(f"{where}: a file changed while it was read; start again")
                 if stamp is None:
                     key = key_of(meta["fingerprint"])
-                publish(temporary, key, {**meta, "source": _described(source, stamp)})
+                publish(temporary, key, {**meta, "source": name})
                 opened = open_entry(folder, key)
         if opened is None:
             raise StorageError(f"{folder / key}: removed by another process; start again")
     return MappedRows(*opened, memory_limit=memory_limit, source=points)
-
-
-def _described(source: Mapping[str, Any], stamp: Sequence[Sequence[str | int]] | None) -> str:
-    return ", ".join(str(path) for path, *_ in stamp) if stamp else str(source["name"])
 
 
 def _convert(points: Points, temporary: Path, where: str) -> dict[str, Any]:

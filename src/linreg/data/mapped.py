@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from linreg.data.dataset import Point
-from linreg.data.preprocessing import categorical_of
 from linreg.data.rows import Rows
 from linreg.data.sources import Block, Points
 from linreg.data.transform import Transform
@@ -111,7 +110,7 @@ class MappedRows(Rows):
         its extremes suffice."""
         n_features, width = len(self.feature_names), len(self.feature_names) + len(self.target_names)
         extremes = np.stack([self.minimum, self.maximum])
-        extremes[:, categorical_of(self)] = 0.0
+        extremes[:, self.categorical_positions] = 0.0
         x, y = torch.from_numpy(extremes[:, :n_features]), torch.from_numpy(extremes[:, n_features:width])
         names = [*self.feature_names, *self.target_names]
         if transform.preprocessing is not None:

@@ -13,20 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Subset
 
-from linreg.data.preprocessing import (
-    Feature,
-    Preprocessing,
-    Standardize,
-    categorical_of,
-    is_needed,
-    learn,
-    to_dict,
-)
+from linreg.data.preprocessing import Feature, Preprocessing, Standardize, is_needed, learn, to_dict
 from linreg.data.rows import Rows, masked_blocks
 from linreg.data.split import Parts, divide, subsets
 from linreg.data.statistics import Statistics
-from linreg.data.transform import Transform, make_recode_fn
-from linreg.data.weights import WeightScale
+from linreg.data.transform import Transform, WeightScale, make_recode_fn
 
 INDICES_AT_ONCE = 2**13
 
@@ -59,12 +50,13 @@ def prepare(rows: Rows, *, split: Mapping[str, Any], standardize: Standardize, d
     split: the arguments of `divide`; dtype: that of the network. Raises DataError.
     """
     parts = divide(rows.n_rows, **split)
-    scale = None if (weight := rows.weight()) is None else WeightScale(weight, parts, where=where)
     needed = is_needed(rows, standardize)
-    statistics = collect(rows, parts, ranges_in=None if needed else dtype)
-    learnt = learn_from(statistics, rows, parts, standardize=standardize, where=where)
-    recode = make_recode_fn(learnt.features, rows)
-    transform = Transform(recode, learnt.features, learnt if needed else None, scale, dtype)
+    preprocessing = learn_from(rows, parts, standardize=standardize, where=where, ranges_in=None if needed else dtype)
+    features = preprocessing.features
+    described = to_dict(features, rows)
+    weight, recode = rows.weight(), make_recode_fn(features, rows)
+    scale = None if weight is None else WeightScale(weight, parts, where=where)
+    transform = Transform(recode, features, preprocessing if needed else None, scale, dtype)
     dataset = rows.dataset(transform, where)
     train_data, val_data = subsets(dataset, parts)
     return Data(
@@ -74,17 +66,21 @@ def prepare(rows: Rows, *, split: Mapping[str, Any], standardize: Standardize, d
         dataset=dataset,
         train_data=train_data,
         val_data=val_data,
-        features=learnt.features,
+        features=features,
         preprocessing=transform.preprocessing,
-        described=to_dict(learnt.features, rows),
+        described=described,
         fingerprint=rows.fingerprint,
     )
 
 
-def collect(rows: Rows, parts: Parts, *, ranges_in: str | None = None) -> Statistics:
-    """Collect the statistics of the training part in one pass. ranges_in: a dtype; then only the ranges, of values in
-    that dtype."""
-    statistics = Statistics(len(rows.feature_names), len(rows.target_names), categorical_of(rows))
+def learn_from(
+    rows: Rows, parts: Parts, *, standardize: Standardize, where: str, ranges_in: str | None = None
+) -> Preprocessing:
+    """Learn the preprocessing from the statistics of the training part, in one pass; medians need another.
+
+    ranges_in: a dtype, for rows without preprocessing; then only the ranges are learnt, of values in that dtype.
+    """
+    statistics = Statistics(len(rows.feature_names), len(rows.target_names), rows.categorical_positions)
     for block, mask in masked_blocks(rows, parts.mask):
         if not mask.any():
             continue
@@ -94,14 +90,8 @@ def collect(rows: Rows, parts: Parts, *, ranges_in: str | None = None) -> Statis
             with np.errstate(over="ignore"):  # the dataset refuses values that do not fit
                 statistics.add_ranges(block.x[mask].astype(ranges_in, copy=False))
     statistics.finish()
-    return statistics
-
-
-def learn_from(
-    statistics: Statistics, rows: Rows, parts: Parts, *, standardize: Standardize, where: str
-) -> Preprocessing:
-    """Learn the preprocessing of the training part; medians, if any are needed, take another pass."""
-    return learn(statistics, rows, standardize=standardize, where=where, medians=partial(rows.medians, parts.mask))
+    medians = partial(rows.medians, parts.mask)
+    return learn(statistics, rows, standardize=standardize, where=where, medians=medians)
 
 
 def in_blocks(indices: Any) -> Iterator[Any]:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from linreg.data.sources import Block, Points
+from linreg.data.sources import Points
 from linreg.data.statistics import Statistics
 from linreg.errors import DataError
 
@@ -110,18 +110,13 @@ class Preprocessed(nn.Module):
         return self.preprocessing.restored(yhat.cpu()).to(yhat.dtype)
 
 
-def categorical_of(points: Points) -> list[int]:
-    """Return the positions of the features that are categories."""
-    return [position for position, name in enumerate(points.feature_names) if name in points.categories]
-
-
 def learn(
     statistics: Statistics,
     points: Points,
     *,
     standardize: Standardize,
     where: str,
-    medians: Callable[[Sequence[int]], NDArray[np.float64]],
+    medians: Callable[[Sequence[int]], NDArray[np.float64]] | None = None,
 ) -> Preprocessing:
     """Make the preprocessing from the statistics of the training part.
 
@@ -166,13 +161,14 @@ def _fills(
     statistics: Statistics,
     points: Points,
     features: Sequence[Feature],
-    medians: Callable[[Sequence[int]], NDArray[np.float64]],
+    medians: Callable[[Sequence[int]], NDArray[np.float64]] | None,
 ) -> NDArray[np.float64]:
     """Return the value that fills the gaps of each feature (n_features,): of a category the most frequent one, the
     first of several."""
     fills = statistics.mean[: len(features)].copy()
     numeric = [position for position, feature in enumerate(features) if feature.categories is None]
     if points.missing == "median":
+        assert medians is not None
         fills[numeric] = medians(numeric)
     for position, feature in enumerate(features):
         if feature.categories is not None:
@@ -204,21 +200,6 @@ def _standardize_features(
 def is_needed(points: Points, standardize: Standardize) -> bool:
     """Return whether the table needs any preprocessing."""
     return bool(standardize) or points.missing in FILLING or bool(points.categories)
-
-
-def refuse_infinite(block: Block, points: Points, where: str) -> None:
-    """Refuse the rows of a block where a value is not finite, other than a gap that is going to be filled in."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(block.x.sum() + block.y.sum()):  # nearly always, and found in a fraction of the time
-            return
-    wrong_x = np.isinf(block.x) if points.missing in FILLING else ~np.isfinite(block.x)
-    for names, wrong, values in (
-        (points.feature_names, wrong_x, block.x),
-        (points.target_names, ~np.isfinite(block.y), block.y),
-    ):
-        for row, column in zip(*np.nonzero(wrong), strict=True):
-            met = values[row, column]
-            raise DataError(f"{where}: {block.where(int(row))}, column {names[column]!r}: {met} is not finite; mend it")
 
 
 def sorted_categories(categories: Sequence[str]) -> list[str]:

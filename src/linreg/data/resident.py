@@ -10,9 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from linreg.data.dataset import CustomDataset, refuse_unfit
-from linreg.data.fingerprint import Fingerprint
-from linreg.data.preprocessing import refuse_infinite
-from linreg.data.rows import Rows
+from linreg.data.rows import Fingerprint, Rows, refuse_infinite
 from linreg.data.sources import Block, Points
 from linreg.data.transform import Transform
 from linreg.errors import DataError

@@ -3,6 +3,7 @@
 The stages of `data.pipeline` read rows through it, so data in memory, in a map and in a stream differ here only.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -10,10 +11,10 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from linreg.data.dataset import Point
-from linreg.data.fingerprint import Fingerprint
-from linreg.data.preprocessing import refuse_infinite
+from linreg.data.preprocessing import FILLING
 from linreg.data.sources import Block, Points
 from linreg.data.transform import Transform
+from linreg.errors import DataError
 
 
 class Rows(Points):
@@ -75,3 +76,52 @@ def masked_blocks(points: Points, mask: NDArray[np.bool_]) -> Iterator[tuple[Blo
     for block in points.blocks():
         yield block, mask[first : first + len(block.x)]
         first += len(block.x)
+
+
+def refuse_infinite(block: Block, points: Points, where: str) -> None:
+    """Raise a DataError for a value that is not finite, unless it is a gap that the preprocessing fills."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(block.x.sum() + block.y.sum()):  # nearly always, in a fraction of the time
+            return
+    wrong_x = np.isinf(block.x) if points.missing in FILLING else ~np.isfinite(block.x)
+    for names, wrong, values in (
+        (points.feature_names, wrong_x, block.x),
+        (points.target_names, ~np.isfinite(block.y), block.y),
+    ):
+        for row, column in zip(*np.nonzero(wrong), strict=True):
+            place = f"{where}: {block.where(int(row))}, column {names[column]!r}"
+            raise DataError(f"{place}: {values[row, column]} is not finite; mend it")
+
+
+class Fingerprint:
+    """Identifies data: the number of rows, and the SHA-256 of the columns' names and of the values of x, y and weight.
+
+    It does not depend on how the rows are cut into blocks. A resumed run recognizes its data by it."""
+
+    def __init__(self, points: Points) -> None:
+        self.points = points
+        self.n_rows = 0
+        self.digests = [hashlib.sha256() for _ in range(3)]
+
+    def add(self, block: Block) -> None:
+        """Add the rows of a block."""
+        self.n_rows += len(block.x)
+        for digest, array in zip(self.digests, (block.x, block.y, block.weight), strict=True):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array, dtype=np.float64).data)
+
+    def text(self) -> str:
+        """Return the fingerprint of the rows so far, as parts with names."""
+        names = [*self.points.feature_names, *self.points.target_names, *self.points.categories.items()]
+        columns = hashlib.sha256(repr(names).encode())
+        digests = zip(("columns", "x", "y", "weight"), (columns, *self.digests), strict=True)
+        return " ".join([f"rows={self.n_rows}", *(f"{name}={digest.hexdigest()}" for name, digest in digests)])
+
+
+def differing(then: str, now: str) -> list[str]:
+    """Describe the parts in which two fingerprints differ, with both numbers of rows."""
+    before, after = (dict(part.partition("=")[::2] for part in text.split()) for text in (then, now))
+    rows = [f"{before.get('rows')} rows, now {after.get('rows')}"] if before.get("rows") != after.get("rows") else []
+    words = {"columns": "the names of the columns or categories", "x": "values of x", "y": "values of y"}
+    others = [name for name in ("columns", "x", "y", "weight") if before.get(name) != after.get(name)]
+    return rows + [words.get(name, "weights") for name in others]

@@ -49,6 +49,11 @@ class Points:
     missing: str = "error"
     unseen: str = "error"
 
+    @property
+    def categorical_positions(self) -> list[int]:
+        """The positions of the features that are categories."""
+        return [position for position, name in enumerate(self.feature_names) if name in self.categories]
+
     def blocks(self) -> Iterator[Block]:
         """Read the rows."""
         raise NotImplementedError

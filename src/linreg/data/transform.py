@@ -9,10 +9,31 @@ from numpy.typing import NDArray
 
 from linreg.data.preprocessing import Feature, Preprocessing
 from linreg.data.sources import Block, Points
-from linreg.data.weights import WeightScale
+from linreg.data.split import Parts
 from linreg.errors import DataError
 
 RecodeFn = Callable[[Block], NDArray[np.floating]]
+
+
+class WeightScale:
+    """Returns the divisors of weights that give each part a mean weight of 1; keeps one byte a row."""
+
+    def __init__(self, weight: NDArray[np.float64], parts: Parts, *, where: str) -> None:
+        """weight: (n_rows,). Raises DataError where every weight of a part is 0."""
+        self.train_mask = parts.mask
+        self.train_mean = _mean(weight[parts.train], where)
+        self.val_mean = 1.0 if parts.val is None else _mean(weight[parts.val], where)
+
+    def __call__(self, rows: NDArray[np.int64] | slice) -> NDArray[np.float64]:
+        """Return the divisors of some rows (n,)."""
+        return np.where(self.train_mask[rows], self.train_mean, self.val_mean)
+
+
+def _mean(weight: NDArray[np.float64], where: str) -> float:
+    mean = float(weight.mean())
+    if not mean > 0:
+        raise DataError(f"{where}: sample_weight: every weight of a part is 0; give some of its points weight")
+    return mean
 
 
 @dataclass(frozen=True)
@@ -50,15 +71,15 @@ def make_recode_fn(features: Sequence[Feature], points: Points) -> RecodeFn:
             return block.x
         x = np.array(block.x, dtype=np.float64)
         for i in categorical:
-            met = points.categories[features[i].name]
-            table = np.array([places[i].get(category, -1) for category in met], dtype=np.float64)
+            known = points.categories[features[i].name]
+            table = np.array([places[i].get(category, -1) for category in known], dtype=np.float64)
             there = ~np.isnan(x[:, i])
             codes = x[there, i].astype(np.int64)
             x[there, i] = table[codes]
             unseen = np.nonzero(x[:, i] < 0)[0]
             if len(unseen) and points.unseen == "error":
                 row = int(unseen[0])
-                value = met[int(block.x[row, i])]
+                value = known[int(block.x[row, i])]
                 raise DataError(
                     f"{block.where(row)}, column {features[i].name!r}: {value!r} is not among the categories of the "
                     f"training part ({', '.join((features[i].categories or [])[:10])}); mend it, or train with "

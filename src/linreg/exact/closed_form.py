@@ -66,6 +66,13 @@ class LinearPart:
             columns: NDArray[np.float64] = self.basis(x).numpy()
         return np.hstack([np.ones((len(columns), 1)), columns]) if self.intercept else columns
 
+    def set_coefficients(self, coefficients: torch.Tensor) -> None:
+        """Set the parameters of the layer to coefficients (n_targets, p), the intercept first."""
+        with torch.no_grad():
+            self.layer.weight.copy_(coefficients[:, int(self.intercept) :])
+            if self.intercept:
+                self.layer.bias.copy_(coefficients[:, 0])
+
 
 def linear_part(network: nn.Module) -> LinearPart | None:
     """Take a network apart, if it is linear in its parameters; else return None."""
@@ -107,7 +114,8 @@ class Equations:
                     )
 
     def _add_to(self, factor: Factor, x: NDArray[Any], y: NDArray[Any], weight: NDArray[Any] | None) -> None:
-        factor.add(*self.rows(x, y), weight)
+        design, targets = self.rows(x, y)
+        factor.add(design, targets, weight)
 
     def rows(self, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Make the design matrix (n, p) and the targets (n, n_targets), on the scale that the network sees."""

@@ -1,14 +1,11 @@
 """From a spec to everything that training needs: `build`. Nothing here writes to disk, except the cache of mapped
 tables."""
 
-import logging
 from dataclasses import dataclass
 
 import torch
 from torch import nn, optim
 
-from linreg.components.losses import LOSSES, InTargetUnits, weighted
-from linreg.components.models import MODELS
 from linreg.components.optimizers import OPTIMIZERS
 from linreg.components.schedulers import SCHEDULERS, Schedule
 from linreg.data.dataset import CustomDataset
@@ -17,16 +14,15 @@ from linreg.data.mapped import MappedDataset
 from linreg.data.pipeline import Data
 from linreg.data.preprocessing import Preprocessed
 from linreg.errors import SpecError, UsageError
-from linreg.exact.closed_form import Exact, baseline, largest_stable_lr
+from linreg.exact.closed_form import Exact, baseline
 from linreg.experiment.data import prepare
-from linreg.experiment.probe import probe
+from linreg.experiment.losses import build_losses
+from linreg.experiment.network import build_network, choose_device
 from linreg.spec.schema import ExperimentSpec
 from linreg.system import generators
 from linreg.system.memory import give_back_what_is_free
 from linreg.training.engines import ENGINES, Engine, Training
-from linreg.training.steps import LossFn, StepFn
-
-log = logging.getLogger("linreg")
+from linreg.training.steps import StepFn
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experim
     batch_size = None if spec.data.batch_size == "full" else spec.data.batch_size
     loaders = make_loaders(data.train_data, data.val_data, batch_size=batch_size, shuffle=spec.data.shuffle)
 
-    loss_fn, reported_loss_fn = _build_losses(spec, data, network, device)
+    loss_fn, reported_loss_fn = build_losses(spec, data, network, device)
     optimizer = OPTIMIZERS.build(spec.optimizer, network.parameters(), where=spec.where("optimizer"))
     schedule = None
     if spec.scheduler is not None:
@@ -122,65 +118,6 @@ def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experim
         engine=engine,
         baseline=optimum,
     )
-
-
-def build_network(spec: ExperimentSpec, n_columns: int, n_targets: int, device: torch.device) -> nn.Module:
-    """Build the model of a spec for n_columns inputs and n_targets outputs."""
-    network: nn.Module = MODELS.build(spec.model, n_columns, n_targets, where=spec.where("model"))
-    return network.to(device=device, dtype=getattr(torch, spec.dtype))
-
-
-def choose_device(spec: ExperimentSpec) -> torch.device:
-    """Return the device that a spec names; `auto` is a GPU where there is one. Raises SpecError for one that this
-    machine lacks."""
-    name = spec.device
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "mps":
-        is_available = torch.backends.mps.is_available()
-    else:
-        kind, _, index = name.partition(":")
-        is_available = kind == "cpu" or int(index or 0) < torch.cuda.device_count()
-    if not is_available:
-        raise SpecError([f"{spec.where('device')}: no {name} on this machine; use auto or cpu"])
-    if name == "mps" and spec.dtype == "float64":
-        raise SpecError([f"{spec.where('dtype')}: mps has no float64; use float32, or another device"])
-    return torch.device(name)
-
-
-def warn_of_slopes(experiment: Experiment) -> None:
-    """Warn of a learning rate that is too large for the data, and of linearly dependent columns."""
-    spec, optimum = experiment.spec, experiment.baseline
-    if optimum is None:
-        return
-    for warning in optimum.left_out:
-        log.warning("%s", warning)
-    if spec.optimizer.name != "sgd" or spec.clip_grad_norm is not None:
-        return
-    params = dict(spec.optimizer.params)
-    lr, largest = params.pop("lr"), largest_stable_lr(optimum.curvature, **params)
-    if largest is not None and lr > largest:
-        other = "" if spec.data.standardize in (True, "features") else " or standardise (data.standardize: true)"
-        log.warning(
-            "%s: lr %g > %.2g: will diverge; try %.2g%s", spec.where("optimizer"), lr, largest, largest / 2, other
-        )
-
-
-def _build_losses(spec: ExperimentSpec, data: Data, network: nn.Module, device: torch.device) -> tuple[LossFn, LossFn]:
-    """Build the loss that is minimised, and the one that is reported, in the target's units."""
-    where = spec.where("loss")
-    loss_fn: LossFn = LOSSES.build(spec.loss, where=where)
-    probe(network, loss_fn, data.dataset, device, model=spec.where("model"), loss=where)
-    if data.is_weighted:
-        try:
-            loss_fn = weighted(loss_fn)
-        except ValueError as error:
-            raise SpecError([f"{where}: {error}"]) from None
-    if data.preprocessing is None or spec.data.standardize not in (True, "target"):
-        return loss_fn, loss_fn
-    precise = torch.float32 if device.type == "mps" else torch.float64
-    y_scale, y_mean = (v.to(device, precise) for v in (data.preprocessing.y_scale, data.preprocessing.y_mean))
-    return loss_fn, InTargetUnits(loss_fn, y_scale, y_mean)
 
 
 def _build_engine(spec: ExperimentSpec, training: Training) -> Engine:

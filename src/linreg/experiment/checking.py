@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from linreg.errors import DivergedError
-from linreg.experiment.building import build, warn_of_slopes
-from linreg.experiment.divergence import overflow_is_divergence, remedy
+from linreg.experiment.building import build
+from linreg.experiment.divergence import log_warnings, overflow_is_divergence, remedy
 from linreg.experiment.solving import ENGINE, solve_exactly
 from linreg.spec.schema import ExperimentSpec
 from linreg.training.loops import mini_batch
@@ -23,7 +23,7 @@ def check(spec: ExperimentSpec) -> dict[str, Any]:
     if spec.solver == "exact":
         return _check_exact(spec)
     experiment = build(spec)
-    warn_of_slopes(experiment)
+    log_warnings(experiment)
     parts = experiment.loaders
     with overflow_is_divergence(experiment, spec.where("optimizer")):
         loss = mini_batch(experiment.device, islice(parts.train, 1), experiment.train_step_fn)

@@ -13,7 +13,8 @@ from linreg.checkpoint import Checkpoint
 from linreg.components.models import MODELS
 from linreg.data.preprocessing import FILLING, Preprocessed, Preprocessing, features_of
 from linreg.errors import CheckpointError, SpecError
-from linreg.experiment.building import Experiment, build_network
+from linreg.experiment.building import Experiment
+from linreg.experiment.network import build_network
 from linreg.spec.schema import ExperimentSpec
 
 # What an optimizer keeps of each parameter: always, and with the settings named.

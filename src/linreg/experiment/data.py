@@ -11,27 +11,32 @@ from linreg.data.preprocessing import is_needed
 from linreg.data.resident import ResidentRows
 from linreg.data.rows import Rows, StreamedRows
 from linreg.data.sources import DATASETS, Points, Samples
+from linreg.data.split import Parts, divide
 from linreg.spec.schema import ExperimentSpec
 
 
 def prepare(spec: ExperimentSpec) -> pipeline.Data:
     """Read the data of a spec, divide it, learn the preprocessing of its training part. Raises SpecError, DataError."""
-    where, points, standardize = spec.where("data", "source"), _open_source(spec), spec.data.standardize
+    where, standardize, split = spec.where("data", "source"), spec.data.standardize, _split_of(spec)
+    points = _open_source(spec)
     if isinstance(points, Rows):
         rows = points
     else:  # without preprocessing the rows are read straight into the dataset
         needed = is_needed(points, standardize)
         rows = ResidentRows(points, dtype="float64" if needed else spec.dtype, gaps=needed, where=where)
-    return pipeline.prepare(rows, split=split_of(spec), standardize=standardize, dtype=spec.dtype, where=where)
+    return pipeline.prepare(rows, split=split, standardize=standardize, dtype=spec.dtype, where=where)
 
 
-def open_rows(spec: ExperimentSpec) -> Rows:
-    """Open the rows of a spec for passes over them, with memory for a block. Raises SpecError, DataError."""
-    points = _open_source(spec)
-    return points if isinstance(points, Rows) else StreamedRows(points, where=spec.where("data", "source"))
+def open_parts(spec: ExperimentSpec) -> tuple[Rows, Parts]:
+    """Open the rows of a spec for passes over them, with memory for a block, and divide them into parts.
+
+    Raises SpecError, DataError."""
+    split, points = _split_of(spec), _open_source(spec)
+    rows = points if isinstance(points, Rows) else StreamedRows(points, where=spec.where("data", "source"))
+    return rows, divide(rows.n_rows, **split)
 
 
-def split_of(spec: ExperimentSpec) -> dict[str, Any]:
+def _split_of(spec: ExperimentSpec) -> dict[str, Any]:
     """Return the arguments of `divide`."""
     split = spec.data.split
     return {"train_ratio": split.train_ratio, "seed": split.seed, "where": spec.where("data", "split")}

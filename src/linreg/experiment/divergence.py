@@ -1,5 +1,6 @@
-"""The first loss or parameter that is not a finite number ends a run: where that was, and what would do."""
+"""Divergence: the warnings before a run, and the errors that end it at the first non-finite number, with a remedy."""
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -7,7 +8,28 @@ from contextlib import contextmanager
 import torch
 
 from linreg.errors import DivergedError
+from linreg.exact.closed_form import largest_stable_lr
 from linreg.experiment.building import Experiment
+
+log = logging.getLogger("linreg")
+
+
+def log_warnings(experiment: Experiment) -> None:
+    """Log a warning for a learning rate that is too large for the data, and for linearly dependent columns."""
+    spec, optimum = experiment.spec, experiment.baseline
+    if optimum is None:
+        return
+    for warning in optimum.left_out:
+        log.warning("%s", warning)
+    if spec.optimizer.name != "sgd" or spec.clip_grad_norm is not None:
+        return
+    params = dict(spec.optimizer.params)
+    lr, largest = params.pop("lr"), largest_stable_lr(optimum.curvature, **params)
+    if largest is not None and lr > largest:
+        other = "" if spec.data.standardize in (True, "features") else " or standardise (data.standardize: true)"
+        log.warning(
+            "%s: lr %g > %.2g: will diverge; try %.2g%s", spec.where("optimizer"), lr, largest, largest / 2, other
+        )
 
 
 def refuse_losses(experiment: Experiment, epoch: int, losses: Sequence[float], *, since: int = 0) -> None:

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from linreg.data.rows import masked_blocks
 from linreg.data.sources import Block, Points
-from linreg.data.split import divide
 from linreg.data.transform import make_recode_fn
 from linreg.errors import DataError, UsageError
-from linreg.experiment.data import open_rows, split_of
+from linreg.experiment.data import open_parts
 from linreg.experiment.loaded import LoadedModel, open_like
 from linreg.runs import plots
 from linreg.system.files import replace_file
@@ -66,8 +65,7 @@ def _table(model: LoadedModel, data: str | Path) -> tuple[str, Points, Iterable[
 
 def _own_part(model: LoadedModel, path: str | Path) -> tuple[str, Points, Iterable[Block]]:
     """Open the validation part of the data that the model was trained on, or else its training part."""
-    rows = open_rows(model.spec)
-    parts = divide(rows.n_rows, **split_of(model.spec))
+    rows, parts = open_parts(model.spec)
     if rows.fingerprint != model.saved.data_fingerprint:
         raise DataError(f"{path}: was trained on other data than data.source gives now; bring the old data back")
     part, chosen = ("training", parts.mask) if parts.val is None else ("validation", ~parts.mask)

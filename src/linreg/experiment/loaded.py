@@ -13,8 +13,8 @@ from torch import nn
 from linreg.checkpoint import Checkpoint, load_or_advise
 from linreg.data.preprocessing import FILLING, Preprocessed, Preprocessing, features_of
 from linreg.errors import CheckpointError, UsageError
-from linreg.experiment.building import choose_device
 from linreg.experiment.compatibility import assemble
+from linreg.experiment.network import choose_device
 from linreg.experiment.state import saved_spec
 from linreg.spec.schema import ExperimentSpec
 

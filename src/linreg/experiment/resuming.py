@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from linreg.checkpoint import Checkpoint, load, load_or_advise, newest
-from linreg.data.fingerprint import differing
+from linreg.data.rows import differing
 from linreg.errors import CheckpointError, DataError, StorageError, UsageError
-from linreg.experiment.building import Experiment, build, warn_of_slopes
+from linreg.experiment.building import Experiment, build
 from linreg.experiment.changes import changes, refuse, tabulate
+from linreg.experiment.divergence import log_warnings
 from linreg.experiment.result import CHECKPOINTS, RUNS, Result
 from linreg.experiment.session import Report, run_session, train
 from linreg.experiment.state import restore, saved_spec
@@ -54,7 +55,7 @@ def resume(
     if spec.epochs <= saved.epoch and not ends:
         raise UsageError(f"{path}: has {saved.epoch} epochs already; ask for more than that with --epochs")
     experiment = build(spec, planned_epochs=saved.planned_epochs)
-    warn_of_slopes(experiment)
+    log_warnings(experiment)
     per_step = experiment.schedule is not None and experiment.schedule.after_step is not None
     found = changes(old, spec, planned_in_steps=per_step, within_an_epoch=bool(saved.position))
     refuse(found)

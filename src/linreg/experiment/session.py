@@ -11,8 +11,8 @@ from typing import Any
 
 from linreg.errors import DivergedError, StorageError
 from linreg.exact.equation import equation
-from linreg.experiment.building import Experiment, build, warn_of_slopes
-from linreg.experiment.divergence import overflow_is_divergence, refuse_losses, refuse_tensors, remedy
+from linreg.experiment.building import Experiment, build
+from linreg.experiment.divergence import log_warnings, overflow_is_divergence, refuse_losses, refuse_tensors, remedy
 from linreg.experiment.result import CHECKPOINTS, RUNS, Result, new_session
 from linreg.experiment.saving import Saver
 from linreg.experiment.solving import solve
@@ -50,7 +50,7 @@ def train(
     if spec.solver == "exact":
         return solve(spec, runs=runs, checkpoints=checkpoints)
     experiment = build(spec)
-    warn_of_slopes(experiment)
+    log_warnings(experiment)
     progress = Progress(experiment.loaders.generator.get_state(), planned_epochs=spec.epochs)
     with create(spec.name, runs, checkpoints) as run:
         return run_session(experiment, progress, run, report, stop)

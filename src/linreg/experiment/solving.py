@@ -10,17 +10,17 @@ import torch
 from torch import nn
 
 from linreg.checkpoint import Checkpoint, save
-from linreg.data.pipeline import collect, learn_from
-from linreg.data.preprocessing import Feature, Preprocessed, is_needed, to_dict
+from linreg.data.pipeline import learn_from
+from linreg.data.preprocessing import Feature, Preprocessed, is_needed, learn, to_dict
 from linreg.data.rows import Rows, masked_blocks
-from linreg.data.split import Parts, divide
+from linreg.data.split import Parts
 from linreg.data.statistics import Statistics
 from linreg.data.transform import make_recode_fn
 from linreg.errors import DataError, DivergedError, SpecError
 from linreg.exact.closed_form import MOST_COLUMNS, Equations, Exact, LinearPart, linear_part
 from linreg.exact.equation import equation
-from linreg.experiment.building import build_network, choose_device
-from linreg.experiment.data import open_rows, split_of
+from linreg.experiment.data import open_parts
+from linreg.experiment.network import build_network, choose_device
 from linreg.experiment.result import Result, new_session
 from linreg.runs.folders import create, environment
 from linreg.runs.writer import EpochRecord, open_writer
@@ -87,11 +87,10 @@ def solve_exactly(spec: ExperimentSpec) -> Solved:
     if spec.unused:
         log.info("solver: exact: %s: not used", ", ".join(spec.unused))
     device, where, standardize = choose_device(spec), spec.where("data", "source"), spec.data.standardize
-    rows = open_rows(spec)
-    parts = divide(rows.n_rows, **split_of(spec))
+    rows, parts = open_parts(spec)
     preprocessing = None
     if is_needed(rows, standardize):
-        preprocessing = learn_from(collect(rows, parts), rows, parts, standardize=standardize, where=where)
+        preprocessing = learn_from(rows, parts, standardize=standardize, where=where)
     features = [Feature(name) for name in rows.feature_names] if preprocessing is None else preprocessing.features
 
     with torch.random.fork_rng(devices=[]):
@@ -107,9 +106,9 @@ def solve_exactly(spec: ExperimentSpec) -> Solved:
             ranges.add_ranges(block.x[mask])
         equations.add(recode(block), block.y, block.weight, mask)
     if preprocessing is None:  # only the ranges of the features are learnt
-        features = learn_from(ranges, rows, parts, standardize=False, where=where).features
+        features = learn(ranges, rows, standardize=False, where=where).features
     exact = _solution(spec, equations, where)
-    _set_coefficients(part, exact.fit["coefficients"].T)
+    part.set_coefficients(exact.fit["coefficients"].T)
     if not all(torch.isfinite(parameter).all() for parameter in network.parameters()):
         raise DivergedError(
             f"{where}: the solution does not fit {spec.dtype}; set dtype: float64, or standardize: true"
@@ -140,14 +139,6 @@ def _solution(spec: ExperimentSpec, equations: Equations, where: str) -> Exact:
     for warning in exact.left_out:
         log.warning("%s", warning)
     return exact
-
-
-def _set_coefficients(part: LinearPart, coefficients: torch.Tensor) -> None:
-    """Set the layer's parameters to coefficients (n_targets, p), the intercept first."""
-    with torch.no_grad():
-        part.layer.weight.copy_(coefficients[:, int(part.intercept) :])
-        if part.intercept:
-            part.layer.bias.copy_(coefficients[:, 0])
 
 
 def _checkpoint(spec: ExperimentSpec, solved: Solved, record: EpochRecord, run: dict[str, str]) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""A first look at a model and a loss: do they fit the data?"""
+"""The loss of a spec, checked with the model on a few points. `build` uses it."""
 
 import warnings
 from collections.abc import Callable
@@ -7,11 +7,33 @@ from typing import Any
 import torch
 from torch import nn
 
+from linreg.components.losses import LOSSES, InTargetUnits, weighted
+from linreg.data.pipeline import Data
 from linreg.errors import SpecError
+from linreg.spec.schema import ExperimentSpec
 from linreg.training.steps import LossFn
 
 
-def probe(network: nn.Module, loss_fn: LossFn, dataset: Any, device: torch.device, *, model: str, loss: str) -> None:
+def build_losses(spec: ExperimentSpec, data: Data, network: nn.Module, device: torch.device) -> tuple[LossFn, LossFn]:
+    """Build the loss that is minimised, and the one that is reported, in the target's units.
+
+    Raises SpecError if model or loss do not fit the data."""
+    where = spec.where("loss")
+    loss_fn: LossFn = LOSSES.build(spec.loss, where=where)
+    _probe(network, loss_fn, data.dataset, device, model=spec.where("model"), loss=where)
+    if data.is_weighted:
+        try:
+            loss_fn = weighted(loss_fn)
+        except ValueError as error:
+            raise SpecError([f"{where}: {error}"]) from None
+    if data.preprocessing is None or spec.data.standardize not in (True, "target"):
+        return loss_fn, loss_fn
+    precise = torch.float32 if device.type == "mps" else torch.float64
+    y_scale, y_mean = (v.to(device, precise) for v in (data.preprocessing.y_scale, data.preprocessing.y_mean))
+    return loss_fn, InTargetUnits(loss_fn, y_scale, y_mean)
+
+
+def _probe(network: nn.Module, loss_fn: LossFn, dataset: Any, device: torch.device, *, model: str, loss: str) -> None:
     """Refuse a model or a loss that does not fit the data, where broadcasting would hide it.
 
     Draws no random numbers. model, loss: their places in the spec. Raises SpecError.
