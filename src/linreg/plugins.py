@@ -35,7 +35,7 @@ def load_plugins(paths: Iterable[Path]) -> None:
         except (Exception, SystemExit) as error:  # whatever somebody else's code raises
             del sys.modules[name]
             line = _line_in(path, error)
-            raise UsageError(f"--plugin {path}{line}: {type(error).__name__}: {error}; mend the plugin") from error
+            raise UsageError(f"--plugin {path}{line}: {type(error).__name__}: {error}; fix the plugin") from error
 
 
 def _line_in(path: Path, error: BaseException) -> str:

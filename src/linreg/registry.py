@@ -201,13 +201,13 @@ class Registry:
             raise SpecError([f"{where or self.kind}: {spec.name}: {error}"]) from error
         except (Exception, SystemExit) as error:  # anything may go wrong in a builder, memory first of all
             reason = str(error).partition("\n")[0]
-            what = f"its builder failed: {type(error).__name__}: {reason}; change the params, or mend {component.where}"
+            what = f"its builder failed: {type(error).__name__}: {reason}; change the params, or fix {component.where}"
             if is_out_of_memory(error):
                 what = f"not enough memory: {reason}; ask for less"
             raise SpecError([f"{where or self.kind}: {spec.name}: {what}"]) from error
         module, _, type_ = self.makes.rpartition(".")
         if not isinstance(made, getattr(import_module(module), type_)):
-            what = f"its builder returned {type(made).__name__}, not a {self.makes}; mend {component.where}"
+            what = f"its builder returned {type(made).__name__}, not a {self.makes}; fix {component.where}"
             raise SpecError([f"{where or self.kind}: {spec.name}: {what}"])
         return made
 

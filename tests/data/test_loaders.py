@@ -96,7 +96,7 @@ def test_too_few_points_for_the_ratio_are_an_error(n, ratio):
         (Samples(np.zeros(3), np.zeros((3, 1))), r"x is float64 \(3,\); it must be an array of numbers"),
         (Samples(np.array([["a"]]), np.zeros((1, 1))), "x is <U1"),
         (Samples(np.zeros((0, 1)), np.zeros((0, 1))), "x is empty"),
-        (Samples(np.array([[1.0], [np.nan]]), np.zeros((2, 1))), "row 2, column 'x': nan is not finite; mend it"),
+        (Samples(np.array([[1.0], [np.nan]]), np.zeros((2, 1))), "row 2, column 'x': nan is not finite; fix it"),
         (Samples(np.zeros((3, 1)), np.zeros((2, 1))), "3 rows of x but 2 of y"),
     ],
 )

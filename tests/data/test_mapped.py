@@ -526,7 +526,7 @@ def test_what_is_not_finite_is_told_by_its_row_and_column(linreg, other, standar
     DATASETS.register("given")(lambda: Samples(x, x[:, :1]))
     answer = linreg("train", write_spec(data__source={"name": "given"}), other, f"data.standardize={standardize}")
     assert answer.code == 3
-    assert answer.err.endswith("data.source: row 4, column 'x2': nan is not finite; mend it\n")
+    assert answer.err.endswith("data.source: row 4, column 'x2': nan is not finite; fix it\n")
 
 
 @pytest.mark.parametrize("memory", ["resident", "mapped"])

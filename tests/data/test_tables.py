@@ -151,7 +151,7 @@ def test_an_unclosed_quote_is_an_error(monkeypatch):
     monkeypatch.setattr(slices, "MOST_ROW_BYTES", 1000)
     monkeypatch.setattr(formats.csv, "BLOCK_BYTES", 300)
     written("a,y\n" + "1,2\n" * 100 + '"' + "3,4\n" * 1000)
-    assert "a row of more than 1,000 bytes, or an unclosed quote; mend the table" in refusal()
+    assert "a row of more than 1,000 bytes, or an unclosed quote; fix the table" in refusal()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1", "cp1252"])
@@ -265,8 +265,8 @@ def test_a_column_of_text_is_reported_once():
         ("", "t.csv: empty; a table needs a header with column names"),
         ("a,y\n", "t.csv: no rows below the header; a table needs at least one usable row"),
         ("a,a,y\n1,2,3\n", "t.csv: duplicate column 'a'; rename one"),
-        ("a,y\n1,2\n1\n3,4,5\n", "t.csv: row 2: expected 2 columns, got 1; mend it, or set delimiter\n"
-                                 "t.csv: row 3: expected 2 columns, got 3; mend it, or set delimiter"),
+        ("a,y\n1,2\n1\n3,4,5\n", "t.csv: row 2: expected 2 columns, got 1; fix it, or set delimiter\n"
+                                 "t.csv: row 3: expected 2 columns, got 3; fix it, or set delimiter"),
     ],
 )  # fmt: skip
 def test_an_invalid_table_is_an_error(text, message):

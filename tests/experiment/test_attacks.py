@@ -156,12 +156,12 @@ from linreg import DATASETS, LOSSES, MODELS, OPTIMIZERS, SCHEDULERS, Samples
 @pytest.mark.parametrize(
     ("kind", "text", "message"),
     [
-        ("model", "return nn.Linear(n_features, 5)", "model: gives (2, 5) for inputs (2, 1), and the targets are (2, 1); mend the model"),
+        ("model", "return nn.Linear(n_features, 5)", "model: gives (2, 5) for inputs (2, 1), and the targets are (2, 1); fix the model"),
         ("model", "return nn.Flatten(0)", "model: gives (2,) for inputs (2, 1)"),
-        ("model", "return None", "model: mine: its builder returned NoneType, not a torch.nn.Module; mend "),
-        ("model", "raise KeyError('oh')", "model: mine: its builder failed: KeyError: 'oh'; change the params, or mend "),
+        ("model", "return None", "model: mine: its builder returned NoneType, not a torch.nn.Module; fix "),
+        ("model", "raise KeyError('oh')", "model: mine: its builder failed: KeyError: 'oh'; change the params, or fix "),
         ("model", "return nn.Linear(7, 1)", "model: fails on inputs (2, 1): RuntimeError: mat1 and mat2 shapes"),
-        ("loss", "return None", "loss: mine: its builder returned NoneType, not a collections.abc.Callable; mend "),
+        ("loss", "return None", "loss: mine: its builder returned NoneType, not a collections.abc.Callable; fix "),
         ("loss", "return nn.MSELoss(reduction='none')", "loss: gives a tensor (2, 1); it must be one number"),
         ("loss", "return lambda yhat, y: 3.0", "loss: gives float; it must be one number"),
         ("loss", "return lambda yhat, y: nn.functional.mse_loss(yhat.detach(), y)", "loss: gives a tensor ()"),
@@ -197,7 +197,7 @@ def test_an_error_while_a_plugin_runs_names_its_line(linreg):
         "        def step(self, closure=None):\n            raise KeyError('oh')\n    return Mine(parameters, lr=0.1)\n"
     )
     answer = linreg("train", write_spec(), "optimizer={name: mine}", "--plugin", "p.py")
-    assert (answer.code, answer.err) == (2, "error: --plugin p.py:10: KeyError: 'oh'; mend the plugin\n")
+    assert (answer.code, answer.err) == (2, "error: --plugin p.py:10: KeyError: 'oh'; fix the plugin\n")
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_an_error_while_a_plugin_runs_names_its_line(linreg):
         ('@LOSSES.register("")\ndef u(): ...\n', "'' is not a name"),
         ('@MODELS.register("u")\ndef u(a, b, c): ...\n', "a model takes (n_features, n_targets) and, after a *, its params"),
         ('@LOSSES.register("u")\ndef u(*, f: object()): ...\n', "its params cannot be a schema"),
-        ("import sys; sys.exit(0)\n", "SystemExit: 0; mend the plugin"),
+        ("import sys; sys.exit(0)\n", "SystemExit: 0; fix the plugin"),
     ],
 )  # fmt: skip
 def test_a_plugin_that_registers_nonsense_is_told_where(linreg, text, message):
@@ -278,7 +278,7 @@ def test_options_take_their_value_as_it_stands(linreg):
         (
             "name: x\nepochs: 3\nmodel: {name:linear}\n",
             "3:8",
-            "'name:linear' is not it: write name: NAME, with a space",
+            "'name:linear' needs a space after the colon",
         ),
     ],
 )

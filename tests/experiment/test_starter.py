@@ -292,13 +292,13 @@ GOOD = "x,y\n1,2\n2,3\n3,5\n"
         (GOOD, ["--target", "x", "--target", "y"], 3, "t.csv: no column is left as a feature; add one"),
         ("x,y\n1,2\n1,3\n", ["--target", "y"], 3, "t.csv: no column is left as a feature (x: constant); add one"),
         ("x,y\n1,a\n2,b\n", ["--target", "y"], 3, "t.csv: target y: is text, such as 'a'; name a column of numbers"),
-        ("x,y\n1,4\n2,b\n3,4\n", ["--target", "y"], 3, "t.csv: target y: 1 cell not a number, such as 'b'; mend the table, or add --missing-value 'b' if it is a gap"),
+        ("x,y\n1,4\n2,b\n3,4\n", ["--target", "y"], 3, "t.csv: target y: 1 cell not a number, such as 'b'; fix the table, or add --missing-value 'b' if it is a gap"),
         ("x,y\n1,\n2,\n", ["--target", "y"], 3, "t.csv: target y: has only gaps; name another column"),
         ("x,y\n,1\n,2\n1,\n2,\n3,5\n", ["--target", "y"], 3, "t.csv: no column is left as a feature (x: "),
         ("", ["--target", "y"], 3, "t.csv: empty; a table needs a header with column names"),
         ("x,y\n", ["--target", "y"], 3, "t.csv: no rows below the header; a table needs at least two, one for training and one for validation"),
         ("x,y\n1,2\n", ["--target", "y"], 3, "t.csv: one row; a table needs at least two, one for training and one for validation"),
-        ("x,y\n1,2\n2\n", ["--target", "y"], 3, "t.csv: row 2: expected 2 columns, got 1; mend it, or set delimiter"),
+        ("x,y\n1,2\n2\n", ["--target", "y"], 3, "t.csv: row 2: expected 2 columns, got 1; fix it, or set delimiter"),
     ],
 )  # fmt: skip
 def test_an_unusable_table_or_option_is_an_error_with_a_hint(linreg, table, options, code, message):

@@ -187,10 +187,10 @@ def stale(mutants: Sequence[Mutant] = MUTANTS) -> list[str]:
     for mutant in mutants:
         count = (ROOT / "src" / "linreg" / mutant.file).read_text().count(mutant.text)
         if count != 1:
-            found.append(f"{mutant.name}: its text occurs {count} times in {mutant.file}; mend the table")
+            found.append(f"{mutant.name}: its text occurs {count} times in {mutant.file}; fix the table")
         path, _, test = mutant.test.partition("[")[0].partition("::")
         if f"def {test}(" not in (ROOT / path).read_text():
-            found.append(f"{mutant.name}: there is no {test} in {path}; mend the table")
+            found.append(f"{mutant.name}: there is no {test} in {path}; fix the table")
     return found
 
 

@@ -90,7 +90,7 @@ def refuse_infinite(block: Block, points: Points, where: str) -> None:
     ):
         for row, column in zip(*np.nonzero(wrong), strict=True):
             place = f"{where}: {block.where(int(row))}, column {names[column]!r}"
-            raise DataError(f"{place}: {values[row, column]} is not finite; mend it")
+            raise DataError(f"{place}: {values[row, column]} is not finite; fix it")
 
 
 class Fingerprint:

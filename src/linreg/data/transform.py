@@ -82,7 +82,7 @@ def make_recode_fn(features: Sequence[Feature], points: Points) -> RecodeFn:
                 value = known[int(block.x[row, i])]
                 raise DataError(
                     f"{block.where(row)}, column {features[i].name!r}: {value!r} is not among the categories of the "
-                    f"training part ({', '.join((features[i].categories or [])[:10])}); mend it, or train with "
+                    f"training part ({', '.join((features[i].categories or [])[:10])}); fix it, or train with "
                     "unseen: zeros"
                 )
         return x

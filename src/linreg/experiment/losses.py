@@ -43,12 +43,12 @@ def _probe(network: nn.Module, loss_fn: LossFn, dataset: Any, device: torch.devi
     devices = [device] if device.type == "cuda" else []
     with warnings.catch_warnings(), torch.random.fork_rng(devices):
         warnings.simplefilter("ignore")
-        yhat = _call(lambda: network(x), f"{model}: fails on inputs {tuple(x.shape)}", "mend the model")
+        yhat = _call(lambda: network(x), f"{model}: fails on inputs {tuple(x.shape)}", "fix the model")
         if not isinstance(yhat, torch.Tensor) or yhat.shape != y.shape:
             got = tuple(yhat.shape) if isinstance(yhat, torch.Tensor) else type(yhat).__name__
-            problem = f"gives {got} for inputs {tuple(x.shape)}, and the targets are {tuple(y.shape)}; mend the model"
+            problem = f"gives {got} for inputs {tuple(x.shape)}, and the targets are {tuple(y.shape)}; fix the model"
             raise SpecError([f"{model}: {problem}"])
-        value = _call(lambda: loss_fn(yhat, y), f"{loss}: fails on yhat and y of {tuple(y.shape)}", "mend it")
+        value = _call(lambda: loss_fn(yhat, y), f"{loss}: fails on yhat and y of {tuple(y.shape)}", "fix it")
     if not isinstance(value, torch.Tensor) or value.ndim or not value.requires_grad:
         got = f"a tensor {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
         raise SpecError([f"{loss}: gives {got}; it must be one number that depends on the model's parameters"])

@@ -80,7 +80,7 @@ def _refuse_target(table: Profile, column: Column) -> None:
         raise DataError(f"{where}: has only gaps; name another column")
     if column.n_numbers > column.n_texts:
         what = f"{_count(column.n_texts, 'cell')} not a number, such as {show(column.stray)}"
-        raise DataError(f"{where}: {what}; mend the table, or add --missing-value {column.stray!r} if it is a gap")
+        raise DataError(f"{where}: {what}; fix the table, or add --missing-value {column.stray!r} if it is a gap")
     raise DataError(f"{where}: is text, such as {show(column.stray)}; name a column of numbers")
 
 

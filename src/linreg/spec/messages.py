@@ -79,7 +79,7 @@ def _message(document: Document, path: Path, problems: list[Error], model: type[
             return f"missing; add it: {_fields(model, path[:-1])[str(path[-1])]}"
         case "missing_name":
             similar = next((key for key in value if key.lower().startswith("name")), None)
-            hint = f"; {show_text(similar)} is another key: write name: NAME, with a space" if similar else ""
+            hint = f"; {show_text(similar)} needs a space after the colon" if similar else ""
             return f"missing{hint}; add it: one of {', '.join(context['known'])}"
         case "unknown_name":
             near = suggest(value, context["known"])

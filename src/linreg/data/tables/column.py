@@ -139,7 +139,7 @@ class Column:
         if self.is_category:
             return ""
         if self.n_texts < 0.1 * self.n_numbers:
-            hint = "mend it or add it to missing_values, then remove this line"
+            hint = "fix it or add it to missing_values, then remove this line"
             cells = "1 cell" if self.n_texts == 1 else f"{self.n_texts:,} cells"
             return f"numbers except {cells}, such as {short(self.stray)}; {hint}"
         return f"{'identifier' if self.share_distinct > 0.9 else 'text'}, {self._n_distinct} distinct values"

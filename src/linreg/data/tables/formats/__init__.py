@@ -18,7 +18,7 @@ _FORMATS = {"csv": csv, "parquet": parquet, "npz": numpy, "npy": numpy, "jsonl":
 
 def column_names(file: File, format: Format) -> list[str]:
     """Read the column names of a file. Raises DataError."""
-    with translated_errors(file, f"not a readable {format.name} file", "mend it, or name another file"):
+    with translated_errors(file, f"not a readable {format.name} file", "fix it, or name another file"):
         names: list[str] = _FORMATS[format.name].column_names(file, format)
     if not names:
         raise DataError(f"{file}: empty; a table needs a header with column names")
@@ -40,7 +40,7 @@ def map_batches(
 ) -> Generator[Made, None, None]:
     """Read a file and yield the function's result for each batch, in order. The function may run in any thread. Raises
     DataError, which lists at most ten bad cells."""
-    with translated_errors(file, f"cannot be read as {format.name}", "mend the table"):
+    with translated_errors(file, f"cannot be read as {format.name}", "fix the table"):
         if format.name == "csv":
             yield from csv.map_batches(function, file, format, columns)
         else:

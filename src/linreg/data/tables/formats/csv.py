@@ -58,7 +58,7 @@ def map_batches(
                 first += n_rows
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         if not isinstance(file, Path):
-            raise DataError(f"{file}: after row {first}: {first_line(error)}; mend the table") from None
+            raise DataError(f"{file}: after row {first}: {first_line(error)}; fix the table") from None
         _refuse_bad_cells(file, format, columns)
         yield from map(function, _read_as_text(file, format, columns, skip=first))
 
@@ -160,7 +160,7 @@ def _refuse_bad_cells(file: Path, format: Format, columns: Columns) -> None:
         if "Expected" in str(error):
             _refuse_ragged_rows(file, format)
         wrong_encoding = "UTF8" in str(error)
-        hint = "set encoding to that of the file, such as latin-1" if wrong_encoding else "mend the table"
+        hint = "set encoding to that of the file, such as latin-1" if wrong_encoding else "fix the table"
         raise DataError(f"{file}: after row {first}: {first_line(error)}; {hint}") from None
     n_bad = Counter(name for _, name, _ in cells)
     texts = [name for name in names if name not in numeric and n_bad[name] > 1]
@@ -188,5 +188,5 @@ def _refuse_ragged_rows(file: Path, format: Format) -> None:
         for number, row in enumerate(rows):
             if len(row) != n_columns:
                 what = f"expected {n_columns} columns, got {len(row)}"
-                problems.append(f"{file}: row {number}: {what}; mend it, or set delimiter")
+                problems.append(f"{file}: row {number}: {what}; fix it, or set delimiter")
     refuse(problems)

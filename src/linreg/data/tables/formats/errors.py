@@ -51,9 +51,9 @@ def bad_cell(file: object, row: int, name: str, cell: str) -> str:
     from linreg.data.tables.cells import is_float  # only after an error
 
     what = "is not finite" if _NUMBER.fullmatch(cell) and is_float(cell) else "is not a number"
-    hint = "mend it, or add it to missing_values if it marks a gap"
+    hint = "fix it, or add it to missing_values if it marks a gap"
     if cell.count(",") == 1:
-        hint = "set decimal: ',' if the comma is the decimal sign, or mend it"
+        hint = "set decimal: ',' if the comma is the decimal sign, or fix it"
     return f"{file}: row {row + 1}, column {name!r}: {show(cell)} {what}; {hint}"
 
 
