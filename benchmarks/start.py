@@ -20,11 +20,11 @@ IMPORT_TORCH = [sys.executable, "-c", "import torch"]
 LINREG = [sys.executable, "-m", "linreg"]
 
 # What each work-around is for, with it and without.
-IMPORT_UNCOLLECTED = "from linreg.system.startup import uncollected\nwith uncollected(): import torch"
+IMPORT_UNCOLLECTED = "from linreg.system.startup import without_collector\nwith without_collector(): import torch"
 STEP = "from torch import nn, optim; optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1).step()"
-STEP_SPARED = f"from linreg.system.startup import spare_compiler; spare_compiler(); {STEP}"
+STEP_SPARED = f"from linreg.system.startup import skip_compiler_import; skip_compiler_import(); {STEP}"
 MAIN = "import sys; from linreg.__main__ import main; sys.exit(main())"
-MAIN_COLLECTED = "import sys, linreg.__main__ as run; run.end_uncollected = lambda: None; sys.exit(run.main())"
+MAIN_COLLECTED = "import sys, linreg.__main__ as run; run.skip_last_collection = lambda: None; sys.exit(run.main())"
 
 WRONG_SPEC = """\
 name: wrong
@@ -61,10 +61,10 @@ def measure(runs: int) -> list[Row]:
             ),
             ("linreg train, writing all", train, textbook, "the textbook's program", 0.55, 0),
             ("linreg train, no plots", [*LINREG, *plotless], IMPORT_TORCH, "import torch", 1.6, 0),
-            ("import torch, uncollected", _program(IMPORT_UNCOLLECTED), IMPORT_TORCH, "import torch", None, 0),
+            ("import torch, without_collector", _program(IMPORT_UNCOLLECTED), IMPORT_TORCH, "import torch", None, 0),
             ("a step of SGD, the compiler spared", _program(STEP_SPARED), _program(STEP), "the same without", None, 0),
             (
-                "linreg train, no plots, its end uncollected",
+                "linreg train, no plots, its end without_collector",
                 [*_program(MAIN), *plotless],
                 [*_program(MAIN_COLLECTED), *plotless],
                 "the same without",

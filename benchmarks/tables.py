@@ -38,9 +38,9 @@ print(perf_counter() - start)
 TO_FIRST_STEP = """
 from time import perf_counter
 from benchmarks.rows import peak_memory
-from linreg.system.memory import give_back_what_is_freed
+from linreg.system.memory import return_freed_blocks
 from linreg.system.startup import importing_torch
-give_back_what_is_freed()  # as the command does
+return_freed_blocks()  # as the command does
 with importing_torch():  # likewise
     import torch
 start = perf_counter()

@@ -2,7 +2,7 @@
 
 import sys
 
-from linreg.system.startup import end_uncollected
+from linreg.system.startup import skip_last_collection
 
 
 def main() -> int:
@@ -14,7 +14,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     finally:
-        end_uncollected()
+        skip_last_collection()
 
 
 if __name__ == "__main__":

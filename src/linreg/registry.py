@@ -125,12 +125,12 @@ class Component:
 class Registry:
     """The components of one kind, by name."""
 
-    def __init__(self, kind: str, *, hands_over: tuple[str, ...], makes: str) -> None:
-        """hands_over: the positional arguments of a builder; makes: the full name of the type that it returns, which
+    def __init__(self, kind: str, *, arguments: tuple[str, ...], returns: str) -> None:
+        """arguments: the positional arguments of a builder; makes: the full name of the type that it returns, which
         is imported when the first one is built."""
         self.kind = kind
-        self.hands_over = hands_over
-        self.makes = makes
+        self.arguments = arguments
+        self.returns = returns
         self._components: dict[str, Component] = {}
 
     def __iter__(self) -> Iterator[Component]:
@@ -205,9 +205,9 @@ class Registry:
             if is_out_of_memory(error):
                 what = f"not enough memory: {reason}; ask for less"
             raise SpecError([f"{where or self.kind}: {spec.name}: {what}"]) from error
-        module, _, type_ = self.makes.rpartition(".")
+        module, _, type_ = self.returns.rpartition(".")
         if not isinstance(made, getattr(import_module(module), type_)):
-            what = f"its builder returned {type(made).__name__}, not a {self.makes}; fix {component.where}"
+            what = f"its builder returned {type(made).__name__}, not a {self.returns}; fix {component.where}"
             raise SpecError([f"{where or self.kind}: {spec.name}: {what}"])
         return made
 
@@ -246,10 +246,10 @@ class Registry:
             raise UsageError(f"{where}: a param cannot be called 'name', which names the component; rename it")
         kinds = [parameter.kind for parameter in inspect.signature(component.builder).parameters.values()]
         positional = [kind for kind in kinds if kind in (kind.POSITIONAL_ONLY, kind.POSITIONAL_OR_KEYWORD)]
-        if len(positional) != len(self.hands_over) or any(
+        if len(positional) != len(self.arguments) or any(
             kind in (kind.VAR_POSITIONAL, kind.VAR_KEYWORD) for kind in kinds
         ):
-            takes = ", ".join(self.hands_over)
+            takes = ", ".join(self.arguments)
             raise UsageError(f"{where}: a {self.kind} takes ({takes}) and, after a *, its params")
         if not component.is_own:  # ours are tested; this takes a while
             try:

@@ -230,7 +230,7 @@ def test_a_tuple_of_a_users_component_is_read_back_from_what_a_run_writes(linreg
 
 
 def test_a_param_may_have_a_name_that_pydantic_uses():
-    registry = Registry("thing", hands_over=(), makes="builtins.tuple")
+    registry = Registry("thing", arguments=(), returns="builtins.tuple")
 
     @registry.register("odd")
     def odd(*, json: int, copy: float = 1.0, model_config: bool = True):

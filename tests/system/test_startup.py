@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from linreg.system.memory import arrow_keeps_nothing
-from linreg.system.startup import uncollected
+from linreg.system.startup import without_collector
 from tests.conftest import write_spec
 
 COMPILER = {"torch._dynamo", "torch._inductor", "sympy"}
@@ -106,7 +106,7 @@ def test_without_the_compiler_every_optimizer_does_the_same_to_the_last_bit():
     own, imported = json.loads(run(TRAIN_WITH_ALL + say))
     assert imported
     spared, imported = json.loads(
-        run(TRAIN_WITH_ALL + f"from linreg.system.startup import spare_compiler\n\nspare_compiler()\n{say}")
+        run(TRAIN_WITH_ALL + f"from linreg.system.startup import skip_compiler_import\n\nspare_compiler()\n{say}")
     )
     assert not imported
     assert spared == own
@@ -116,9 +116,9 @@ def test_once_the_compiler_is_imported_torch_has_its_own_way():
     run("""
         import torch
         from torch import nn, optim
-        from linreg.system.startup import spare_compiler
+        from linreg.system.startup import skip_compiler_import
 
-        spare_compiler()
+        skip_compiler_import()
         model = nn.Linear(2, 1)
         before = optim.SGD(model.parameters(), lr=0.1)
         cached = optim.Optimizer.add_param_group.__wrapped__.__dynamo_disable
@@ -142,7 +142,7 @@ def test_what_is_compiled_works_with_optimizers_made_before_and_after():
     run("""
         import torch
         from torch import nn, optim
-        from linreg.system.startup import spare_compiler
+        from linreg.system.startup import skip_compiler_import
 
         def losses(*, compiled, compile_first):
             torch.manual_seed(0)
@@ -164,7 +164,7 @@ def test_what_is_compiled_works_with_optimizers_made_before_and_after():
                 found.append(loss.item())
             return found
 
-        spare_compiler()
+        skip_compiler_import()
         eager = losses(compiled=False, compile_first=False)
         assert losses(compiled=True, compile_first=False) == eager
         assert losses(compiled=True, compile_first=True) == eager
@@ -190,7 +190,7 @@ def test_with_another_torch_the_work_around_does_nothing_and_all_works():
         import inspect, sys
         import torch
         from torch import nn, optim
-        from linreg.system.startup import spare_compiler
+        from linreg.system.startup import skip_compiler_import
 
         def otherwise(function, old, new):
             "Write a function of torch otherwise."
@@ -213,7 +213,7 @@ def test_with_another_torch_the_work_around_does_nothing_and_all_works():
         }
         for (kind, name), method in other.items():
             setattr(kind, name, method)
-        spare_compiler()
+        skip_compiler_import()
         for (kind, name), method in other.items():
             assert vars(kind)[name] is method
             assert not hasattr(getattr(method, "__wrapped__", method), "__dynamo_disable")
@@ -234,13 +234,13 @@ def test_with_another_torch_the_work_around_does_nothing_and_all_works():
 
 
 def test_the_collector_rests_while_importing_and_is_as_it_was_after():
-    with pytest.raises(ImportError), uncollected():
+    with pytest.raises(ImportError), without_collector():
         assert not gc.isenabled()
         raise ImportError
     assert gc.isenabled()
     gc.disable()
     try:
-        with uncollected():
+        with without_collector():
             pass
         assert not gc.isenabled()
     finally:
@@ -251,7 +251,7 @@ def test_the_collector_rests_while_importing_and_is_as_it_was_after():
 MAPPED_BLOCKS = """
 import ctypes, sys
 import numpy as np
-from linreg.system.memory import give_back_what_is_freed
+from linreg.system.memory import return_freed_blocks
 
 class Info(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd a b c d e".split()]
@@ -259,7 +259,7 @@ class Info(ctypes.Structure):
 mallinfo = ctypes.CDLL(None).mallinfo2
 mallinfo.restype = Info
 if sys.argv[1] == "given back":
-    give_back_what_is_freed()
+    return_freed_blocks()
 del_me = np.ones(2**20)  # glibc would keep blocks of this size from now on
 del del_me
 before = mallinfo().hblks

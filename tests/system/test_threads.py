@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from linreg.system.threads import in_order
+from linreg.system.threads import map_in_threads
 
 
 def slow_for_even(item):
@@ -15,13 +15,13 @@ def slow_for_even(item):
 
 @pytest.mark.parametrize("n_threads", [0, 1, 3])
 def test_results_come_in_the_order_of_the_items(n_threads):
-    assert list(in_order(slow_for_even, range(20), n_threads)) == [item * item for item in range(20)]
+    assert list(map_in_threads(slow_for_even, range(20), n_threads)) == [item * item for item in range(20)]
 
 
 def test_an_error_comes_after_the_results_before_it():
     results = []
     with pytest.raises(ZeroDivisionError):
-        for result in in_order(lambda item: 1 / (3 - item), range(10), 2):
+        for result in map_in_threads(lambda item: 1 / (3 - item), range(10), 2):
             results.append(result)
     assert results == [1 / 3, 1 / 2, 1]
 
@@ -34,7 +34,7 @@ def test_nothing_is_begun_that_nobody_will_ask_for_soon():
             asked.append(item)
             yield item
 
-    with closing(in_order(slow_for_even, items(), 2)) as results:
+    with closing(map_in_threads(slow_for_even, items(), 2)) as results:
         assert next(results) == 0
         assert next(results) == 1
     assert asked == [0, 1, 2, 3]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-LOSSES = Registry("loss", hands_over=(), makes="collections.abc.Callable")
+LOSSES = Registry("loss", arguments=(), returns="collections.abc.Callable")
 
 
 @LOSSES.register("mse")

@@ -11,7 +11,7 @@ from linreg.system.memory import refuse_beyond_memory
 if TYPE_CHECKING:
     from torch import nn
 
-MODELS = Registry("model", hands_over=("n_features", "n_targets"), makes="torch.nn.Module")
+MODELS = Registry("model", arguments=("n_features", "n_targets"), returns="torch.nn.Module")
 
 BYTES_A_PARAMETER = 8  # a float32, and its gradient
 

@@ -1,7 +1,7 @@
 """Optimizers: each is built for a model's parameters. Params have PyTorch's names and defaults; lr has none."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
@@ -10,9 +10,18 @@ from linreg.registry import Registry
 if TYPE_CHECKING:
     from torch import nn, optim
 
-OPTIMIZERS = Registry("optimizer", hands_over=("parameters",), makes="torch.optim.Optimizer")
+OPTIMIZERS = Registry("optimizer", arguments=("parameters",), returns="torch.optim.Optimizer")
 
 Betas = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
+
+
+def _construct(name: str, parameters: "Iterable[nn.Parameter]", **params: Any) -> "optim.Optimizer":
+    """Construct the optimizer of torch with this name. torch wants tuples, a spec has lists."""
+    from torch import optim
+
+    params = {key: tuple(value) if isinstance(value, list) else value for key, value in params.items()}
+    optimizer: optim.Optimizer = getattr(optim, name)(parameters, **params)
+    return optimizer
 
 
 @OPTIMIZERS.register("sgd")
@@ -26,16 +35,7 @@ def sgd(
     nesterov: bool = False,
 ) -> "optim.Optimizer":
     """Stochastic gradient descent."""
-    from torch import optim
-
-    return optim.SGD(
-        parameters,
-        lr=lr,
-        momentum=momentum,
-        dampening=dampening,
-        weight_decay=weight_decay,
-        nesterov=nesterov,
-    )
+    return _construct("SGD", **locals())
 
 
 @OPTIMIZERS.register("adam")
@@ -43,17 +43,13 @@ def adam(
     parameters: "Iterable[nn.Parameter]",
     *,
     lr: PositiveFloat,
-    betas: Betas = [0.9, 0.999],  # noqa: B006  # never written to
+    betas: Betas = [0.9, 0.999],  # noqa: B006  # nothing changes it
     eps: PositiveFloat = 1e-8,
     weight_decay: NonNegativeFloat = 0.0,
     amsgrad: bool = False,
 ) -> "optim.Optimizer":
     """Adam: steps scaled by running moments of the gradient."""
-    from torch import optim
-
-    return optim.Adam(
-        parameters, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay, amsgrad=amsgrad
-    )
+    return _construct("Adam", **locals())
 
 
 @OPTIMIZERS.register("adamw")
@@ -61,17 +57,13 @@ def adamw(
     parameters: "Iterable[nn.Parameter]",
     *,
     lr: PositiveFloat,
-    betas: Betas = [0.9, 0.999],  # noqa: B006  # never written to
+    betas: Betas = [0.9, 0.999],  # noqa: B006  # nothing changes it
     eps: PositiveFloat = 1e-8,
     weight_decay: NonNegativeFloat = 1e-2,
     amsgrad: bool = False,
 ) -> "optim.Optimizer":
     """Adam with decoupled weight decay."""
-    from torch import optim
-
-    return optim.AdamW(
-        parameters, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay, amsgrad=amsgrad
-    )
+    return _construct("AdamW", **locals())
 
 
 @OPTIMIZERS.register("rmsprop")
@@ -86,17 +78,7 @@ def rmsprop(
     centered: bool = False,
 ) -> "optim.Optimizer":
     """RMSprop: steps scaled by a running mean of squared gradients."""
-    from torch import optim
-
-    return optim.RMSprop(
-        parameters,
-        lr=lr,
-        alpha=alpha,
-        eps=eps,
-        weight_decay=weight_decay,
-        momentum=momentum,
-        centered=centered,
-    )
+    return _construct("RMSprop", **locals())
 
 
 @OPTIMIZERS.register("adagrad")
@@ -110,13 +92,4 @@ def adagrad(
     eps: PositiveFloat = 1e-10,
 ) -> "optim.Optimizer":
     """Adagrad: steps scaled by the sum of squared gradients."""
-    from torch import optim
-
-    return optim.Adagrad(
-        parameters,
-        lr=lr,
-        lr_decay=lr_decay,
-        weight_decay=weight_decay,
-        initial_accumulator_value=initial_accumulator_value,
-        eps=eps,
-    )
+    return _construct("Adagrad", **locals())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 SCHEDULERS = Registry(
-    "scheduler", hands_over=("optimizer", "total_steps"), makes="linreg.components.schedulers.Schedule"
+    "scheduler", arguments=("optimizer", "total_steps"), returns="linreg.components.schedulers.Schedule"
 )
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -96,20 +96,10 @@ def plateau(
     eps: NonNegativeFloat = 1e-8,
 ) -> Schedule:
     """Multiplies the learning rate by factor when the loss has not improved for patience epochs."""
+    params = {name: value for name, value in locals().items() if name != "total_steps"}
     from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-    return on_loss(
-        ReduceLROnPlateau(
-            optimizer,
-            factor=factor,
-            patience=patience,
-            threshold=threshold,
-            threshold_mode=threshold_mode,
-            cooldown=cooldown,
-            min_lr=min_lr,
-            eps=eps,
-        )
-    )
+    return on_loss(ReduceLROnPlateau(**params))
 
 
 @SCHEDULERS.register("one_cycle")
@@ -128,19 +118,7 @@ def one_cycle(
     three_phase: bool = False,
 ) -> Schedule:
     """Raises the learning rate to max_lr and lowers it again, once in the whole run, moving at every step."""
+    params = locals()
     from torch.optim.lr_scheduler import OneCycleLR
 
-    scheduler = OneCycleLR(
-        optimizer,
-        max_lr=max_lr,
-        total_steps=total_steps,
-        pct_start=pct_start,
-        anneal_strategy=anneal_strategy,
-        cycle_momentum=cycle_momentum,
-        base_momentum=base_momentum,
-        max_momentum=max_momentum,
-        div_factor=div_factor,
-        final_div_factor=final_div_factor,
-        three_phase=three_phase,
-    )
-    return per_step(scheduler, total_steps)
+    return per_step(OneCycleLR(**params), total_steps)

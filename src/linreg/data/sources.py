@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-DATASETS = Registry("source", hands_over=(), makes="linreg.data.sources.Points")
+DATASETS = Registry("source", arguments=(), returns="linreg.data.sources.Points")
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Count = Annotated[int, Field(gt=0, le=10**9)]

@@ -26,7 +26,7 @@ from linreg.data.mapped import MappedDataset
 from linreg.data.pipeline import Data, ascending, in_blocks
 from linreg.data.preprocessing import Feature, Preprocessing
 from linreg.exact.least_squares import DEPENDENT, Factor, LeftOut, mean_squared_errors, solve
-from linreg.system.threads import in_order
+from linreg.system.threads import map_in_threads
 
 log = logging.getLogger("linreg")
 
@@ -245,7 +245,7 @@ def baseline(data: Data, network: nn.Module, *, batch_size: int | None) -> Exact
     n_threads = 1 if isinstance(dataset, MappedDataset) else torch.get_num_threads()
     mask = np.zeros(len(dataset), dtype=bool)
     mask[data.train_data.indices] = True
-    with closing(in_order(partial(_in_float64, part, dataset), ascending(mask), n_threads)) as blocks:
+    with closing(map_in_threads(partial(_in_float64, part, dataset), ascending(mask), n_threads)) as blocks:
         for rows in blocks:
             equations.train.add(*rows)
     try:
@@ -264,7 +264,7 @@ def baseline(data: Data, network: nn.Module, *, batch_size: int | None) -> Exact
         return squares if weight is None else weight * squares
 
     indices = np.asarray(data.val_data.indices)
-    with closing(in_order(squared_errors, in_blocks(indices), n_threads)) as squares:
+    with closing(map_in_threads(squared_errors, in_blocks(indices), n_threads)) as squares:
         val_loss = _mean_by_batch(squares, batch_size or len(indices))
     return replace(optimum, val_loss=val_loss)
 

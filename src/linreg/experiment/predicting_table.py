@@ -14,7 +14,7 @@ from linreg.data.sources import Block
 from linreg.data.transform import make_recode_fn
 from linreg.errors import DataError, UsageError
 from linreg.experiment.loaded import LoadedModel, open_like
-from linreg.system.threads import in_order
+from linreg.system.threads import map_in_threads
 
 log = logging.getLogger("linreg")
 
@@ -71,7 +71,7 @@ def predict_table(
     with (  # numbers become text in threads, too
         open_output(output) as out,
         closing(points.blocks()) as blocks,
-        closing(in_order(out.ready, predicted(blocks), torch.get_num_threads())) as texts,
+        closing(map_in_threads(out.ready, predicted(blocks), torch.get_num_threads())) as texts,
     ):
         for text in texts:
             out.write(text)

@@ -34,7 +34,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError)
 
 
-def give_back_what_is_freed() -> None:
+def return_freed_blocks() -> None:
     """Let glibc give a large block that is freed back to the system at once. By itself it keeps, in each thread's heap,
     blocks up to the size of the largest that it has seen freed: of a large table that is read, some slices' worth.
     Costs time where blocks come and go, a seventh of a table's predictions.

@@ -22,14 +22,14 @@ def importing_torch() -> Iterator[None]:
     if "torch" in sys.modules:
         yield
     else:
-        with uncollected():
+        with without_collector():
             yield
     if "torch" in sys.modules and COMPILER not in sys.modules:
-        spare_compiler()
+        skip_compiler_import()
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def without_collector() -> Iterator[None]:
     """Import without the garbage collector, which is to pass over what was imported ever after, too.
 
     Saves that the collector goes through the half a million objects of torch again and again as they are made, and once
@@ -45,12 +45,12 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def end_uncollected() -> None:
+def skip_last_collection() -> None:
     """Let the process end without a last search for garbage in what goes anyway."""
     gc.freeze()
 
 
-def spare_compiler() -> None:
+def skip_compiler_import() -> None:
     """Let optimizers be made and used without importing torch's compiler, for as long as nothing else imports it.
 
     Saves the import of 800 modules, sympy's among them, of which all that an optimizer wants is to say "do not compile

@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 MOST_THREADS = 8  # each holds a slice or two, and memory is promised to be bounded
 
 
-def in_order(
+def map_in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], n_threads: int
 ) -> Generator[Result, None, None]:
     """Apply a function to each item in threads, at most MOST_THREADS, and give the results in the order of the items.

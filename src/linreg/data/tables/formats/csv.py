@@ -18,7 +18,7 @@ from linreg.data.tables.formats.files import MOST_HEADER, File, open_bytes, open
 from linreg.data.tables.formats.typed import to_numpy, with_gaps
 from linreg.data.tables.slices import slices
 from linreg.errors import DataError
-from linreg.system.threads import in_order
+from linreg.system.threads import map_in_threads
 
 BLOCK_BYTES = 2**21
 
@@ -103,7 +103,7 @@ def _parsed(
 
     with open_utf8(file, format.encoding) as stream:
         texts = enumerate(slices(stream, BLOCK_BYTES, format.delimiter))
-        with closing(in_order(parse, texts, pa.cpu_count())) as parsed:
+        with closing(map_in_threads(parse, texts, pa.cpu_count())) as parsed:
             for made in parsed:
                 yield from made
     pa.default_memory_pool().release_unused()  # arrow would keep the memory of some slices
