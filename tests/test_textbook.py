@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset, random_split
 
 import linreg
 from linreg.checkpoint import load
-from linreg.experiment import build, train
+from linreg.experiment.building import build
+from linreg.experiment.session import train
 from linreg.spec.schema import spec_from_dict
 from linreg.training.loops import fit
 from tests.conftest import ROOT, small_spec

@@ -28,20 +28,14 @@ if TYPE_CHECKING:
         StorageError,
         UsageError,
     )
-    from linreg.experiment import (
-        Evaluation,
-        Experiment,
-        Prediction,
-        Result,
-        build,
-        check,
-        evaluate,
-        predict,
-        predict_table,
-        resume,
-        train,
-        train_or_resume,
-    )
+    from linreg.experiment.building import Experiment, build
+    from linreg.experiment.checking import check
+    from linreg.experiment.evaluating import Evaluation, evaluate
+    from linreg.experiment.predicting import Prediction, predict
+    from linreg.experiment.predicting_table import predict_table
+    from linreg.experiment.result import Result
+    from linreg.experiment.resuming import resume, train_or_resume
+    from linreg.experiment.session import train
     from linreg.registry import ComponentSpec, Registry
     from linreg.runs.plots import plot_losses
     from linreg.runs.writer import open_writer
@@ -62,20 +56,14 @@ _HOMES = {
         "StorageError",
         "UsageError",
     ],
-    "experiment": [
-        "Evaluation",
-        "Experiment",
-        "Prediction",
-        "Result",
-        "build",
-        "check",
-        "evaluate",
-        "predict",
-        "predict_table",
-        "resume",
-        "train",
-        "train_or_resume",
-    ],
+    "experiment.building": ["Experiment", "build"],
+    "experiment.checking": ["check"],
+    "experiment.evaluating": ["Evaluation", "evaluate"],
+    "experiment.predicting": ["Prediction", "predict"],
+    "experiment.predicting_table": ["predict_table"],
+    "experiment.result": ["Result"],
+    "experiment.resuming": ["resume", "train_or_resume"],
+    "experiment.session": ["train"],
     "data.dataset": ["CustomDataset"],
     "data.loaders": ["make_loaders"],
     "data.split": ["split"],

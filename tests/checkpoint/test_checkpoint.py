@@ -15,7 +15,7 @@ import torch
 from linreg import checkpoint
 from linreg.checkpoint import archive
 from linreg.errors import CheckpointError
-from linreg.experiment import train
+from linreg.experiment.session import train
 from linreg.spec.schema import spec_from_dict
 from tests.conftest import differences, small_spec
 

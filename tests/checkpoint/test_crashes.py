@@ -8,7 +8,8 @@ import pytest
 
 from linreg.checkpoint import load
 from linreg.errors import CheckpointError
-from linreg.experiment import resume, train
+from linreg.experiment.resuming import resume
+from linreg.experiment.session import train
 from linreg.runs.folders import create
 from linreg.spec.schema import spec_from_dict
 from linreg.system.files import new_file

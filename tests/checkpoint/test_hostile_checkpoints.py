@@ -20,7 +20,10 @@ from linreg import checkpoint
 from linreg.checkpoint import archive, files
 from linreg.components.models import MODELS
 from linreg.errors import CheckpointError, DivergedError
-from linreg.experiment import evaluate, predict, resume, train
+from linreg.experiment.evaluating import evaluate
+from linreg.experiment.predicting import predict
+from linreg.experiment.resuming import resume
+from linreg.experiment.session import train
 from linreg.experiment.state import copy_of
 from linreg.spec.schema import spec_from_dict
 from tests.conftest import ROOT, differences, run_with_peak, small_spec

@@ -293,8 +293,8 @@ def test_a_file_in_the_way_is_a_storage_error_and_leaves_nothing(linreg, place):
         (["predict"], "--inputs: missing; write for instance --inputs 0.2 0.34"),
         (["predict", "--inputs", "1"], "checkpoints/latest: no checkpoint yet; train first, or name one"),
         (["resume", "x.pth"], "x.pth: no such checkpoint; linreg runs lists the existing ones"),
-        (["runs", "rm", "x"], "runs/x: no such run; linreg runs lists those there are"),
-        (["runs", "rm", "../x"], "runs/../x: no such run; linreg runs lists those there are"),
+        (["runs", "rm", "x"], "runs/x: no such run; linreg runs lists the existing ones"),
+        (["runs", "rm", "../x"], "runs/../x: no such run; linreg runs lists the existing ones"),
     ],
 )
 def test_wrong_usage_is_one_line(linreg, arguments, message):

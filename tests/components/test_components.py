@@ -12,7 +12,7 @@ from linreg.components.optimizers import OPTIMIZERS
 from linreg.components.schedulers import SCHEDULERS
 from linreg.data.sources import DATASETS
 from linreg.errors import SpecError, UsageError
-from linreg.experiment import build
+from linreg.experiment.building import build
 from linreg.plugins import load_plugins
 from linreg.registry import Registry
 from linreg.spec.schema import spec_from_dict

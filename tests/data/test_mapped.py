@@ -23,7 +23,7 @@ from linreg.data.mapped import MappedRows
 from linreg.data.rows import Rows
 from linreg.data.sources import DATASETS, Samples
 from linreg.errors import StorageError
-from linreg.experiment import build
+from linreg.experiment.building import build
 from linreg.experiment.data import prepare
 from linreg.spec.schema import load_spec
 from tests.conftest import differences, run_with_peak, write_spec

@@ -8,7 +8,9 @@ import torch
 
 from linreg import checkpoint
 from linreg.errors import StorageError
-from linreg.experiment import resume, resuming, train
+from linreg.experiment import resuming
+from linreg.experiment.resuming import resume
+from linreg.experiment.session import train
 from linreg.spec.schema import spec_from_dict
 from tests.conftest import differences, small_spec, write_spec
 

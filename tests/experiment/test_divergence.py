@@ -11,7 +11,9 @@ import torch
 from linreg.checkpoint import load
 from linreg.data.sources import DATASETS, Samples
 from linreg.errors import DivergedError, StorageError
-from linreg.experiment import build, divergence, saving, train
+from linreg.experiment import divergence, saving
+from linreg.experiment.building import build
+from linreg.experiment.session import train
 from linreg.spec.schema import spec_from_dict
 from linreg.training import loops
 from tests.conftest import small_spec, write_spec

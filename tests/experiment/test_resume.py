@@ -21,7 +21,10 @@ from linreg.components.models import MODELS
 from linreg.components.optimizers import OPTIMIZERS
 from linreg.data.sources import DATASETS, Samples
 from linreg.errors import CheckpointError, DataError, DivergedError, StorageError, UsageError
-from linreg.experiment import build, resume, saving, state, train
+from linreg.experiment import saving, state
+from linreg.experiment.building import build
+from linreg.experiment.resuming import resume
+from linreg.experiment.session import train
 from linreg.runs.folders import create, hold
 from linreg.spec.schema import spec_from_dict
 from tests.conftest import differences, same, series, small_spec, write_spec

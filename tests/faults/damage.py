@@ -23,7 +23,7 @@ import torch
 from linreg import checkpoint
 from linreg.checkpoint import Checkpoint
 from linreg.errors import CheckpointError
-from linreg.experiment import train
+from linreg.experiment.session import train
 from linreg.spec.schema import spec_from_dict
 from tests.conftest import same, small_spec
 

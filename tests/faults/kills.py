@@ -18,7 +18,8 @@ from typing import Any
 import yaml
 
 from linreg.checkpoint import load
-from linreg.runs.folders import FINISHED, latest_checkpoint, summaries
+from linreg.runs.folders import FINISHED, latest_checkpoint
+from linreg.runs.listing import summaries
 from tests.conftest import ROOT, Answer, differences, series
 from tests.faults.operations import Operation
 from tests.faults.sessions import command, fork, measured, prepare

@@ -138,8 +138,8 @@ MUTANTS = (
     ),
     Mutant(
         "a run is not locked",
-        "runs/folders.py",
-        "if not _locked(descriptor, fcntl.LOCK_EX, tries=5):",
+        "runs/lock.py",
+        "if not _try_lock(descriptor, fcntl.LOCK_EX, tries=5):",
         "if False:",
         "tests/runs/test_runs.py::test_a_run_in_use_is_not_removed",
     ),

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from linreg.cli.main import main
-from linreg.experiment import train
+from linreg.experiment.session import train
 from linreg.runs.plots import plot_losses, to_png
 from linreg.spec.schema import spec_from_dict
 from linreg.training import loops

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from linreg.checkpoint import load
-from linreg.experiment import train
+from linreg.experiment.session import train
 from linreg.spec.schema import spec_from_dict
 from tests.conftest import ROOT, differences, small_spec, write_spec
 

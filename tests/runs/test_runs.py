@@ -9,7 +9,7 @@ import pytest
 
 from linreg import __version__
 from linreg.errors import StorageError
-from linreg.runs import folders
+from linreg.runs import folders, listing, lock
 from linreg.runs.folders import create, hold, latest_checkpoint
 from linreg.spec.schema import load_spec
 from tests.conftest import write_spec
@@ -91,7 +91,7 @@ def test_runs_lists_compares_and_removes(linreg):
     assert latest_checkpoint(CHECKPOINTS) == Path("checkpoints/small_001/last.pth")
     linreg("runs", "rm", "small_001")
     assert latest_checkpoint(CHECKPOINTS) is None
-    assert linreg("runs").err == "runs: no runs yet; linreg train makes one\n"
+    assert linreg("runs").err == "runs: no runs yet; linreg train creates one\n"
 
 
 def test_a_run_in_use_is_not_removed():
@@ -99,27 +99,27 @@ def test_a_run_in_use_is_not_removed():
         run.write_info(outcome="running")
         with pytest.raises(StorageError, match=r"^runs/a_001: in use by another process; wait for it, or stop it$"):
             folders.remove("a_001", RUNS, CHECKPOINTS)
-        assert folders.summaries(RUNS, CHECKPOINTS)[0]["outcome"] == "running"
-    assert folders.summaries(RUNS, CHECKPOINTS)[0]["outcome"] == "interrupted"
+        assert listing.summaries(RUNS, CHECKPOINTS)[0]["outcome"] == "running"
+    assert listing.summaries(RUNS, CHECKPOINTS)[0]["outcome"] == "interrupted"
     with hold("a_001", RUNS, CHECKPOINTS):
         pass
     folders.remove("a_001", RUNS, CHECKPOINTS)
 
 
-def test_a_run_that_is_removed_while_one_waits_for_it_is_not_gone_on_with(monkeypatch):
+def test_a_run_removed_while_a_process_waits_for_its_lock_is_an_error(monkeypatch):
     with create("a", RUNS, CHECKPOINTS) as run:
         run.write_info(outcome="running")
-    lock = folders._locked
+    try_lock = lock._try_lock
 
     def remove_and_lock(*arguments, **named):
-        monkeypatch.setattr(folders, "_locked", lock)
+        monkeypatch.setattr(lock, "_try_lock", try_lock)
         folders.remove("a_001", RUNS, CHECKPOINTS)
-        return lock(*arguments, **named)
+        return try_lock(*arguments, **named)
 
-    monkeypatch.setattr(folders, "_locked", remove_and_lock)
+    monkeypatch.setattr(lock, "_try_lock", remove_and_lock)
     held = hold("a_001", RUNS, CHECKPOINTS)
     with (
-        pytest.raises(StorageError, match=r"^runs/a_001: removed by another process meanwhile; linreg runs lists"),
+        pytest.raises(StorageError, match=r"^runs/a_001: another process removed it; linreg runs lists"),
         held,
     ):
         pass

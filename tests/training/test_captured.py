@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from linreg.experiment import build
+from linreg.experiment.building import build
 from linreg.spec.schema import spec_from_dict
 from linreg.training.engines.captured import capture_on
 from linreg.training.engines.direct import mean_squares

@@ -19,7 +19,9 @@ from linreg.data.dataset import CustomDataset
 from linreg.data.loaders import make_loaders, make_tensor_loaders
 from linreg.data.sources import DATASETS, Samples
 from linreg.errors import SpecError
-from linreg.experiment import build, resume, train
+from linreg.experiment.building import build
+from linreg.experiment.resuming import resume
+from linreg.experiment.session import train
 from linreg.spec.schema import ExperimentSpec, spec_from_dict
 from linreg.training import loops
 from linreg.training.engines import ENGINES

@@ -20,7 +20,7 @@ def list_runs(
         if (runs, checkpoints) != (o.RUNS, o.CHECKPOINTS):
             raise UsageError(f"runs: write --runs and --checkpoints after {context.invoked_subcommand}, not before it")
         return
-    from linreg.runs.folders import summaries
+    from linreg.runs.listing import summaries
 
     rows = summaries(runs, checkpoints)
     if json:
@@ -52,7 +52,7 @@ def compare_runs(
     json: o.Json = False,
 ) -> None:
     """Compare the results of two runs, and the settings that differ."""
-    from linreg.runs.folders import compare
+    from linreg.runs.listing import compare
 
     rows = compare(a, b, runs, checkpoints)
     if json:

@@ -1,25 +1,5 @@
-"""What one does with an experiment: build, check, train, resume, predict, evaluate."""
+"""What a user does with an experiment: build, check, train, resume, predict, evaluate, and start from a table.
 
-from linreg.experiment.building import Experiment, build
-from linreg.experiment.checking import check
-from linreg.experiment.evaluating import Evaluation, evaluate
-from linreg.experiment.predicting import Prediction, predict
-from linreg.experiment.predicting_table import predict_table
-from linreg.experiment.result import Result
-from linreg.experiment.resuming import resume, train_or_resume
-from linreg.experiment.session import train
-
-__all__ = [
-    "Evaluation",
-    "Experiment",
-    "Prediction",
-    "Result",
-    "build",
-    "check",
-    "evaluate",
-    "predict",
-    "predict_table",
-    "resume",
-    "train",
-    "train_or_resume",
-]
+Takes a spec or the path of a checkpoint. Returns results as dataclasses, and writes runs and checkpoints. It is the
+only package that connects a spec with data, training and checkpoints. May import every package but `cli`.
+"""

@@ -14,7 +14,8 @@ from linreg.experiment.divergence import log_warnings
 from linreg.experiment.result import CHECKPOINTS, RUNS, Result
 from linreg.experiment.session import Report, run_session, train
 from linreg.experiment.state import restore, saved_spec
-from linreg.runs.folders import FINISHED, create, hold, last_run, read_info
+from linreg.runs.folders import FINISHED, create, hold, last_run
+from linreg.runs.records import read_info
 from linreg.spec.document import flatten
 from linreg.spec.schema import ExperimentSpec, spec_from_dict
 

@@ -13,7 +13,8 @@ from linreg.errors import DivergedError, StorageError
 from linreg.experiment.building import Experiment
 from linreg.experiment.divergence import refuse_losses, remedy
 from linreg.experiment.state import Progress, states
-from linreg.runs.folders import Run, environment
+from linreg.runs.folders import Run
+from linreg.runs.sessions import environment
 from linreg.system.files import replace_file
 
 SECONDS_BETWEEN_SAVES = 1.0

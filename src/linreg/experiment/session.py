@@ -13,12 +13,13 @@ from linreg.errors import DivergedError, StorageError
 from linreg.exact.equation import equation
 from linreg.experiment.building import Experiment, build
 from linreg.experiment.divergence import log_warnings, overflow_is_divergence, refuse_losses, refuse_tensors, remedy
-from linreg.experiment.result import CHECKPOINTS, RUNS, Result, new_session
+from linreg.experiment.result import CHECKPOINTS, RUNS, Result
 from linreg.experiment.saving import Saver
 from linreg.experiment.solving import solve
 from linreg.experiment.state import Progress, snapshot
 from linreg.runs import plots
-from linreg.runs.folders import FINISHED, Run, create, now
+from linreg.runs.folders import FINISHED, Run, create
+from linreg.runs.sessions import new_session, now
 from linreg.runs.writer import EpochRecord, RunWriter, open_writer
 from linreg.spec.document import flatten
 from linreg.spec.schema import ExperimentSpec

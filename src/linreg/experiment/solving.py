@@ -21,8 +21,9 @@ from linreg.exact.closed_form import MOST_COLUMNS, Equations, Exact, LinearPart,
 from linreg.exact.equation import equation
 from linreg.experiment.data import open_parts
 from linreg.experiment.network import build_network, choose_device
-from linreg.experiment.result import Result, new_session
-from linreg.runs.folders import create, environment
+from linreg.experiment.result import Result
+from linreg.runs.folders import create
+from linreg.runs.sessions import environment, new_session
 from linreg.runs.writer import EpochRecord, open_writer
 from linreg.spec.schema import ExperimentSpec
 from linreg.system import generators

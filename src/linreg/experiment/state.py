@@ -11,7 +11,7 @@ from linreg.checkpoint import Checkpoint
 from linreg.errors import CheckpointError, SpecError
 from linreg.experiment.building import Experiment
 from linreg.experiment.compatibility import check_model, check_training
-from linreg.runs.folders import environment
+from linreg.runs.sessions import environment
 from linreg.runs.writer import EpochRecord
 from linreg.spec.schema import ExperimentSpec, spec_from_dict
 from linreg.system import generators
