@@ -1,4 +1,4 @@
-"""The zip file of a checkpoint: reads and writes its records in the layout of `torch.save`.
+"""Reads the zip file of a checkpoint, in the layout of `torch.save`.
 
 Reading refuses everything else that zip allows: compression, overlaps, a second table of contents, names that lead out
 of the file, bytes before or after it. With these, two readers can see different content in one file.
@@ -8,11 +8,9 @@ import os
 import re
 import stat
 import struct
-import sys
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 MOST_BYTES = 2**32 - 1  # larger zip files have other fields
 _DAMAGED = "damaged: {}; use another checkpoint of the run"
@@ -33,17 +31,6 @@ _CONTENTS = {
     ".format_version": rb"1",
     ".storage_alignment": rb"[1-9][0-9]{0,5}",
 }
-_MADE_BY = (0x31E, 45)  # the versions of zip that torch writes and requires
-_ALIGNMENT = 64  # of each record's data, so that it can be mapped
-_MOST_AROUND = 512  # the most bytes of a record in a file, without its data
-
-
-class Record(NamedTuple):
-    """A record to write: its name, its bytes, their checksum."""
-
-    name: str
-    data: memoryview
-    crc: int
 
 
 class Unsound(Exception):  # noqa: N818  # it describes the file
@@ -71,32 +58,6 @@ def read(path: Path) -> bytes:
     if len(content) != status.st_size:
         raise Unsound(_DAMAGED.format("changed while being read"))
     return content
-
-
-def join(pickle: bytes, storages: Iterable[Record]) -> bytes:
-    """Return the file of a pickle and the records of its tensors. Raises Unsound if it is too large for zip."""
-    fixed = (("data.pkl", pickle), ("byteorder", sys.byteorder.encode()), ("version", b"3\n"))
-    first, byteorder, version = (Record(name, memoryview(data), zlib.crc32(data)) for name, data in fixed)
-    records = [first, byteorder, *storages, version]
-    n_bytes = sum(record.data.nbytes + _MOST_AROUND for record in records)
-    if n_bytes > MOST_BYTES:
-        raise Unsound(f"about {n_bytes} bytes, must be <= {MOST_BYTES}; train a smaller model")
-    pieces: list[bytes | memoryview] = []
-    entries: list[bytes] = []
-    position = 0
-    for name, data, crc in records:
-        path, size = f"archive/{name}".encode(), data.nbytes
-        flags = _DESCRIBED if size else _PLAIN
-        gap = -(position + _LOCAL.size + len(path) + 4) % _ALIGNMENT
-        header = _LOCAL.pack(b"PK\3\4", 0, flags, 0, 0, 0, 0, 0, 0, len(path), 4 + gap)
-        filling = b"FB" + gap.to_bytes(2, "little") + gap * b"Z"
-        descriptor = _DESCRIPTOR.pack(b"PK\7\x08", crc, size, size) if size else b""
-        numbers = (0, 0, flags, 0, 0, 0, crc, size, size, len(path), 0, 0, 0, 0, 0, position)
-        entries += [_CENTRAL.pack(b"PK\1\2", *numbers), path]
-        pieces += [header, path, filling, data, descriptor]
-        position += len(header) + len(path) + len(filling) + size + len(descriptor)
-    end = _ending(*_MADE_BY, len(records), sum(map(len, entries)), position)
-    return b"".join([*pieces, *entries, _END.pack(*end)])
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

@@ -3,9 +3,10 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 import numpy as np
 import torch
@@ -67,35 +68,13 @@ class Checkpoint:
         return self.best["epoch"] if self.best else None
 
 
-_TYPES: dict[str, tuple[type, ...]] = {
-    "epoch": (int,),
-    "model_state_dict": (dict,),
-    "optimizer_state_dict": (dict,),
-    "scheduler_state_dict": (dict, type(None)),
-    "loss": (list,),
-    "val_loss": (list,),
-    "lr": (list,),
-    "spec": (dict,),
-    "planned_epochs": (int,),
-    "preprocessing": (dict,),
-    "n_features": (int,),
-    "n_targets": (int,),
-    "feature_names": (list,),
-    "target_names": (list,),
-    "position": (list,),
-    "loader_state": (torch.Tensor,),
-    "rng_state": (torch.Tensor,),
-    "cuda_rng_state": (torch.Tensor, type(None)),
-    "numpy_rng_state": (dict,),
-    "python_rng_state": (dict,),
-    "best": (dict, type(None)),
-    "fit": (dict, type(None)),
-    "resumed_at": (list,),
-    "outcome": (str,),
-    "run": (dict,),
-    "data_fingerprint": (str,),
-    "environment": (dict,),
-}
+def _types(annotation: Any) -> tuple[type, ...]:
+    """Return the types of an annotation: `list[float] | None` is (list, NoneType)."""
+    options = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    return tuple(get_origin(option) or option for option in options)
+
+
+_TYPES = {f.name: _types(f.type) for f in fields(Checkpoint) if f.compare}
 KEYS = frozenset(_TYPES)
 _ENVELOPE: dict[str, tuple[type, ...]] = {"format": (str,), "version": (int,), "checksums": (list,)}
 _STATES = {key: types for key, types in _TYPES.items() if key.endswith(("_state", "_state_dict"))}

@@ -3,8 +3,6 @@
 import contextlib
 import io
 import re
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import torch
 from linreg.checkpoint import archive, pickles
 from linreg.checkpoint.archive import Unsound
 from linreg.checkpoint.contents import FORMAT, KEYS, VERSION, Checkpoint, content_problems, printable, value_problem
-from linreg.checkpoint.serializing import serialize
+from linreg.checkpoint.serializing import checksums, serialize
 from linreg.errors import CheckpointError
 from linreg.system.files import replace_file
 
@@ -26,23 +24,6 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
     Raises StorageError and the errors of `serialize`."""
     replace_file(path, serialize(checkpoint))
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """Yield the tensors in plain values, depth first."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict | list | tuple):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(item)
-
-
-def _checksums(content: Any) -> list[int]:
-    """Return the checksums of the tensors in plain values, in their order.
-
-    They detect swapped and incompletely read tensors, which the checksums of the zip do not."""
-    tensors = {id(tensor): tensor for tensor in _tensors(content)}
-    return [zlib.crc32(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data) for tensor in tensors.values()]
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -64,7 +45,7 @@ def load(path: str | Path) -> Checkpoint:
                 "use the version of linreg that wrote it, or train again"
             )
         problems = content_problems(content)
-        if not problems and content["checksums"] != _checksums(content):
+        if not problems and content["checksums"] != checksums(content):
             raise Unsound("damaged: wrong checksum of a tensor; use another checkpoint of the run")
         if problems:
             more = f", and {len(problems) - 10} more" if len(problems) > 10 else ""
