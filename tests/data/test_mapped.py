@@ -252,7 +252,7 @@ def test_a_table_that_changes_while_it_is_read_is_refused(linreg, monkeypatch):
         return found
 
     monkeypatch.setattr(conversion, "_convert", convert)
-    with pytest.raises(Exception, match="small.yaml:.*: data.source: a file changed while it was read; start again"):
+    with pytest.raises(Exception, match="small.yaml:.*: data.source: a file changed while it was read; run the command again"):
         build(spec)
     assert list(cache_folder().iterdir()) == []
 

@@ -474,7 +474,7 @@ def test_gaps_do_not_hide_what_lies_outside_the_range():
     ranges = Ranges([Feature("a", 0.0, 1.0)])
     ranges.add(x)
     assert ranges.warnings() == [
-        "a: 2 of 1000 rows outside the range seen in training, 0 to 1; the first is row 702 (3)"
+        "a: 2 of 1000 rows outside the range of the training part, 0 to 1; the first is row 702 (3)"
     ]
 
 
@@ -514,7 +514,7 @@ def test_a_bad_cell_leaves_no_output(linreg, table):
 def test_inputs_outside_the_range_of_training_are_told(linreg, table):
     linreg("train", exact_spec(), "-q")
     answer = linreg("predict", "--inputs", "50,0", "1e4,0", "-5,0")
-    assert "warning: a: 2 of 3 rows outside the range seen in training, " in answer.err
+    assert "warning: a: 2 of 3 rows outside the range of the training part, " in answer.err
     assert "; the first is row 2 (10000)" in answer.err
     assert "warning" not in linreg("predict", "--inputs", "50,0").err
 

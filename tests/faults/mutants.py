@@ -111,8 +111,8 @@ MUTANTS = (
     Mutant(
         "a pass draws one number less than DataLoader",
         "data/loaders.py",
-        "draw_seed(self.generator, self._place)  # the workers' seed, had the loader such",
-        "# the workers' seed",
+        "draw_seed(self.generator, self._place)  # DataLoader draws a seed for workers",
+        "pass",
         "tests/training/test_engines.py::test_batches_from_tensors_are_those_of_dataloader",
     ),
     Mutant(

@@ -24,10 +24,10 @@ STRIDE = 2**26  # bytes written between two checks of the free room
 def open_mapped(
     points: Points, *, source: Mapping[str, Any], memory_limit: int, where: str = "data.source"
 ) -> MappedRows:
-    """Open the points from the cache; convert them first if they are not there.
+    """Open the points from the cache, after converting them if necessary.
 
-    source: their description in plain values. It identifies points from files, with the files' sizes and times, so that
-    an unchanged table is not read again; a fingerprint identifies other points. Raises DataError, StorageError.
+    source: their component in plain values. With the sizes and times of its files it identifies points from files, so
+    an unchanged table is not read again. A fingerprint identifies other points. Raises DataError, StorageError.
     """
     folder, stamp = cache_folder(), points.stamp()
     name = str(source["name"]) if stamp is None else ", ".join(str(path) for path, *_ in stamp)
@@ -35,23 +35,23 @@ def open_mapped(
     opened = open_entry(folder, key)
     if opened is None:
         with new_entry(folder, key) as temporary:
-            opened = open_entry(folder, key)  # another process may have made it meanwhile
+            opened = open_entry(folder, key)  # another process may have converted them meanwhile
             if opened is None:
                 log.info("converting the data into %s, once", folder)
                 meta = _convert(points, temporary, where)
                 if points.stamp() != stamp:
-                    raise DataError(f"{where}: a file changed while it was read; start again")
+                    raise DataError(f"{where}: a file changed while it was read; run the command again")
                 if stamp is None:
                     key = key_of(meta["fingerprint"])
                 publish(temporary, key, {**meta, "source": name})
                 opened = open_entry(folder, key)
         if opened is None:
-            raise StorageError(f"{folder / key}: removed by another process; start again")
+            raise StorageError(f"{folder / key}: removed by another process; run the command again")
     return MappedRows(*opened, memory_limit=memory_limit, source=points)
 
 
 def _convert(points: Points, temporary: Path, where: str) -> dict[str, Any]:
-    """Write the points into a folder, in one pass. Returns the content of meta.json."""
+    """Write the points into a folder, in one pass. Return the content of meta.json."""
     fingerprint = Fingerprint(points)
     lows, highs = [], []
     n_bytes = checked = n_columns = 0

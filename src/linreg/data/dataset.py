@@ -15,8 +15,7 @@ Point = tuple[torch.Tensor, ...]
 
 
 class CustomDataset(Dataset[Point]):
-    """The points of a data set, one (x, y) an index: x (n_features,), y (n_targets,); or (x, y, weight) with weights
-    (n_samples, 1)."""
+    """The points of a data set: (x, y) at each index, with x (n_features,) and y (n_targets,); or (x, y, weight)."""
 
     def __init__(
         self, x_tensor: torch.Tensor, y_tensor: torch.Tensor, weight_tensor: torch.Tensor | None = None
@@ -62,7 +61,7 @@ class CustomDataset(Dataset[Point]):
 
 
 def refuse_shapes(samples: Samples, *, where: str = "data.source") -> None:
-    """Refuse samples unless x, y and weight are numbers, have the same number of rows, and a name for each column."""
+    """Raise a DataError unless x, y and weight are numbers of the same number of rows, with a name for each column."""
     _refuse_shape("x", samples.x, samples.feature_names, where)
     _refuse_shape("y", samples.y, samples.target_names, where)
     if len(samples.x) != len(samples.y):
@@ -84,7 +83,7 @@ def _refuse_shape(name: str, array: object, names: Sequence[str], where: str) ->
 
 
 def refuse_unfit(name: str, converted: NDArray[Any], given: NDArray[Any], *, where: str, first: int = 0) -> None:
-    """Refuse rows that are not finite after their conversion. first: the number of the first of them."""
+    """Raise a DataError for a value that is not finite after its conversion. first: the number of the first row."""
     if np.isfinite(converted).all():
         return
     row, column = (int(places[0]) for places in np.nonzero(~np.isfinite(converted)))

@@ -1,4 +1,4 @@
-"""From arrays to mini-batches: dataset, split, loaders."""
+"""Loaders of mini-batches: the textbook's, and faster ones with the same batches. `experiment` and engines use them."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence, Sized
@@ -11,12 +11,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from linreg.data.dataset import CustomDataset, Point
 from linreg.data.split import draw_seed, permutation
 
-ROWS_AT_ONCE, VALUES_AT_ONCE = 2**14, 2**19  # gathered for many batches, unless one has more; they fit the near caches
-ALIGNMENT = 64  # bytes, of what torch's CPU allocator gives
+ROWS_AT_ONCE, VALUES_AT_ONCE = 2**14, 2**19  # gathered at once for many batches; they fit the near caches
+ALIGNMENT = 64  # bytes, of tensors by torch's CPU allocator
 
 
 class ShuffleSampler(Sampler[int]):
-    """Gives all indices in a new random order each time."""
+    """Yields all indices, in a new random order each time."""
 
     def __init__(self, data_source: Sized, generator: torch.Generator) -> None:
         self.data_source = data_source
@@ -30,10 +30,10 @@ class ShuffleSampler(Sampler[int]):
 
 
 class TensorLoader:
-    """Gives the mini-batches that a loader of `make_loaders` gives, and draws what it draws, but takes them from the
-    dataset, and to the device, many rows at once.
+    """Yields the same mini-batches as a loader of `make_loaders`, with the same random numbers, but faster: it takes
+    many rows of the dataset at once.
 
-    indices: the rows (n,) of the dataset that are a part, in its order; generator: the loaders' own.
+    indices: the rows (n,) of the part, in its order; generator: that of the loaders.
     """
 
     def __init__(
@@ -56,21 +56,21 @@ class TensorLoader:
 
     @cached_property
     def rows_at_once(self) -> int:
-        """How many rows are gathered at once: whole batches, of points however wide."""
+        """The number of rows that are gathered at once: whole batches."""
         most = min(ROWS_AT_ONCE, VALUES_AT_ONCE // self.dataset.n_values)
         return max(1, most // self.batch_size) * self.batch_size
 
     def begin(self) -> Callable[[int, int], torch.Tensor]:
-        """Begin a pass: draw what DataLoader draws for one, and give the function that tells which rows of the dataset
-        stand from one place to another in the order of the pass."""
-        draw_seed(self.generator, self._place)  # the workers' seed, had the loader such
+        """Begin a pass, with the random numbers of a DataLoader. Return the function from two positions in the pass to
+        the rows of the dataset between them."""
+        draw_seed(self.generator, self._place)  # DataLoader draws a seed for workers
         if not self.shuffle:
             return lambda first, end: self.indices[first:end]
         order = permutation(self.n_rows, draw_seed(self.generator, self._place), self._of_order)
         return lambda first, end: self.indices.index_select(0, order[first:end])
 
     def batches(self, *, after: int = 0) -> Iterator[Point]:
-        """Begin a pass, and give its mini-batches but the first `after`."""
+        """Begin a pass, and yield its mini-batches except the first `after`."""
         return self._batches(self.begin(), after)
 
     def _batches(self, rows: Callable[[int, int], torch.Tensor], after: int) -> Iterator[Point]:
@@ -81,8 +81,8 @@ class TensorLoader:
 
 
 def _cut(rows: torch.Tensor, size: int) -> Sequence[torch.Tensor]:
-    """Cut rows into batches that begin in memory as tensors of their own do: elsewhere a matrix product may round
-    otherwise."""
+    """Cut rows into batches that are aligned in memory like new tensors: otherwise a matrix product may round
+    differently."""
     n_rows, n_columns = rows.shape
     n_whole, rest = divmod(n_rows, size)
     parts = rows.split_with_sizes([size] * n_whole + [rest] * (rest > 0))
@@ -91,7 +91,7 @@ def _cut(rows: torch.Tensor, size: int) -> Sequence[torch.Tensor]:
 
 
 class Loaders(NamedTuple):
-    """A loader for each part, and the generator that both draw from, and nothing else does."""
+    """A loader for each part, and the random generator that only these two use."""
 
     train: DataLoader[Point]
     val: DataLoader[Point] | None
@@ -101,10 +101,10 @@ class Loaders(NamedTuple):
 def make_loaders(
     train_data: Dataset[Point], val_data: Dataset[Point] | None, *, batch_size: int | None, shuffle: bool
 ) -> Loaders:
-    """Make the loaders of the training part, shuffled if asked, and of the validation part, never shuffled.
+    """Make the loaders of the training part, shuffled or not, and of the validation part, never shuffled.
 
-    batch_size: points in a mini-batch; None puts each part in one batch. The loaders' generator starts as a copy
-    of the global one, so call this just after building the model: then the batches are the textbook's.
+    batch_size: points in a mini-batch; None puts each part in one batch. The loaders' generator starts as a copy of the
+    global one. So call this just after building the model, and the batches are the textbook's.
     """
     generator = torch.Generator()
     generator.set_state(torch.get_rng_state())
@@ -119,8 +119,9 @@ def make_loaders(
 
 
 def make_tensor_loaders(loaders: Loaders, device: torch.device) -> tuple[TensorLoader, TensorLoader | None]:
-    """Make the loaders that give, straight from tensors, what those of `make_loaders` give for two parts, `Subset`s of
-    one dataset. The dataset is moved to the device once, where it fits."""
+    """Make loaders from tensors with the same batches as those of `make_loaders`, for two `Subset`s of one dataset.
+
+    The dataset is moved to the device once, if it fits."""
     part: Any = loaders.train.dataset
     dataset = _on_device(part.dataset, device)
 

@@ -1,8 +1,7 @@
-"""Rows in a file of float64 that is mapped into memory, for tables larger than memory, and the dataset over them.
+"""Rows in a memory-mapped file of float64, for tables larger than memory, and their dataset.
 
-A row of the file is a point: its inputs as the source has them, its targets, and its weight if it has one, side by
-side, so that a random point is in one place. Passes and batches copy what they read; of the map itself no more than a
-limit is resident at any moment.
+A row of the file is a point: its inputs as in the source, its targets, and its weight if it has one. Passes and batches
+copy the rows that they read. The resident part of the map never exceeds a limit.
 """
 
 import mmap
@@ -27,8 +26,8 @@ BLOCK = 2**22  # bytes in a block of a pass
 class MappedRows(Rows):
     """The rows of a cache entry, which is locked while this object lives.
 
-    memory_limit: bytes of the map that may be resident at once, on Linux (see `_release`); source: where the rows came
-    from, read again only to name the place of a row. minimum, maximum: of each column, gaps left out: features,
+    memory_limit: the most bytes of the map that are resident at once, on Linux (see `_release`); source: the origin of
+    the rows, read again only to describe a row in a message. minimum, maximum: of each column, without gaps: features,
     targets, weight.
     """
 
@@ -54,7 +53,7 @@ class MappedRows(Rows):
         return self._categories
 
     def blocks(self) -> Iterator[Block]:
-        """Read the rows, in blocks of their own memory."""
+        """Read the rows, in blocks that are copies."""
         for first in range(0, self.n_rows, self._block_rows):
             rows = self._rows[first : first + self._block_rows].copy()
             self._release()
@@ -81,7 +80,7 @@ class MappedRows(Rows):
         return self._column(-1, np.ones(self.n_rows, dtype=bool)) if self.is_weighted else None
 
     def dataset(self, transform: Transform, where: str) -> "MappedDataset":
-        """Return the rows as the network takes them, read when they are needed. Raises DataError."""
+        """Return the rows as inputs of the network, read on demand. Raises DataError."""
         self._refuse_unseen(transform)
         self._refuse_unfit(transform, where)
         return MappedDataset(self, transform)
@@ -98,7 +97,7 @@ class MappedRows(Rows):
         return values
 
     def _refuse_unseen(self, transform: Transform) -> None:
-        """Refuse a category of the validation part that the training part lacks, unless `unseen` allows it."""
+        """Raise a DataError for a category that is only in the validation part, unless `unseen` allows it."""
         known = [len(values) for values in self.categories.values()]
         learnt = [len(feature.categories) for feature in transform.features if feature.categories is not None]
         if self.unseen == "error" and sorted(known) != sorted(learnt):
@@ -106,8 +105,8 @@ class MappedRows(Rows):
                 transform.recode(block)
 
     def _refuse_unfit(self, transform: Transform, where: str) -> None:
-        """Refuse values that the network's dtype cannot hold. Preprocessing keeps the order of a column's values, so
-        its extremes suffice."""
+        """Raise a DataError for values that do not fit the network's dtype. Preprocessing keeps the order of values, so
+        the extremes of each column suffice."""
         n_features, width = len(self.feature_names), len(self.feature_names) + len(self.target_names)
         extremes = np.stack([self.minimum, self.maximum])
         extremes[:, self.categorical_positions] = 0.0
@@ -130,30 +129,29 @@ class MappedRows(Rows):
         return Block(x, y, weight, lambda row: self._place(int(numbers[row])))
 
     def _parts(self, ordered: NDArray[np.int64]) -> Iterator[slice]:
-        """Cut ascending rows into parts, each with no more windows than may be resident."""
+        """Cut ascending rows into parts that each touch at most `_windows_at_once` windows."""
         windows = ordered * self._rows.strides[0] // WINDOW
         starts = np.flatnonzero(np.diff(windows, prepend=-1))[:: self._windows_at_once]
         for first, last in zip(starts, [*starts[1:], len(ordered)], strict=True):
             yield slice(first, last)
 
     def _release(self) -> None:
-        """Release the memory of the map; its pages stay in the page cache while there is room. Linux does so at once;
-        elsewhere it is advice, which the system may follow later."""
+        """Release the memory of the map; its pages stay in the page cache. Only Linux does so at once."""
         if not self._fits:
             self._map.madvise(mmap.MADV_DONTNEED)
 
     def _place(self, row: int) -> str:
-        """Name the place of a row in the source."""
+        """Return the origin of a row in the source."""
         first = 0
         for block in self.source.blocks():
             if row < first + len(block.x):
                 return block.where(row - first)
             first += len(block.x)
-        raise DataError(f"row {row + 1}: no longer in the source; start again")
+        raise DataError(f"row {row + 1}: no longer in the source; run the command again")
 
 
 class MappedDataset(Dataset[Point]):
-    """The points of a map as the network takes them, like `CustomDataset`: (x, y) or (x, y, weight)."""
+    """The points of a map as inputs of the network, like `CustomDataset`: (x, y) or (x, y, weight)."""
 
     def __init__(self, points: MappedRows, transform: Transform) -> None:
         self.points, self.transform = points, transform
@@ -166,7 +164,7 @@ class MappedDataset(Dataset[Point]):
         return tuple(part[0] for part in self.rows(torch.tensor([index])))
 
     def __getitems__(self, indices: Sequence[int]) -> list[Point]:
-        """Return the points of a batch; DataLoader calls this where it can."""
+        """Return the points of a batch. DataLoader calls this."""
         return list(zip(*self.rows(torch.tensor(indices)), strict=True))
 
     @property
@@ -176,7 +174,7 @@ class MappedDataset(Dataset[Point]):
 
     @property
     def n_values(self) -> int:
-        """The number of values of a point, as the network takes it."""
+        """The number of values of a point of the dataset."""
         return self.transform.n_columns + len(self.points.target_names) + (self.transform.scale is not None)
 
     def to(self, device: torch.device) -> "MappedDataset":

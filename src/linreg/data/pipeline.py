@@ -1,7 +1,7 @@
-"""The way of the data, stage by stage: rows -> parts -> statistics -> preprocessing -> dataset.
+"""The stages of the data: rows -> parts -> statistics -> preprocessing -> dataset.
 
-`prepare` runs all stages, for training. `solver: exact` and `evaluate` run the first ones, and end in a triangle or in
-metrics.
+`prepare` runs all stages, for training. `solver: exact` and `evaluate` run the first ones, and end with a triangle or
+with metrics.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +24,8 @@ INDICES_AT_ONCE = 2**13
 
 @dataclass(frozen=True)
 class Data:
-    """The data of an experiment. dataset: its rows as the network takes them; preprocessing: that between the source
-    and the network, or None; described: what a checkpoint keeps of it beside its numbers."""
+    """The data of an experiment. dataset: its rows as inputs of the network; preprocessing: between the source and the
+    network, or None; described: the features as plain values, for a checkpoint."""
 
     feature_names: Sequence[str]
     target_names: Sequence[str]
@@ -40,12 +40,12 @@ class Data:
 
     @property
     def n_columns(self) -> int:
-        """The number of columns that the network takes."""
+        """The number of inputs of the network."""
         return sum(len(feature.columns) for feature in self.features)
 
 
 def prepare(rows: Rows, *, split: Mapping[str, Any], standardize: Standardize, dtype: str, where: str) -> Data:
-    """Divide rows into parts, learn the preprocessing of the training part, and make the dataset.
+    """Divide rows into parts, learn the preprocessing from the training part, and make the dataset.
 
     split: the arguments of `divide`; dtype: that of the network. Raises DataError.
     """
@@ -100,7 +100,7 @@ def in_blocks(indices: Any) -> Iterator[Any]:
 
 
 def ascending(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.int64]]:
-    """Return the rows of a mask in blocks, in their order in memory: in any other they take several times as long."""
+    """Yield the rows of a mask in blocks, in the order of memory, which is several times as fast as any other."""
     for block in in_blocks(range(len(mask))):
         rows = np.flatnonzero(mask[block.start : block.stop])
         if len(rows):

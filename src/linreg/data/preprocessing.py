@@ -1,7 +1,6 @@
-"""What stands between a table and the network: gaps filled, categories one-hot, columns on one scale.
+"""Preprocessing between a table and the network: fills gaps, makes categories one-hot, standardizes columns.
 
-Everything is learnt from the training part alone and is a part of the model: it is saved with it and applied
-whenever the model is.
+It is learnt from the training part alone. It is a part of the model, and is saved and applied with it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,15 +16,15 @@ from linreg.data.sources import Points
 from linreg.data.statistics import Statistics
 from linreg.errors import DataError
 
-FILLING = ("mean", "median")  # what `missing` may be for gaps to be filled in
+FILLING = ("mean", "median")  # values of `missing` that fill gaps
 
 Standardize = bool | Literal["features", "target"]
 
 
 @dataclass(frozen=True)
 class Feature:
-    """A column of the inputs. minimum, maximum: the range seen in training; categories: those seen in training, in
-    order, if it has such."""
+    """A column of the inputs. minimum, maximum: the range in the training part; categories: those of the training part,
+    sorted, or None."""
 
     name: str
     minimum: float | None = None
@@ -34,16 +33,16 @@ class Feature:
 
     @property
     def columns(self) -> list[str]:
-        """The names of the columns that the network sees of it."""
+        """The names of its columns in the inputs of the network."""
         return [self.name] if self.categories is None else [f"{self.name}={category}" for category in self.categories]
 
 
 class Preprocessing(nn.Module):
-    """Maps the inputs of a table (N, n_features), float64, to what the network takes (N, n_columns), and what it gives
-    (N, n_targets) back to the targets' units. In x a gap is NaN, and a category its position among those of its
-    feature, -1 for any other.
+    """Maps the inputs of a table (N, n_features), float64, to inputs of the network (N, n_columns), and its outputs
+    (N, n_targets) to the targets' units. In x a gap is NaN, and a category is its position in the list of its feature,
+    -1 for an unseen one.
 
-    Its numbers are kept in float64, whatever the network has: a year standardised in float32 would lose its days.
+    Its buffers are float64, whatever the dtype of the network: a year standardized in float32 would lose its days.
     """
 
     fill: torch.Tensor
@@ -53,7 +52,7 @@ class Preprocessing(nn.Module):
     y_scale: torch.Tensor
 
     def __init__(self, features: Sequence[Feature], n_targets: int, *, fills: bool) -> None:
-        """fills: whether gaps are filled in; else they stay gaps."""
+        """fills: whether gaps are filled."""
         super().__init__()
         self.features = list(features)
         width = sum(len(feature.columns) for feature in features)
@@ -70,11 +69,11 @@ class Preprocessing(nn.Module):
 
     @property
     def column_names(self) -> list[str]:
-        """The names of the columns that the network sees."""
+        """The names of the inputs of the network."""
         return [column for feature in self.features for column in feature.columns]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Turn inputs (N, n_features) into what the network takes (N, n_columns)."""
+        """Return the inputs of the network (N, n_columns) for inputs of the table (N, n_features)."""
         x = torch.where(torch.isnan(x), self.fill, x.double()) if self.fills else x.double()
         if any(feature.categories is not None for feature in self.features):
             x = torch.cat([self._columns_of(position, x) for position in range(len(self.features))], dim=1)
@@ -87,16 +86,16 @@ class Preprocessing(nn.Module):
         return (column == torch.arange(len(categories), dtype=torch.float64)).double()
 
     def scaled(self, y: torch.Tensor) -> torch.Tensor:
-        """Turn targets (N, n_targets) into those that the network is trained on."""
+        """Return targets (N, n_targets) on the scale of the network."""
         return (y.double() - self.y_mean) / self.y_scale
 
     def restored(self, y: torch.Tensor) -> torch.Tensor:
-        """Turn what the network gives (N, n_targets) into the targets' own units."""
+        """Return outputs of the network (N, n_targets) in the targets' units."""
         return y.double() * self.y_scale + self.y_mean
 
 
 class Preprocessed(nn.Module):
-    """A network with its preprocessing: maps the inputs of a table to predictions in the targets' own units."""
+    """A network with its preprocessing: maps the inputs of a table to predictions in the targets' units."""
 
     def __init__(self, preprocessing: Preprocessing, network: nn.Module) -> None:
         super().__init__()
@@ -120,9 +119,9 @@ def learn(
 ) -> Preprocessing:
     """Make the preprocessing from the statistics of the training part.
 
-    Scales are standard deviations over n, as scikit-learn's StandardScaler has them; a constant column keeps its scale.
-    medians: returns the medians of the features at some positions; called where `missing` asks for them. Raises
-    DataError for a column without values, or with values too large for their mean.
+    Scales are standard deviations over n, as in scikit-learn's StandardScaler; a constant column keeps its scale.
+    medians: returns the medians of the features at some positions, for `missing: median`. Raises DataError for a column
+    without values, or with values too large for their mean.
     """
     if standardize or points.missing == "mean":
         names = [*points.feature_names, *points.target_names]
@@ -163,8 +162,8 @@ def _fills(
     features: Sequence[Feature],
     medians: Callable[[Sequence[int]], NDArray[np.float64]] | None,
 ) -> NDArray[np.float64]:
-    """Return the value that fills the gaps of each feature (n_features,): of a category the most frequent one, the
-    first of several."""
+    """Return the value that fills the gaps of each feature (n_features,): the most frequent category, the first of
+    several."""
     fills = statistics.mean[: len(features)].copy()
     numeric = [position for position, feature in enumerate(features) if feature.categories is None]
     if points.missing == "median":
@@ -181,7 +180,7 @@ def _fills(
 def _standardize_features(
     preprocessing: Preprocessing, statistics: Statistics, fills: NDArray[np.float64] | None
 ) -> None:
-    """Set mean and scale of the numeric columns; the fill of a gap counts as a value."""
+    """Set mean and scale of the numeric columns. A filled gap counts as a value."""
     column, n_rows = 0, statistics.n_rows
     for position, feature in enumerate(preprocessing.features):
         if feature.categories is None:
@@ -203,7 +202,7 @@ def is_needed(points: Points, standardize: Standardize) -> bool:
 
 
 def sorted_categories(categories: Sequence[str]) -> list[str]:
-    """Put categories in order: numbers by value, others by letter."""
+    """Sort categories: numbers by value, text alphabetically."""
     try:
         return sorted(categories, key=float)
     except ValueError:
@@ -211,13 +210,13 @@ def sorted_categories(categories: Sequence[str]) -> list[str]:
 
 
 def _scale(variance: float, mean: float) -> float:
-    """The standard deviation; 1 for a column that is constant, up to the rounding of its mean."""
+    """Return the standard deviation; 1 for a column that is constant, up to the rounding of its mean."""
     constant = variance <= (10 * np.finfo(np.float64).eps * mean) ** 2
     return 1.0 if constant else float(variance**0.5)
 
 
 def to_dict(features: Sequence[Feature], points: Points) -> dict[str, Any]:
-    """Give what a checkpoint keeps beside the numbers, in plain values."""
+    """Return the features as plain values, for a checkpoint."""
     return {
         "features": [
             {"name": f.name, "minimum": f.minimum, "maximum": f.maximum, "categories": f.categories} for f in features
@@ -228,5 +227,5 @@ def to_dict(features: Sequence[Feature], points: Points) -> dict[str, Any]:
 
 
 def features_of(saved: Mapping[str, Any]) -> list[Feature]:
-    """Read the features that `to_dict` gave."""
+    """Return the features of a checkpoint, from the values of `to_dict`."""
     return [Feature(**feature) for feature in saved["features"]]

@@ -19,12 +19,12 @@ class Ranges:
         self.first: list[tuple[int, float] | None] = [None] * len(features)
 
     def add(self, x: NDArray[np.floating]) -> None:
-        """Count inputs (N, n_features), more of the same table."""
+        """Add inputs (N, n_features), the next rows of a table."""
         low, high = reduce_columns(np.fmin, x), reduce_columns(np.fmax, x)
         for position, feature in enumerate(self.features):
             if feature.minimum is None or feature.maximum is None:
                 continue
-            margin = 1e-6 * max(abs(feature.minimum), abs(feature.maximum))  # of inputs in float32
+            margin = 1e-6 * max(abs(feature.minimum), abs(feature.maximum))  # for inputs in float32
             if not (low[position] < feature.minimum - margin or high[position] > feature.maximum + margin):
                 continue
             column = x[:, position]
@@ -37,7 +37,7 @@ class Ranges:
     def warnings(self) -> list[str]:
         """Return a warning for each feature with inputs outside its range."""
         return [
-            f"{feature.name}: {n_outside} of {self.n_rows} rows outside the range seen in training, "
+            f"{feature.name}: {n_outside} of {self.n_rows} rows outside the range of the training part, "
             f"{feature.minimum:g} to {feature.maximum:g}; the first is row {first[0]} ({first[1]:g})"
             for feature, n_outside, first in zip(self.features, self.outside, self.first, strict=True)
             if first is not None

@@ -1,4 +1,4 @@
-"""Rows in memory, and the dataset that they become."""
+"""Rows in memory, and their dataset."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ BLOCK_ROWS = 2**13  # in a block of a pass
 class ResidentRows(Rows):
     """Rows in memory: x (n_rows, n_features), y (n_rows, n_targets), both of one dtype, weights in float64.
 
-    gaps: whether x may have gaps, which the preprocessing is going to fill; else every value must fit the dtype.
+    gaps: whether x may have gaps, for the preprocessing to fill; else every value must fit the dtype.
     """
 
     def __init__(self, source: Points, *, dtype: str, gaps: bool, where: str) -> None:
@@ -91,7 +91,7 @@ class ResidentRows(Rows):
 
 
 class _Growing:
-    """An array (n_rows, width) that grows in place: the system need not copy it, and there is never a second one."""
+    """An array (n_rows, width) that grows in place, without a second copy in memory."""
 
     def __init__(self, dtype: str) -> None:
         self.array: NDArray[Any] = np.empty((0, 0), dtype)
@@ -103,7 +103,7 @@ class _Growing:
         if n_rows > len(self.array):
             self._resize(max(n_rows, len(self.array) * 17 // 16), rows.shape[1])
         added = self.array[self.n_rows : n_rows]
-        with np.errstate(over="ignore"):  # a value that is too large becomes infinite, and is refused as such
+        with np.errstate(over="ignore"):  # a value that is too large becomes infinite, and is refused
             added[:] = rows
         self.n_rows = n_rows
         return added
@@ -114,4 +114,4 @@ class _Growing:
         return self.array
 
     def _resize(self, n_rows: int, width: int) -> None:
-        self.array.resize((n_rows, width), refcheck=False)  # views of it are used at once, or not at all
+        self.array.resize((n_rows, width), refcheck=False)  # its views are used at once

@@ -1,6 +1,6 @@
-"""The rows of a data set, wherever they are: `ResidentRows`, `MappedRows` and `StreamedRows` share one interface.
+"""Rows of a data set, with one interface for rows in memory, in a mapped file, and at their source.
 
-The stages of `data.pipeline` read rows through it, so data in memory, in a map and in a stream differ here only.
+The stages of `pipeline` read rows through it. `ResidentRows`, `MappedRows` and `StreamedRows` implement it.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ class Rows(Points):
         return self.source.categories
 
     def medians(self, mask: NDArray[np.bool_], positions: Sequence[int]) -> NDArray[np.float64]:
-        """Return the medians of the features at some positions, gaps left out, over the rows of the mask."""
+        """Return the medians of the features at some positions, without gaps, over the rows of the mask."""
         columns = np.concatenate([block.x[chosen][:, positions] for block, chosen in masked_blocks(self, mask)])
         return np.array([np.nanmedian(column) for column in columns.T])
 
@@ -47,7 +47,7 @@ class Rows(Points):
         return np.concatenate([np.asarray(block.weight, dtype=np.float64) for block in self.blocks()])
 
     def dataset(self, transform: Transform, where: str) -> Dataset[Point]:
-        """Return the rows as the network takes them. Raises DataError for a value that does not fit its dtype."""
+        """Return the rows as inputs of the network. Raises DataError for a value that does not fit its dtype."""
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""Sources of data: each returns the points of a data set. Those that read files stand in `tables`."""
+"""Sources of generated points, and the classes that every source returns. `tables` has the sources that read files."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,9 +23,9 @@ Count = Annotated[int, Field(gt=0, le=10**9)]
 class Block:
     """Some rows of a data set, in its order.
 
-    x: inputs (n, n_features), with NaN for a gap, and for a category its position in the list of its feature's;
-    y: targets (n, n_targets); weight: (n,) or None; where: says of the i-th row of the block where it comes from;
-    kept: columns that are only handed on.
+    x: inputs (n, n_features); a gap is NaN, a category is its position in the list of its feature; y: targets
+    (n, n_targets); weight: (n,) or None; where: returns the origin of the i-th row of the block, for messages; kept:
+    columns for the output of `predict`.
     """
 
     x: "NDArray[np.floating]"
@@ -36,11 +36,11 @@ class Block:
 
 
 class Points:
-    """The points of a data set: the names of their columns, and the rows in blocks, as often as they are asked for.
+    """The points of a data set: the names of the columns, and the rows in blocks, which can be read again and again.
 
-    categories: of each feature that has such, by name, the list that its values in x are positions in; complete once
-    all blocks were read. missing: what becomes of a gap, `error` (there is none in x), `mean` or `median`.
-    unseen: what becomes of a category that is not among those of the training part, `error` or `zeros`.
+    categories: the list of categories of each categorical feature, complete after all blocks were read. missing: the
+    treatment of a gap, `error` (x has none), `mean` or `median`. unseen: the treatment of a category that is not in the
+    training part, `error` or `zeros`.
     """
 
     feature_names: Sequence[str]
@@ -59,18 +59,17 @@ class Points:
         raise NotImplementedError
 
     def stamp(self) -> list[list[str | int]] | None:
-        """Give the path, size in bytes and time of change in nanoseconds of each file that the rows come from; None
-        where they come from none."""
+        """Return path, size in bytes and modification time in nanoseconds of each file of the rows; None without
+        files."""
         return None
 
 
 @dataclass(frozen=True)
 class Samples(Points):
-    """The points of a data set, at hand.
+    """The points of a data set, in arrays.
 
-    x: inputs (n_samples, n_features); y: targets (n_samples, n_targets); weight: how much each point counts
-    (n_samples,), or None. Without names they are called x1, x2, ... and y1, y2, ..., or x and y where there is only
-    one.
+    x: inputs (n_samples, n_features); y: targets (n_samples, n_targets); weight: of each point (n_samples,), or None.
+    The default names are x1, x2, ... and y1, y2, ..., or x and y for a single column.
     """
 
     x: "NDArray[np.floating]"
@@ -85,19 +84,19 @@ class Samples(Points):
 
     def __post_init__(self) -> None:
         for name, letter, array in (("feature_names", "x", self.x), ("target_names", "y", self.y)):
-            width = array.shape[1] if getattr(array, "ndim", 0) == 2 else 0  # what else it may be, the loaders refuse
+            width = array.shape[1] if getattr(array, "ndim", 0) == 2 else 0  # `refuse_shapes` refuses the rest
             names = list(getattr(self, name))
             if not names:
                 names = [letter] if width == 1 else [f"{letter}{i + 1}" for i in range(width)]
             object.__setattr__(self, name, tuple(str(name) for name in names))
 
     def blocks(self) -> Iterator[Block]:
-        """Give all rows, as one block."""
+        """Return all rows as one block."""
         yield Block(self.x, self.y, self.weight, self.where)
 
 
 def _bytes_drawn(n_samples: int, n_features: int) -> int:
-    """Give the memory for x and y, and for the products and the noise that y is the sum of."""
+    """Return the bytes for x, y, the products and the noise."""
     return 8 * n_samples * (2 * n_features + 3)
 
 

@@ -11,11 +11,11 @@ VALUES_AT_ONCE = 2**20  # merged into the statistics
 
 @dataclass
 class Statistics:
-    """Statistics of the columns of x and y, gaps left out: count, mean, sum of squared deviations, range; and of each
-    categorical feature the frequency of each code. n_rows: the number of rows added.
+    """Statistics of the columns of x and y, without gaps: count, mean, sum of squared deviations, range; and the
+    frequency of each code of the categorical features. n_rows: the number of rows added.
 
-    Rows are merged a fixed number at a time, however they come in blocks. The same rows in the same order give the same
-    bits, whether they come from memory, from a file, or from a map of one.
+    Rows are merged in groups of fixed size. So the same rows in the same order have the same statistics to the last
+    bit, however they are cut into blocks.
     """
 
     n_features: int
@@ -39,7 +39,7 @@ class Statistics:
         self.waiting = np.empty((max(VALUES_AT_ONCE // width, 1), width))
 
     def add(self, x: NDArray[np.floating], y: NDArray[np.floating]) -> None:
-        """Add rows; `finish` merges the last of them."""
+        """Add rows. `finish` merges the last of them."""
         first = 0
         while first < len(x):
             n = min(len(x) - first, len(self.waiting) - self.n_waiting)
@@ -52,7 +52,7 @@ class Statistics:
                 self.finish()
 
     def add_ranges(self, x: NDArray[np.floating]) -> None:
-        """Add rows without gaps (n, n_features), n > 0, but only their number and their range."""
+        """Add only the number and the range of rows without gaps (n, n_features), n > 0."""
         self.n_rows += len(x)
         self.count += len(x)
         features = slice(self.n_features)
@@ -61,10 +61,10 @@ class Statistics:
         self.maximum[features] = np.maximum(self.maximum[features], _as_decimals(high))
 
     def finish(self) -> None:
-        """Merge the rows that wait for more. Source of the formula for two parts: T. F. Chan, G. H. Golub and
+        """Merge the last rows. Source of the formula for two parts: T. F. Chan, G. H. Golub and
         R. J. LeVeque, Updating formulae and a pairwise algorithm for computing sample variances (1979), eq. 2.1."""
         if self.n_waiting:
-            with np.errstate(over="ignore", invalid="ignore"):  # `learn` refuses what overflows
+            with np.errstate(over="ignore", invalid="ignore"):  # `learn` refuses an overflow
                 self._merge(self.waiting[: self.n_waiting])
         self.n_waiting = 0
 
@@ -95,7 +95,7 @@ class Statistics:
 
 
 def reduce_columns(reduce: np.ufunc, x: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Reduce rows (n, n_features) to one (n_features,), many side by side: NumPy is slow at short rows."""
+    """Reduce rows (n, n_features) to one (n_features,), many side by side, as NumPy is slow with short rows."""
     beside = max(1, 512 // x.shape[1])
     n_wide = len(x) // beside * beside
     reduced = [*reduce.reduce(x[:n_wide].reshape(-1, beside, x.shape[1]), axis=0)] if n_wide else []

@@ -1,4 +1,4 @@
-"""The way of a row from its source to the network: categories recoded, preprocessing, dtype."""
+"""The transform of rows from a source to the network: categories, preprocessing, weights."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ RecodeFn = Callable[[Block], NDArray[np.floating]]
 
 
 class WeightScale:
-    """Returns the divisors of weights that give each part a mean weight of 1; keeps one byte a row."""
+    """The divisors of weights, after which the mean weight of each part is 1. Takes one byte per row."""
 
     def __init__(self, weight: NDArray[np.float64], parts: Parts, *, where: str) -> None:
-        """weight: (n_rows,). Raises DataError where every weight of a part is 0."""
+        """weight: (n_rows,). Raises DataError if every weight of a part is 0."""
         self.train_mask = parts.mask
         self.train_mean = _mean(weight[parts.train], where)
         self.val_mean = 1.0 if parts.val is None else _mean(weight[parts.val], where)
@@ -32,14 +32,14 @@ class WeightScale:
 def _mean(weight: NDArray[np.float64], where: str) -> float:
     mean = float(weight.mean())
     if not mean > 0:
-        raise DataError(f"{where}: sample_weight: every weight of a part is 0; give some of its points weight")
+        raise DataError(f"{where}: sample_weight: every weight of a part is 0; use some weights > 0")
     return mean
 
 
 @dataclass(frozen=True)
 class Transform:
-    """Turns rows of a source into rows of the network. features: the learnt features; preprocessing: None where rows
-    need none; scale: the divisors of the weights, if rows have any; dtype: that of the network."""
+    """Maps rows of a source to inputs and targets of the network. features: the learnt features; preprocessing: None if
+    rows need none; scale: the divisors of the weights, or None; dtype: of the network."""
 
     recode: RecodeFn
     features: Sequence[Feature]
@@ -49,7 +49,7 @@ class Transform:
 
     @property
     def n_columns(self) -> int:
-        """The number of columns that the network takes."""
+        """The number of inputs of the network."""
         return sum(len(feature.columns) for feature in self.features)
 
     def __call__(self, block: Block) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,10 +61,12 @@ class Transform:
 
 
 def make_recode_fn(features: Sequence[Feature], points: Points) -> RecodeFn:
-    """Make the function that turns the x of a block, with categories as `points` numbers them, into one with those of
-    the features: -1 for one that is not among them, where `points.unseen` allows it, else a DataError."""
+    """Make a function that returns the x of a block with the category codes of the features instead of those of
+    `points`.
+
+    An unseen category becomes -1 if `points.unseen` allows it, else a DataError."""
     categorical = [i for i, feature in enumerate(features) if feature.categories is not None]
-    places = {i: {category: j for j, category in enumerate(features[i].categories or ())} for i in categorical}
+    codes_of = {i: {category: j for j, category in enumerate(features[i].categories or ())} for i in categorical}
 
     def recode(block: Block) -> NDArray[np.floating]:
         if not categorical:
@@ -72,10 +74,9 @@ def make_recode_fn(features: Sequence[Feature], points: Points) -> RecodeFn:
         x = np.array(block.x, dtype=np.float64)
         for i in categorical:
             known = points.categories[features[i].name]
-            table = np.array([places[i].get(category, -1) for category in known], dtype=np.float64)
-            there = ~np.isnan(x[:, i])
-            codes = x[there, i].astype(np.int64)
-            x[there, i] = table[codes]
+            table = np.array([codes_of[i].get(category, -1) for category in known], dtype=np.float64)
+            is_known = ~np.isnan(x[:, i])
+            x[is_known, i] = table[x[is_known, i].astype(np.int64)]
             unseen = np.nonzero(x[:, i] < 0)[0]
             if len(unseen) and points.unseen == "error":
                 row = int(unseen[0])

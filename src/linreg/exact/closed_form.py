@@ -1,11 +1,11 @@
-"""The closed form for an experiment: what can be solved, its optimum, and what that says about training.
+"""The closed form for a data set and a network: the optimum, its losses, and the largest stable learning rate.
 
-`fit`, which a checkpoint keeps, has the optimum on the scale that the network sees and how it reads in the units of
-the table: `columns`, `coefficients` (p, n_targets), `inverse` (p, p) with inverse @ inverse.T = (X'X)^-1,
+`fit`, a part of a checkpoint, has the optimum on the scale of the network, and its transform to the units of the table:
+`columns`, `coefficients` (p, n_targets), `inverse` (p, p) with inverse @ inverse.T = (X'X)^-1,
 `residual_variance` (n_targets,) or None, `degrees_of_freedom`, `n_rows`, `r2`, `left_out`; `names` (q), `groups` (the
 rows of each category), `transform` (q, p), `y_mean` and `y_scale`, with which (transform @ coefficients) * y_scale,
-plus y_mean in the intercept, are those in the original units; `layer`, where the network has its coefficients;
-`exact`, whether it has the optimum itself; and `ridge`.
+plus y_mean in the intercept, are those in the original units; `layer`, the name of the layer with the coefficients;
+`exact`, whether the model has the optimum itself; and `ridge`.
 """
 
 import copy
@@ -30,15 +30,16 @@ from linreg.system.threads import map_in_threads
 
 log = logging.getLogger("linreg")
 
-MOST_COLUMNS = 2000  # the triangle of more would take longer than the training
-CHUNK = 2**15  # values handled at once: fit the near caches, and torch works on more with several threads, at a loss
+MOST_COLUMNS = 2000  # a triangle of more takes longer than the training
+CHUNK = 2**15  # values at once: they fit the near caches, and torch uses one thread
 INTERCEPT = "intercept"
 
 
 @dataclass(frozen=True)
 class Exact:
-    """An optimum. loss, val_loss: mean squared errors in the targets' units, over points, and for val_loss of a
-    baseline over the mini-batches, as training counts; curvature: the largest eigenvalue of the loss's Hessian."""
+    """An optimum. loss, val_loss: mean squared errors in the targets' units, over points; val_loss of a baseline is the
+    mean over mini-batches, as in training; curvature: the largest eigenvalue of the loss's Hessian; left_out: a warning
+    for each column left out."""
 
     fit: dict[str, Any]
     loss: float
@@ -49,7 +50,7 @@ class Exact:
 
 @dataclass(frozen=True)
 class LinearPart:
-    """A network that is linear in its parameters: a basis without any, and one linear layer after it."""
+    """A network that is linear in its parameters: a basis without parameters, then one linear layer."""
 
     basis: nn.Sequential
     layer: nn.Linear
@@ -61,7 +62,7 @@ class LinearPart:
         return self.layer.bias is not None
 
     def design(self, x: torch.Tensor) -> NDArray[np.float64]:
-        """Make the design matrix (n, p) of what the network takes (n, n_columns): ones for a bias, then the basis."""
+        """Return the design matrix (n, p) of inputs (n, n_columns): ones for a bias, then the basis."""
         with torch.no_grad():
             columns: NDArray[np.float64] = self.basis(x).numpy()
         return np.hstack([np.ones((len(columns), 1)), columns]) if self.intercept else columns
@@ -75,7 +76,7 @@ class LinearPart:
 
 
 def linear_part(network: nn.Module) -> LinearPart | None:
-    """Take a network apart, if it is linear in its parameters; else return None."""
+    """Return the parts of a network that is linear in its parameters, else None."""
     modules = list(network) if isinstance(network, nn.Sequential) else []
     if not modules or not isinstance(modules[-1], nn.Linear):
         return None
@@ -88,7 +89,7 @@ def linear_part(network: nn.Module) -> LinearPart | None:
 
 
 class Equations:
-    """Gathers the rows of the training and the validation part, and solves."""
+    """The least-squares equations of the training and the validation part, gathered from blocks of rows."""
 
     def __init__(
         self, part: LinearPart, features: Sequence[Feature], preprocessing: Preprocessing | None, t: int
@@ -100,17 +101,17 @@ class Equations:
     def add(
         self, x: NDArray[Any], y: NDArray[Any], weight: NDArray[Any] | None, mask: NDArray[np.bool_] | None = None
     ) -> None:
-        """Add rows of the table, those of the training part where the mask says so; a few at a time, so that nothing of
-        the size of all rows is made."""
+        """Add rows of the table, to the training part where the mask is true, else to validation; a few at a time, to
+        use little memory."""
         n_rows = max(1, CHUNK // x.shape[1])
         for start in range(0, len(x), n_rows):
-            here = slice(start, start + n_rows)
-            if mask is None or mask[here].all():
-                self._add_to(self.train, x[here], y[here], None if weight is None else weight[here])
+            chunk = slice(start, start + n_rows)
+            if mask is None or mask[chunk].all():
+                self._add_to(self.train, x[chunk], y[chunk], None if weight is None else weight[chunk])
             else:
-                for factor, chosen in ((self.train, mask[here]), (self.val, ~mask[here])):
+                for factor, chosen in ((self.train, mask[chunk]), (self.val, ~mask[chunk])):
                     self._add_to(
-                        factor, x[here][chosen], y[here][chosen], None if weight is None else weight[here][chosen]
+                        factor, x[chunk][chosen], y[chunk][chosen], None if weight is None else weight[chunk][chosen]
                     )
 
     def _add_to(self, factor: Factor, x: NDArray[Any], y: NDArray[Any], weight: NDArray[Any] | None) -> None:
@@ -118,7 +119,7 @@ class Equations:
         factor.add(design, targets, weight)
 
     def rows(self, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Make the design matrix (n, p) and the targets (n, n_targets), on the scale that the network sees."""
+        """Return the design matrix (n, p) and the targets (n, n_targets), on the scale of the network."""
         with torch.no_grad():
             inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64))
             targets = torch.from_numpy(np.ascontiguousarray(y, dtype=np.float64))
@@ -127,7 +128,7 @@ class Equations:
         return self.part.design(inputs), targets.numpy()
 
     def solve(self, *, ridge: float, is_result: bool, dependent: float = DEPENDENT) -> Exact:
-        """Solve for the optimum on the training part. dependent: what may be left of a column that others explain."""
+        """Solve for the optimum on the training part. dependent: see `least_squares.solve`."""
         offset = int(self.part.intercept)
         names = self._column_names()
         identity = not len(self.part.basis)
@@ -139,7 +140,7 @@ class Equations:
         solution = solve(
             self.train, intercept=self.part.intercept, penalty=penalty, last=references, dependent=dependent
         )
-        left_out = [self._told(names, left) for left in solution.left_out if left.column not in references]
+        left_out = [self._warning(names, left) for left in solution.left_out if left.column not in references]
         scale, mean = self._y_scale()
         original_names, transform = self._transform(names, offset, identity)
         fit = {
@@ -185,27 +186,27 @@ class Equations:
         return [INTERCEPT, *columns] if self.part.intercept else columns
 
     def _references(self, offset: int) -> list[int]:
-        """The first column of each category: with an intercept one of them says nothing new."""
-        found, column = [], offset
+        """Return the first column of each categorical feature, which is redundant beside an intercept."""
+        references, column = [], offset
         for feature in self.features:
             if feature.categories is not None:
-                found.append(column)
+                references.append(column)
             column += len(feature.columns)
-        return found
+        return references
 
     def _groups(self, names: list[str]) -> list[list[int]]:
-        """The rows of each category's columns among the names."""
-        places = {name: row for row, name in enumerate(names)}
+        """Return the positions of the columns of each categorical feature among the names."""
+        positions = {name: row for row, name in enumerate(names)}
         groups = [feature.columns for feature in self.features if feature.categories is not None]
-        return [[places[column] for column in group] for group in groups if set(group) <= set(places)]
+        return [[positions[column] for column in group] for group in groups if set(group) <= set(positions)]
 
-    def _told(self, names: list[str], left: LeftOut) -> str:
+    def _warning(self, names: list[str], left: LeftOut) -> str:
         others = [names[column] for column in left.combination if names[column] != INTERCEPT]
         if not others:
             return f"column {names[left.column]!r} is constant in the training part; its coefficient is set to 0"
         listed = ", ".join(map(repr, others[:10])) + (f" and {len(others) - 10} more" if len(others) > 10 else "")
-        what = f"repeats {listed}" if len(others) == 1 else f"is a linear combination of {listed}"
-        return f"column {names[left.column]!r} {what}; its coefficient is set to 0"
+        relation = f"repeats {listed}" if len(others) == 1 else f"is a linear combination of {listed}"
+        return f"column {names[left.column]!r} {relation}; its coefficient is set to 0"
 
     def _y_scale(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         if self.preprocessing is None:
@@ -213,7 +214,7 @@ class Equations:
         return self.preprocessing.y_scale.numpy().copy(), self.preprocessing.y_mean.numpy().copy()
 
     def _transform(self, names: list[str], offset: int, identity: bool) -> tuple[list[str], NDArray[np.float64]]:
-        """The matrix from coefficients on the network's scale to those of the table's columns."""
+        """Return the matrix from coefficients on the network's scale to those of the table's columns."""
         p = len(names)
         centred = self.preprocessing is not None and bool((self.preprocessing.y_mean != 0).any())
         slopes, shifts = np.ones(p - offset), np.zeros(p - offset)
@@ -232,16 +233,16 @@ class Equations:
 
 
 def baseline(data: Data, network: nn.Module, *, batch_size: int | None) -> Exact | None:
-    """Solve for the lowest mean squared error that the network could have on the training part.
+    """Solve for the lowest mean squared error that the network can reach on the training part.
 
-    batch_size: that of the validation loss's mini-batches; None for one batch. None where there is no closed form.
+    batch_size: of the validation loss; None for one batch. Return None without a closed form.
     """
     part = linear_part(network)
     if part is None:
         return None
     dataset = data.dataset
     equations = Equations(part, data.features, data.preprocessing, len(data.target_names))
-    # one block of a map at a time, or more of it than its limit would be resident
+    # one block of a map at a time, to stay within its memory limit
     n_threads = 1 if isinstance(dataset, MappedDataset) else torch.get_num_threads()
     mask = np.zeros(len(dataset), dtype=bool)
     mask[data.train_data.indices] = True
@@ -270,7 +271,7 @@ def baseline(data: Data, network: nn.Module, *, batch_size: int | None) -> Exact
 
 
 def _mean_by_batch(blocks: Iterable[NDArray[np.float64]], batch_size: int) -> float:
-    """The mean of the means of batches, the last of which may be shorter, over values that come in blocks."""
+    """Return the mean of the means of batches, over values in blocks. The last batch may be shorter."""
     sums, n_values = np.zeros(0), 0
     for values in blocks:
         batch = np.arange(n_values, n_values + len(values)) // batch_size

@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MOST = 10  # terms of an equation that are written out
+MOST = 10  # terms in the text of an equation
 
 
 def equation(fit: Mapping[str, Any], state: Mapping[str, Any], target_names: Sequence[str]) -> dict[str, Any]:
-    """Say what a checkpoint's `fit` (see `experiment.exact`) and the model's own coefficients come to.
+    """Return the equation of a model in the table's units, from a checkpoint's `fit` (see `closed_form`).
 
-    coefficients: of each column, the intercept first, and of several targets one target after the other: `name`,
-    `estimate` (the model's), `std_error` and `t` (None where there is none, as with ridge, and for a column left out),
-    `exact` (the optimum's); `target` where there are several. r2: of the optimum, on the training part; a list for
-    several targets. residual_std_error, degrees_of_freedom: of the optimum.
+    coefficients: by target and column, the intercept first: `name`, `estimate` (of the model), `std_error` and `t`
+    (None with ridge, and for a column that was left out), `exact` (of the optimum); `target` if there are several. r2:
+    of the optimum on the training part, a list for several targets. residual_std_error, degrees_of_freedom: of the
+    optimum.
     """
     transform, scale = fit["transform"].numpy(), fit["y_scale"].numpy()
     trained = _own_coefficients(fit, state)
@@ -53,7 +53,7 @@ def equation(fit: Mapping[str, Any], state: Mapping[str, Any], target_names: Seq
 
 
 def _own_coefficients(fit: Mapping[str, Any], state: Mapping[str, Any]) -> NDArray[np.float64]:
-    """The coefficients (p, n_targets) that the model itself has."""
+    """Return the coefficients (p, n_targets) of the model itself."""
     if fit["exact"]:
         exact: NDArray[np.float64] = fit["coefficients"].numpy()  # in float64, whatever the model has
         return exact
@@ -67,7 +67,7 @@ def _in_units(fit: Mapping[str, Any], coefficients: NDArray[np.float64]) -> NDAr
     if fit["names"] and fit["names"][0] == "intercept":
         in_units[0] += fit["y_mean"].numpy()
         for first, *others in fit["groups"]:
-            if fit["names"][first] in fit["left_out"]:  # as the optimum has it, categories are told against their first
+            if fit["names"][first] in fit["left_out"]:  # categories are relative to the first, as in the optimum
                 in_units[0] += in_units[first]
                 in_units[others] -= in_units[first]
                 in_units[first] = 0

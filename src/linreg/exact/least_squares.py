@@ -1,7 +1,7 @@
-"""The closed form: least squares by QR, in one pass over blocks of rows, with memory for columns alone.
+"""Least squares by QR, in one pass over blocks of rows. Memory depends on the number of columns only.
 
-The triangle R of the QR factorisation of [X y] holds all that is asked: the coefficients, what is left unexplained,
-the standard errors, and the spectrum of X'X. Blocks are added by factorising R stacked on the next rows. Source:
+The triangle R of the QR factorisation of [X y] determines the coefficients, the residuals, the standard errors, and the
+spectrum of X'X. A block is added by factorising R stacked on its rows. Source:
 G. H. Golub and C. F. Van Loan, Matrix Computations, 4th ed., sections 5.2, 5.3 and 6.5.
 """
 
@@ -12,26 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROWS = 2**14  # gathered before they are factorised
-PIECE = 2**13  # values factorised at once: fit the nearest caches, and are fewer than OpenBLAS gives to several threads
-WIDE_ROWS = 2**12  # factorised at once where columns are so many that no such piece is higher than wide
-SMALL = 2e6  # n_rows * n_columns^2 up to which extended precision costs nothing that one would notice
-DEPENDENT = 1e-11  # what is left of a column, relative to it, where the others explain it
+PIECE = 2**13  # values factorised at once: they fit the near caches, and OpenBLAS uses one thread
+WIDE_ROWS = 2**12  # factorised at once if a piece of that size would be wider than high
+SMALL = 2e6  # n_rows * n_columns^2 up to which extended precision takes no noticeable time
+DEPENDENT = 1e-11  # relative size of the rest of a column that is linearly dependent on others
 
 Array = NDArray[np.floating]
 
 
 class Factor:
-    """The triangle of a growing number of rows [design | y], each multiplied by the root of its weight, and the sum of
-    the weights. They do not depend on how the rows are cut into blocks, not even in their last bit."""
+    """The triangle of a growing number of rows [design | y], each times the square root of its weight.
+
+    The triangle and the sum of the weights do not depend on how the rows are cut into blocks, to the last bit."""
 
     def __init__(self, n_columns: int, n_targets: int) -> None:
         self.n_columns, self.n_targets = n_columns, n_targets
         self.n_rows = 0
         width = n_columns + n_targets
-        self._rows = np.empty((width + ROWS, width))  # the triangle so far, then the rows that are not in it yet
+        self._rows = np.empty((width + ROWS, width))  # the triangle so far, then the rows to add to it
         self._rows[:width] = 0
         self._n_filled = width
-        self._weights, self._total_before = np.empty(ROWS), 0.0  # of the rows that wait, and of those before
+        self._weights, self._total_before = np.empty(ROWS), 0.0  # of the rows to add, and of all before
 
     @property
     def total_weight(self) -> float:
@@ -57,7 +58,7 @@ class Factor:
                 self._n_filled = width
 
     def triangle(self) -> Array:
-        """Give R (n_columns + n_targets, the same), in extended precision where the rows are few."""
+        """Return R, square with n_columns + n_targets, in extended precision if there are few rows."""
         rows, width = self._rows[: self._n_filled], self._rows.shape[1]
         is_small = self.n_rows == len(rows) - width and self.n_rows * width**2 <= SMALL
         return _householder(rows.astype(np.longdouble) if is_small else rows)
@@ -65,7 +66,7 @@ class Factor:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A column that others explain: `column` is the sum of `factor` times each of `combination`."""
+    """A linearly dependent column: the sum of other columns times the factors in `combination`."""
 
     column: int
     combination: dict[int, float]
@@ -98,10 +99,10 @@ def solve(
 ) -> Solution:
     """Solve for the coefficients that minimise the weighted sum of squares.
 
-    intercept: whether the first column is constant, so that r2 compares with the mean; penalty (n_columns,): what is
-    added to the diagonal of X'X, as ridge regression does; last: columns to leave out first where some depend on
-    others; dependent: what may be left of a column, relative to it, that others explain. Columns that depend on those
-    before them are left out, with coefficient 0. Raises OverflowError.
+    intercept: whether the first column is constant, so that r2 compares with the mean; penalty (n_columns,): added to
+    the diagonal of X'X, as in ridge regression; last: the first columns to leave out among linearly dependent ones;
+    dependent: the relative size of the rest of a dependent column. Columns that depend on those before them are left
+    out, with coefficient 0. Raises OverflowError.
     """
     p = factor.n_columns
     triangle = factor.triangle()
@@ -129,7 +130,7 @@ def solve(
     coefficients[kept] = solved.astype(np.float64)
     inverse[np.ix_(kept, range(rank))] = unit.astype(np.float64)
 
-    residual = _unexplained(original, order, coefficients if penalty is not None else None, upper, rank)
+    residual = _squared_residuals(original, order, coefficients if penalty is not None else None, upper, rank)
     targets = original[:, p:]
     total = (targets[1:] if intercept else targets).astype(np.longdouble)
     squares = (total**2).sum(axis=0)
@@ -149,14 +150,17 @@ def solve(
 
 
 def mean_squared_errors(factor: Factor, coefficients: Array) -> NDArray[np.float64]:
-    """Give the weighted mean squared errors (n_targets,) of coefficients (n_columns, n_targets) on a factor's rows."""
+    """Return the weighted mean squared errors (n_targets,) of coefficients (n_columns, n_targets) on a factor's
+    rows."""
     both = np.vstack([-coefficients, np.eye(factor.n_targets)])
     squares = ((factor.triangle() @ both) ** 2).sum(axis=0)
     return np.asarray(squares / factor.total_weight, dtype=np.float64)
 
 
-def _unexplained(original: Array, order: Sequence[int], penalised: Array | None, upper: Array, rank: int) -> Array:
-    """The sum of squared residuals by target."""
+def _squared_residuals(
+    original: Array, order: Sequence[int], penalised: Array | None, upper: Array, rank: int
+) -> Array:
+    """Return the sum of squared residuals of each target."""
     if penalised is None:
         rest: Array = upper[rank:, rank:]
     else:
@@ -167,7 +171,7 @@ def _unexplained(original: Array, order: Sequence[int], penalised: Array | None,
 
 
 def _dependent(upper: Array, n_columns: int, least: float) -> int | None:
-    """The first of the columns of which no more than that is left beside those before it."""
+    """Return the first column that depends linearly on those before it, or None."""
     for position in range(n_columns):
         norm = float(np.linalg.norm(upper[: position + 1, position].astype(np.float64)))
         if abs(float(upper[position, position])) <= least * norm:
@@ -181,7 +185,7 @@ def _retriangulated(upper: Array, columns: Sequence[int]) -> Array:
 
 
 def _householder(rows: Array) -> Array:
-    """Give the triangle (as many rows as columns, or fewer) of rows, in the precision that they have."""
+    """Return the triangle of rows, in their precision. It has at most as many rows as columns."""
     return _by_tree(rows) if rows.dtype == np.float64 else _in_extended_precision(rows)
 
 
@@ -191,7 +195,7 @@ def _by_tree(rows: Array) -> Array:
     section 4."""
     width = rows.shape[1]
     height, triangles_of = PIECE // width, _by_numpy
-    if height < 2 * width:  # too many columns: triangles would be hardly shorter than the pieces
+    if height < 2 * width:  # the triangles would be almost as high as the pieces
         height, triangles_of = max(WIDE_ROWS, 4 * width), _by_torch
     while len(rows) > height:
         n_pieces, rest = divmod(len(rows), height)
@@ -201,13 +205,14 @@ def _by_tree(rows: Array) -> Array:
 
 
 def _by_numpy(pieces: Array) -> Array:
-    """Give the triangles (..., width, width) of pieces (..., height, width)."""
+    """Return the triangles (..., width, width) of pieces (..., height, width)."""
     return np.asarray(np.linalg.qr(pieces, mode="r"))
 
 
 def _by_torch(pieces: Array) -> Array:
-    """Give what `_by_numpy` gives, on one thread: several would wait for each other at every column, on a busy machine
-    for most of the time, and their number would show in the last bits. NumPy cannot be told so; torch can."""
+    """Return the same as `_by_numpy`, on one thread, which torch can set and NumPy cannot.
+
+    Several threads would wait for each other at every column, and their number would change the last bits."""
     import torch
 
     n_threads = torch.get_num_threads()
@@ -236,7 +241,7 @@ def _in_extended_precision(rows: Array) -> Array:
 
 
 def _back(upper: Array, right: Array) -> Array:
-    """Solve upper @ z = right by back substitution, in the precision that they have."""
+    """Solve upper @ z = right by back substitution, in their precision."""
     solved = np.array(right, dtype=upper.dtype)
     for i in reversed(range(len(upper))):
         solved[i] = (solved[i] - upper[i, i + 1 :] @ solved[i + 1 :]) / upper[i, i]

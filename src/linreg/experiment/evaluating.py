@@ -124,7 +124,7 @@ class Metrics:
         by_target: list[dict[str, float | None]] = []
         for squared, absolute, total in zip(self.squared, self.absolute, self.total, strict=True):
             if not self.weight:
-                raise DataError("sample_weight: every weight is 0; give some points weight")
+                raise DataError("sample_weight: every weight is 0; use some weights > 0")
             mse = float(squared / self.weight)
             r2 = float(1 - squared / total) if total > 0 else None
             by_target.append({"mse": mse, "rmse": mse**0.5, "mae": float(absolute / self.weight), "r2": r2})

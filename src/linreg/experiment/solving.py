@@ -132,7 +132,7 @@ def _solvable_part(spec: ExperimentSpec, network: nn.Module, n_columns: int) -> 
 def _solution(spec: ExperimentSpec, equations: Equations, where: str) -> Exact:
     train, val = equations.train, equations.val
     if not train.total_weight > 0 or (val.n_rows and not val.total_weight > 0):
-        raise DataError(f"{where}: sample_weight: every weight of a part is 0; give some of its points weight")
+        raise DataError(f"{where}: sample_weight: every weight of a part is 0; use some weights > 0")
     try:
         exact = equations.solve(ridge=spec.ridge, is_result=True)
     except OverflowError as error:

@@ -58,7 +58,7 @@ class SplitSpec(_Part):
     """The division of the data into a training and a validation part."""
 
     train_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.8, description="share of the points to train on; 1.0 trains on all points, without validation"
+        0.8, description="share of the points for training; 1.0 uses all points, without validation"
     )
     seed: Seed = Field(13, description="seed of `random_split`")
 
