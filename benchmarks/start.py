@@ -23,8 +23,6 @@ LINREG = [sys.executable, "-m", "linreg"]
 IMPORT_UNCOLLECTED = "from linreg.system.startup import without_collector\nwith without_collector(): import torch"
 STEP = "from torch import nn, optim; optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1).step()"
 STEP_SPARED = f"from linreg.system.startup import skip_compiler_import; skip_compiler_import(); {STEP}"
-MAIN = "import sys; from linreg.__main__ import main; sys.exit(main())"
-MAIN_COLLECTED = "import sys, linreg.__main__ as run; run.skip_last_collection = lambda: None; sys.exit(run.main())"
 
 WRONG_SPEC = """\
 name: wrong
@@ -61,16 +59,8 @@ def measure(runs: int) -> list[Row]:
             ),
             ("linreg train, writing all", train, textbook, "the textbook's program", 0.55, 0),
             ("linreg train, no plots", [*LINREG, *plotless], IMPORT_TORCH, "import torch", 1.6, 0),
-            ("import torch, without_collector", _program(IMPORT_UNCOLLECTED), IMPORT_TORCH, "import torch", None, 0),
-            ("a step of SGD, the compiler spared", _program(STEP_SPARED), _program(STEP), "the same without", None, 0),
-            (
-                "linreg train, no plots, its end without_collector",
-                [*_program(MAIN), *plotless],
-                [*_program(MAIN_COLLECTED), *plotless],
-                "the same without",
-                None,
-                0,
-            ),
+            ("import torch without the collector", _program(IMPORT_UNCOLLECTED), IMPORT_TORCH, "import torch", None, 0),
+            ("a step of SGD without the compiler", _program(STEP_SPARED), _program(STEP), "the same without", None, 0),
         ]
         return [_row(*case, folder=folder, runs=runs) for case in cases]
 

@@ -38,10 +38,8 @@ print(perf_counter() - start)
 TO_FIRST_STEP = """
 from time import perf_counter
 from benchmarks.rows import peak_memory
-from linreg.system.memory import return_freed_blocks
 from linreg.system.startup import importing_torch
-return_freed_blocks()  # as the command does
-with importing_torch():  # likewise
+with importing_torch():  # as the command does
     import torch
 start = perf_counter()
 import linreg

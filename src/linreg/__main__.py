@@ -2,19 +2,15 @@
 
 import sys
 
-from linreg.system.startup import skip_last_collection
-
 
 def main() -> int:
-    """Run the command line; an interruption while it is still being imported is no traceback."""
+    """Run the command line. Ctrl-C during its import prints no traceback."""
     try:
         from linreg.cli.main import main as run
 
         return run()
     except KeyboardInterrupt:
         return 130
-    finally:
-        skip_last_collection()
 
 
 if __name__ == "__main__":

@@ -203,7 +203,7 @@ class Registry:
             reason = str(error).partition("\n")[0]
             what = f"its builder failed: {type(error).__name__}: {reason}; change the params, or fix {component.where}"
             if is_out_of_memory(error):
-                what = f"not enough memory: {reason}; ask for less"
+                what = f"not enough memory: {reason}; use less"
             raise SpecError([f"{where or self.kind}: {spec.name}: {what}"]) from error
         module, _, type_ = self.returns.rpartition(".")
         if not isinstance(made, getattr(import_module(module), type_)):

@@ -238,7 +238,7 @@ def test_an_unchanged_table_is_not_read_again_and_a_changed_one_is(linreg, monke
     assert "converting" in linreg("train", spec).err
     assert load("checkpoints/small_004/last.pth").data_fingerprint != first.data_fingerprint
     answer = linreg("resume", "checkpoints/small_001/last.pth")
-    assert answer.code == 3 and "was trained on other data" in answer.err
+    assert answer.code == 3 and "data.source has changed since training" in answer.err
 
 
 def test_a_table_that_changes_while_it_is_read_is_refused(linreg, monkeypatch):
@@ -252,7 +252,9 @@ def test_a_table_that_changes_while_it_is_read_is_refused(linreg, monkeypatch):
         return found
 
     monkeypatch.setattr(conversion, "_convert", convert)
-    with pytest.raises(Exception, match="small.yaml:.*: data.source: a file changed while it was read; run the command again"):
+    with pytest.raises(
+        Exception, match="small.yaml:.*: data.source: a file changed while it was read; run the command again"
+    ):
         build(spec)
     assert list(cache_folder().iterdir()) == []
 

@@ -262,7 +262,7 @@ def test_an_exact_checkpoint_is_like_any_other_but_cannot_be_resumed(linreg, tab
     )
     assert float(linreg("predict", "--inputs", "a=50", "b=0.01").out) == pytest.approx(beta @ [1, 50, 0.01], rel=1e-12)
     answer = linreg("resume", path)
-    assert (answer.code, answer.err) == (2, f"error: {path}: was solved exactly; there is nothing to go on with\n")
+    assert (answer.code, answer.err) == (2, f"error: {path}: was solved exactly; there is nothing to resume\n")
     assert linreg("train", "runs/small_001/spec.yaml", "-q").code == 0
 
 

@@ -53,7 +53,7 @@ def test_a_checkpoint_that_another_process_went_on_with_is_not_gone_on_with(trai
         return experiment
 
     monkeypatch.setattr(resuming, "build", slow_build)
-    with pytest.raises(StorageError, match="another process went on with it meanwhile; resume it again"):
+    with pytest.raises(StorageError, match="another process resumed it; run the command again"):
         resume(trained, ["epochs=8"])
     assert checkpoint.load(trained).epoch == 20
     assert len(Path("runs/small_001/metrics.jsonl").read_text().splitlines()) == 20
@@ -80,7 +80,7 @@ def test_a_setting_that_the_saved_state_is_not_made_for_is_refused(linreg, optim
     linreg("train", write_spec(optimizer={"name": optimizer, "lr": 0.01}), "-q")
     answer = linreg("resume", "checkpoints/small_001/last.pth", override)
     assert answer.code == 2
-    assert answer.err.endswith("the optimizer's saved state is not made for it; train anew\n")
+    assert answer.err.endswith("it does not fit the saved state of the optimizer; train again\n")
 
 
 @pytest.mark.parametrize("momentum", ["0.9", "0.0"])
@@ -158,15 +158,15 @@ from linreg import DATASETS, LOSSES, MODELS, OPTIMIZERS, SCHEDULERS, Samples
 @pytest.mark.parametrize(
     ("kind", "text", "message"),
     [
-        ("model", "return nn.Linear(n_features, 5)", "model: gives (2, 5) for inputs (2, 1), and the targets are (2, 1); fix the model"),
-        ("model", "return nn.Flatten(0)", "model: gives (2,) for inputs (2, 1)"),
+        ("model", "return nn.Linear(n_features, 5)", "model: returns (2, 5) for inputs (2, 1), but the targets are (2, 1); fix the model"),
+        ("model", "return nn.Flatten(0)", "model: returns (2,) for inputs (2, 1)"),
         ("model", "return None", "model: mine: its builder returned NoneType, not a torch.nn.Module; fix "),
         ("model", "raise KeyError('oh')", "model: mine: its builder failed: KeyError: 'oh'; change the params, or fix "),
         ("model", "return nn.Linear(7, 1)", "model: fails on inputs (2, 1): RuntimeError: mat1 and mat2 shapes"),
         ("loss", "return None", "loss: mine: its builder returned NoneType, not a collections.abc.Callable; fix "),
-        ("loss", "return nn.MSELoss(reduction='none')", "loss: gives a tensor (2, 1); it must be one number"),
-        ("loss", "return lambda yhat, y: 3.0", "loss: gives float; it must be one number"),
-        ("loss", "return lambda yhat, y: nn.functional.mse_loss(yhat.detach(), y)", "loss: gives a tensor ()"),
+        ("loss", "return nn.MSELoss(reduction='none')", "loss: returns a tensor (2, 1); it must be one number"),
+        ("loss", "return lambda yhat, y: 3.0", "loss: returns float; it must be one number"),
+        ("loss", "return lambda yhat, y: nn.functional.mse_loss(yhat.detach(), y)", "loss: returns a tensor ()"),
         ("optimizer", "return None", "optimizer: mine: its builder returned NoneType, not a torch.optim.Optimizer"),
         ("scheduler", "return torch.optim.lr_scheduler.StepLR(optimizer, 3)", "scheduler: mine: its builder returned StepLR, not a linreg.components.schedulers.Schedule"),
         ("scheduler", "return None", "scheduler: mine: its builder returned NoneType"),

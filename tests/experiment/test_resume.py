@@ -145,7 +145,7 @@ def test_a_finished_run_trains_as_many_epochs_again():
 
 def test_epochs_that_are_done_already_are_refused():
     result = train(spec_from_dict(small_spec(), "test"))
-    with pytest.raises(UsageError, match="has 6 epochs already; ask for more than that with --epochs"):
+    with pytest.raises(UsageError, match="already has 6 epochs; set --epochs to more"):
         resume(result.checkpoint, ["epochs=6"])
 
 
@@ -203,7 +203,7 @@ def test_a_changed_learning_rate_is_used_and_told(linreg):
         "warning: changed since the checkpoint:\n"
         "  setting       was    is\n"
         "  epochs        6      8      free\n"
-        "  optimizer.lr  0.1    0.001  warned; the run is no longer the one that was never interrupted\n"
+        "  optimizer.lr  0.1    0.001  warned; the result differs from that of an uninterrupted run\n"
         "  writer.plots  False  True   free\n"
     )
     saved = load(answer.out.strip())
@@ -215,11 +215,11 @@ def test_a_changed_learning_rate_is_used_and_told(linreg):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.bias=false", "model.bias: True → False: the saved state is of another model or other data; train anew"),
-        ("data.source.noise=0.2", "data.source.noise: 0.1 → 0.2: the saved state is of another model or other data; train anew"),
-        ("seed=1", "seed: 42 → 1: the model began and the data was shuffled by it; train anew"),
-        ("optimizer.name=rmsprop", "its state is of another optimizer; train anew"),
-        ("scheduler={name: exponential, gamma: 0.9}", "its state is of another schedule; train anew"),
+        ("model.bias=false", "model.bias: True → False: the saved state belongs to another model or other data; train again"),
+        ("data.source.noise=0.2", "data.source.noise: 0.1 → 0.2: the saved state belongs to another model or other data; train again"),
+        ("seed=1", "seed: 42 → 1: initial weights and shuffling depend on it; train again"),
+        ("optimizer.name=rmsprop", "the saved state belongs to another optimizer; train again"),
+        ("scheduler={name: exponential, gamma: 0.9}", "the saved state belongs to another scheduler; train again"),
     ],
 )  # fmt: skip
 def test_a_change_that_cannot_be_made_is_refused(override, message):
@@ -243,9 +243,9 @@ def test_other_data_is_refused():
     with pytest.raises(DataError) as caught:
         resume(result.checkpoint)
     assert str(caught.value) == (
-        "checkpoints/small_001/last.pth: was trained on other data than data.source gives now (values of x; values of "
-        "y; x was from 0 to 0.9, and is from 0 to 0.857143); bring the old data back, train anew, or go on all the "
-        "same with --other-data"
+        "checkpoints/small_001/last.pth: data.source has changed since training (values of x; values of "
+        "y; x was from 0 to 0.9, now from 0 to 0.857143); restore the old data, train again, or add "
+        "--other-data to use the new data"
     )
     np.save("x.npy", np.arange(30.0)[:, None] / 30)
     with pytest.raises(DataError, match=r"gives now \(20 rows, now 30; values of x; values of y; x was"):
@@ -265,9 +265,9 @@ def test_other_data_is_refused_where_what_was_learnt_is_of_the_old():
     cycle = small_spec(data__source=source, scheduler={"name": "one_cycle", "max_lr": 0.1}, optimizer__lr=1e-4)
     standardised, planned = (train(spec_from_dict(changed, "test"), stop=stop_after(3)) for changed in (spec, cycle))
     write(21)
-    with pytest.raises(DataError, match="and its preprocessing was learnt by the old"):
+    with pytest.raises(DataError, match="and its preprocessing was learnt with the old data"):
         resume(standardised.checkpoint, other_data=True)
-    with pytest.raises(DataError, match="and its scheduler was planned by the old"):
+    with pytest.raises(DataError, match="and its scheduler was planned with the old data"):
         resume(planned.checkpoint, other_data=True)
 
 
@@ -301,7 +301,7 @@ def test_a_run_whose_last_checkpoint_is_damaged_goes_on_from_the_newest_good_one
     assert (answer.code, answer.out) == (0, "checkpoints/small_001/last.pth\n")
     warned, told = answer.err.splitlines()[:2]
     assert warned.startswith("warning: checkpoints/small_001/last.pth: damaged")
-    assert told.startswith("warning: going on from checkpoints/small_001/")
+    assert told.startswith("warning: resuming from checkpoints/small_001/")
     assert differences(load(whole.checkpoint), load("checkpoints/small_001/last.pth")) == []
     assert series("runs/small_001") == series("whole/runs/small_001")
 
@@ -416,8 +416,8 @@ def test_restarting_an_edited_spec_starts_a_new_run(linreg):
     answer = linreg("train", write_spec(), "epochs=3", "--resume")
     assert answer.out == "checkpoints/small_002/last.pth\n"
     assert answer.err.startswith(
-        "warning: the last run, small_001, is of another spec (epochs: 6 → 3); starting a new one; "
-        "linreg resume checkpoints/small_001/last.pth goes on with that one\n"
+        "warning: the last run, small_001, has another spec (epochs: 6 → 3); starting a new one; "
+        "linreg resume checkpoints/small_001/last.pth \n"
     )
 
 
@@ -457,14 +457,14 @@ def test_a_crash_within_an_epoch_resumes_from_the_last_step_that_was_saved(monke
 def test_a_crash_between_the_last_epoch_and_the_end_adds_no_epochs(linreg, monkeypatch):
     """By then every epoch may be saved already, so that nothing is left to train."""
 
-    def crash(*arguments):
+    def crash(*arguments, **named):
         raise CrashError
 
     with monkeypatch.context() as patch, pytest.raises(CrashError):
         patch.setattr("linreg.experiment.session._write_end", crash)
         train(spec_from_dict(small_spec(checkpoint={"every": 1}), "test"))
     assert load("checkpoints/small_001/last.pth").epoch == 6
-    with pytest.raises(UsageError, match="has 6 epochs already"):
+    with pytest.raises(UsageError, match="already has 6 epochs"):
         resume("checkpoints/small_001/last.pth", ["epochs=5"])
     answer = linreg("train", write_spec(checkpoint={"every": 1}), "--resume", "-q")
     assert answer.out == "checkpoints/small_001/last.pth\n"
@@ -545,10 +545,10 @@ def test_the_best_epoch_is_known_even_where_best_pth_was_not_wanted():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("loss={name: mae}", "loss.name: mse → mae: the losses before and after would not compare; train anew"),
+        ("loss={name: mae}", "loss.name: mse → mae: losses before and after would not be comparable; train again"),
         (
             "data.batch_size=full",
-            "data.batch_size: 16 → full: the checkpoint stands within an epoch; let that epoch finish first",
+            "data.batch_size: 16 → full: the checkpoint is within an epoch; finish that epoch first",
         ),
     ],
 )
@@ -727,20 +727,20 @@ def test_a_change_is_kept_by_a_run_that_is_stopped_before_its_first_step():
 
 
 @pytest.mark.parametrize("changes", [{}, {"epochs": 60, "early_stopping": {"patience": 3, "min_delta": 1e-3}}], ids=str)
-@pytest.mark.parametrize("name", ["_plot", "_result"])
+@pytest.mark.parametrize("name", ["_plot", "make_result"])
 def test_a_crash_after_the_last_save_is_made_good(linreg, monkeypatch, changes, name):
     """The checkpoint says that all is done; the picture, or what run.json says of it, is missing."""
     changes = {"checkpoint": {"every": 1}, "writer__plots": True, **changes}
     whole = train(spec_from_dict(small_spec(**changes), "t"), runs=Path("whole/runs"), checkpoints=Path("whole/ckpt"))
 
-    def crash(*arguments):
+    def crash(*arguments, **named):
         raise CrashError
 
     with monkeypatch.context() as patch, pytest.raises(CrashError):
         patch.setattr(f"linreg.experiment.session.{name}", crash)
         train(spec_from_dict(small_spec(**changes), "test"))
     info = Path("runs/small_001/run.json")
-    if name == "_result":  # as if it was killed just before
+    if name == "make_result":  # as if it was killed just before
         info.write_text(json.dumps({**json.loads(info.read_text()), "outcome": "running"}))
     answer = linreg("train", write_spec(**changes), "--resume", "-q")
     assert answer.out == "checkpoints/small_001/last.pth\n"
@@ -758,7 +758,7 @@ def test_a_run_saved_before_its_first_step_goes_on(monkeypatch):
 
 
 def test_a_change_asked_of_a_run_that_was_killed_at_its_end_is_trained(monkeypatch):
-    def crash(*arguments):
+    def crash(*arguments, **named):
         raise CrashError
 
     with monkeypatch.context() as patch, pytest.raises(CrashError):

@@ -251,7 +251,7 @@ def test_layers_that_no_memory_holds_are_refused_before_they_are_made():
     width = int((usable_bytes() / 8) ** 0.5) + 100
     spec = small_spec(model={"name": "mlp", "hidden": [width, width]})
     with pytest.raises(
-        SpecError, match=r"model.hidden: needs [0-9.,]+ GB of memory, more than the [0-9.,]+ GB here; ask"
+        SpecError, match=r"model.hidden: needs [0-9.,]+ GB of memory, this machine has [0-9.,]+ GB; use"
     ):
         spec_from_dict(spec, "x")
 
@@ -261,7 +261,7 @@ def test_points_that_no_memory_holds_are_refused_before_they_are_drawn(linreg):
     source = f"data.source={{name: friedman1, n_samples: 1000000, n_features: {n_features}}}"
     answer = linreg("check", write_spec(), source)
     assert answer.code == 2
-    assert re.search(r"data.source: friedman1: needs [0-9.,]+ GB of memory, more than", answer.err)
+    assert re.search(r"data.source: friedman1: needs [0-9.,]+ GB of memory, this machine has", answer.err)
 
 
 def test_a_builder_that_memory_fails_is_told_how_much_it_asked_for(linreg):
@@ -271,7 +271,7 @@ def test_a_builder_that_memory_fails_is_told_how_much_it_asked_for(linreg):
     )
     answer = linreg("check", write_spec(), "model={name: mine}", "--plugin", "p.py")
     assert answer.code == 2
-    assert re.search(r"model: mine: not enough memory: .*4611686018427387904 bytes.*; ask for less$", answer.err)
+    assert re.search(r"model: mine: not enough memory: .*4611686018427387904 bytes.*; use less$", answer.err)
 
 
 def test_memory_that_fails_elsewhere_is_no_bug(linreg, monkeypatch):

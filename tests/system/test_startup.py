@@ -1,6 +1,5 @@
 """What a command imports, and that the work-arounds which keep the rest away change nothing and know when to stop."""
 
-import ctypes
 import gc
 import json
 import subprocess
@@ -11,7 +10,7 @@ from textwrap import dedent
 import pyarrow as pa
 import pytest
 
-from linreg.system.memory import arrow_keeps_nothing
+from linreg.system.memory import arrow_without_pool
 from linreg.system.startup import without_collector
 from tests.conftest import write_spec
 
@@ -248,66 +247,9 @@ def test_the_collector_rests_while_importing_and_is_as_it_was_after():
         gc.unfreeze()
 
 
-MAPPED_BLOCKS = """
-import ctypes, sys
-import numpy as np
-from linreg.system.memory import return_freed_blocks
-
-class Info(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd a b c d e".split()]
-
-mallinfo = ctypes.CDLL(None).mallinfo2
-mallinfo.restype = Info
-if sys.argv[1] == "given back":
-    return_freed_blocks()
-del_me = np.ones(2**20)  # glibc would keep blocks of this size from now on
-del del_me
-before = mallinfo().hblks
-block = np.ones(2**20)
-print(mallinfo().hblks - before)
-"""
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="another C library, or one that tells nothing")
-def test_large_blocks_are_the_systems_again_when_they_are_freed():
-    def mapped(how):
-        command = [sys.executable, "-c", MAPPED_BLOCKS, how]
-        return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
-
-    assert mapped("given back") == 1
-    assert mapped("kept") == 0
-
-
-FREE_BLOCKS = """
-import sys
-from pathlib import Path
-from linreg.system.memory import give_back_what_is_free
-
-def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1])
-
-blocks = [bytearray(100_000) for _ in range(400)]
-del blocks[:-1]  # the last keeps the heap from ending before it
-before = resident()
-if sys.argv[1] == "given back":
-    give_back_what_is_free()
-print(before - resident())
-"""
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="another C library")
-def test_what_is_free_in_the_heap_is_the_systems_again():
-    def given(how):
-        command = [sys.executable, "-c", FREE_BLOCKS, how]
-        return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
-
-    assert given("given back") > 5000  # of about 9700 pages
-    assert given("kept") < 100
-
-
-def test_arrow_takes_its_memory_from_the_system_only_for_the_while():
+def test_arrow_allocates_from_the_system_only_within_the_block():
     pool = pa.default_memory_pool().backend_name
-    with pytest.raises(ZeroDivisionError), arrow_keeps_nothing():
+    with pytest.raises(ZeroDivisionError), arrow_without_pool():
         assert pa.default_memory_pool().backend_name == "system"
         1 / 0  # noqa: B018  # as any error within
     assert pa.default_memory_pool().backend_name == pool != "system"

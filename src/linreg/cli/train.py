@@ -23,7 +23,6 @@ from linreg.cli.text import (
     print_stdout,
     show_log,
 )
-from linreg.system.memory import return_freed_blocks
 from linreg.system.startup import importing_torch
 
 if TYPE_CHECKING:
@@ -69,7 +68,6 @@ def resume(
 
 def _run(call: Callable[..., "Result"], options: o.TrainOptions, expectations: Sequence[Expectation]) -> None:
     """Call a function that trains, with progress and signals. Print its result and check the expectations."""
-    return_freed_blocks()
     show_log(quiet=options.quiet)
     with stop_on_signals() as stop, open_progress(quiet=options.quiet) as report:
         result = call(runs=options.runs, checkpoints=options.checkpoints, report=report, stop=stop)

@@ -14,7 +14,7 @@ from linreg.data.rows import Fingerprint, Rows, refuse_infinite
 from linreg.data.sources import Block, Points
 from linreg.data.transform import Transform
 from linreg.errors import DataError
-from linreg.system.memory import arrow_keeps_nothing, gigabytes, usable_bytes
+from linreg.system.memory import arrow_without_pool, gigabytes, usable_bytes
 
 BLOCK_ROWS = 2**13  # in a block of a pass
 
@@ -30,7 +30,7 @@ class ResidentRows(Rows):
         x, y, weight, fingerprint = _Growing(dtype), _Growing(dtype), _Growing("float64"), Fingerprint(source)
         self._starts: list[int] = []
         self._places: list[Callable[[int], str]] = []
-        with arrow_keeps_nothing():
+        with arrow_without_pool():
             for block in source.blocks():
                 refuse_infinite(block, source, where)
                 fingerprint.add(block)

@@ -1,5 +1,4 @@
-"""From a spec to everything that training needs: `build`. Nothing here writes to disk, except the cache of mapped
-tables."""
+"""Builds everything that training needs from a spec: `build`. Only the cache of mapped tables writes to disk."""
 
 from dataclasses import dataclass
 
@@ -20,17 +19,16 @@ from linreg.experiment.losses import build_losses
 from linreg.experiment.network import build_network, choose_device
 from linreg.spec.schema import ExperimentSpec
 from linreg.system import generators
-from linreg.system.memory import give_back_what_is_free
 from linreg.training.engines import ENGINES, Engine, Training
 from linreg.training.steps import StepFn
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A spec, built: all that the loops take.
+    """The parts of a spec, built for the loops.
 
-    network: the trained module, on preprocessed data; model: the network after its preprocessing, or the network itself
-    where there is none; baseline: the optimum, if it is known.
+    network: the trained module, on preprocessed data; model: the network with its preprocessing, or the network itself
+    without one; baseline: the optimum, if it is known.
     """
 
     spec: ExperimentSpec
@@ -48,7 +46,7 @@ class Experiment:
 
     @property
     def dataset(self) -> CustomDataset | MappedDataset:
-        """The points, as the network takes them."""
+        """The points, as inputs and targets of the network."""
         dataset: CustomDataset | MappedDataset = self.data.dataset
         return dataset
 
@@ -64,7 +62,7 @@ class Experiment:
 
     @property
     def x_sample(self) -> torch.Tensor:
-        """The first inputs of the data, a batch of them; taking them draws no random number."""
+        """A batch of the first inputs, taken without random numbers."""
         size = min(self.loaders.train.batch_size or 1, len(self.dataset))
         return self.dataset.rows(torch.arange(size))[0].to(self.device)
 
@@ -72,8 +70,8 @@ class Experiment:
 def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experiment:
     """Build everything that a spec names, in the textbook's order. Seeds torch's global generator, as the text does.
 
-    planned_epochs: the epochs that a scheduler is planned for, if not those of the spec, as in a run that is continued
-    beyond its end. Raises SpecError, DataError.
+    planned_epochs: the epochs that a scheduler was planned for, if a run resumes beyond its end. Raises SpecError,
+    DataError.
     """
     device = choose_device(spec)
     data = prepare(spec)
@@ -103,7 +101,6 @@ def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experim
     engine = _build_engine(spec, training)
     is_least_squares = spec.baseline and spec.loss.name == "mse"
     optimum = baseline(data, network, batch_size=batch_size) if is_least_squares else None
-    give_back_what_is_free()  # before the first pass, which draws the order of all rows
     return Experiment(
         spec=spec,
         device=device,

@@ -1,4 +1,4 @@
-"""What a resumed run may change: settings that are free, that are taken with a warning, that are refused."""
+"""The settings that a resumed run may change: free, with a warning, or not at all."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,7 +7,7 @@ from linreg.errors import UsageError
 from linreg.spec.document import flatten
 from linreg.spec.schema import ExperimentSpec
 
-# The longest prefix of a key that stands here decides; what does not stand here is refused.
+# The longest prefix of a key decides. A key without a prefix in this table is refused.
 _RULES: dict[str, Literal["free", "warned"]] = {
     "name": "free",
     "device": "free",
@@ -27,14 +27,14 @@ _RULES: dict[str, Literal["free", "warned"]] = {
 _IN_THE_STATE = ("optimizer.amsgrad", "optimizer.centered", "optimizer.initial_accumulator_value")
 _WHY = {
     "free": "",
-    "warned": "the run is no longer the one that was never interrupted",
-    "refused": "the saved state is of another model or other data; train anew",
+    "warned": "the result differs from that of an uninterrupted run",
+    "refused": "the saved state belongs to another model or other data; train again",
 }
 
 
 @dataclass(frozen=True)
 class Change:
-    """One setting that a resumed run has otherwise than the checkpoint."""
+    """A setting that differs between a checkpoint and the resumed run."""
 
     key: str
     old: Any
@@ -44,34 +44,34 @@ class Change:
 
 
 def changes(old: ExperimentSpec, new: ExperimentSpec, *, planned_in_steps: bool, within_an_epoch: bool) -> list[Change]:
-    """List the settings in which two specs differ, with what becomes of each.
+    """Return the settings that differ between two specs, each with a verdict.
 
-    planned_in_steps: whether the scheduler moves at every step, along a plan of so many; within_an_epoch: whether the
-    checkpoint stands between two batches of an epoch.
+    planned_in_steps: whether the scheduler moves at every step, with a planned number of steps; within_an_epoch:
+    whether the checkpoint is between two batches of an epoch.
     """
     before, after = flatten(old.to_dict()), flatten(new.to_dict())
-    found = []
+    differing = []
     for key in dict.fromkeys([*before, *after]):
         if before.get(key) != after.get(key):
             verdict, why = _verdict(key, old, new, planned_in_steps, within_an_epoch)
-            found.append(Change(key, before.get(key), after.get(key), verdict, why))
-    return found
+            differing.append(Change(key, before.get(key), after.get(key), verdict, why))
+    return differing
 
 
-def refuse(found: list[Change]) -> None:
-    """Raise a UsageError if any of the changes cannot be made."""
-    refused = [change for change in found if change.verdict == "refused"]
+def refuse(differing: list[Change]) -> None:
+    """Raise a UsageError if a change is refused."""
+    refused = [change for change in differing if change.verdict == "refused"]
     if refused:
         raise UsageError(
             *(f"{change.key}: {_show(change.old)} → {_show(change.new)}: {change.why}" for change in refused)
         )
 
 
-def tabulate(found: list[Change]) -> str:
-    """Lay the changes out as a table: the setting, what it was, what it is, what becomes of it."""
+def tabulate(differing: list[Change]) -> str:
+    """Format the changes as a table: the setting, its old and new value, and the verdict."""
     rows = [
         (change.key, _show(change.old), _show(change.new), f"{change.verdict}; {change.why}".removesuffix("; "))
-        for change in found
+        for change in differing
     ]
     rows = [("setting", "was", "is", ""), *rows]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
@@ -85,25 +85,25 @@ def _verdict(
     key: str, old: ExperimentSpec, new: ExperimentSpec, planned_in_steps: bool, within_an_epoch: bool
 ) -> tuple[Literal["free", "warned", "refused"], str]:
     if key == "seed":
-        return "refused", "the model began and the data was shuffled by it; train anew"
+        return "refused", "initial weights and shuffling depend on it; train again"
     if key.startswith("loss."):
-        return "refused", "the losses before and after would not compare; train anew"
+        return "refused", "losses before and after would not be comparable; train again"
     if key.startswith("data.") and _RULES.get(key) != "free" and within_an_epoch:
-        return "refused", "the checkpoint stands within an epoch; let that epoch finish first"
+        return "refused", "the checkpoint is within an epoch; finish that epoch first"
     if key == "optimizer.name":
-        return "refused", "its state is of another optimizer; train anew"
+        return "refused", "the saved state belongs to another optimizer; train again"
     if key in _IN_THE_STATE or (key == "optimizer.momentum" and old.optimizer.name == "rmsprop"):
-        return "refused", "the optimizer's saved state is not made for it; train anew"
+        return "refused", "it does not fit the saved state of the optimizer; train again"
     if key == "data.batch_size" and planned_in_steps:
-        return "refused", "the scheduler was planned in steps of the old batches; train anew"
+        return "refused", "the scheduler was planned in steps of the old batches; train again"
     if key == "optimizer.lr" and old.scheduler is not None:
-        return "refused", f"the {old.scheduler.name} scheduler decides the learning rate; train anew"
+        return "refused", f"the {old.scheduler.name} scheduler sets the learning rate; train again"
     if key == "engine" and "compiled" in (old.engine, new.engine):
-        return "warned", "compiled is near the bits of the other engines, and has not the same"
+        return "warned", "compiled is close to the other engines, but not equal to the last bit"
     if key == "epochs" and planned_in_steps:
-        return "warned", "the scheduler was planned for the old epochs; then the learning rate stays at its last"
+        return "warned", "the scheduler was planned for the old epochs; after them the learning rate stays constant"
     if key.startswith("scheduler"):
-        return "refused", "its state is of another schedule; train anew"
+        return "refused", "the saved state belongs to another scheduler; train again"
     prefixes = [prefix for prefix in _RULES if key == prefix or key.startswith(prefix + ".")]
     verdict = _RULES[max(prefixes, key=len)] if prefixes else "refused"
     return verdict, _WHY[verdict]

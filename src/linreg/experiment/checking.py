@@ -1,4 +1,4 @@
-"""A look at a spec, before it is trained."""
+"""A check of a spec before training: `check`."""
 
 import math
 from itertools import islice
@@ -15,10 +15,9 @@ from linreg.training.loops import mini_batch
 
 
 def check(spec: ExperimentSpec) -> dict[str, Any]:
-    """Build a spec, run one training and one validation batch by the textbook's steps, and say what came of it. Writes
-    nothing, but the cache of mapped tables.
+    """Build a spec, run one training and one validation batch by the textbook's steps, and describe the result.
 
-    Raises what `build` raises, and DivergedError for a loss that is not finite.
+    Writes only the cache of mapped tables. Raises the errors of `build`, and DivergedError for a non-finite loss.
     """
     if spec.solver == "exact":
         return _check_exact(spec)
@@ -49,7 +48,7 @@ def check(spec: ExperimentSpec) -> dict[str, Any]:
 
 
 def _check_exact(spec: ExperimentSpec) -> dict[str, Any]:
-    """Solve, and write nothing."""
+    """Solve a spec, and describe the result."""
     solved = solve_exactly(spec)
     mask = solved.parts.mask
     return {

@@ -1,5 +1,6 @@
-"""Whether the states in a checkpoint are those of what its spec builds. Found before memory is taken for the model, and
-before a state is put in its place: neither the optimizers nor the schedulers of torch look at what they are handed.
+"""Checks that the states in a checkpoint fit what its spec builds, before memory is taken and a state is loaded.
+
+The optimizers and schedulers of torch do not check the states that they load.
 """
 
 import math
@@ -17,7 +18,7 @@ from linreg.experiment.building import Experiment
 from linreg.experiment.network import build_network
 from linreg.spec.schema import ExperimentSpec
 
-# What an optimizer keeps of each parameter: always, and with the settings named.
+# The state of an optimizer for each parameter: always, and with some settings.
 _KEPT: dict[type[optim.Optimizer], tuple[set[str], dict[str, str]]] = {
     optim.SGD: (set(), {}),
     optim.Adam: ({"step", "exp_avg", "exp_avg_sq"}, {"amsgrad": "max_exp_avg_sq"}),
@@ -25,24 +26,24 @@ _KEPT: dict[type[optim.Optimizer], tuple[set[str], dict[str, str]]] = {
     optim.RMSprop: ({"step", "square_avg"}, {"momentum": "momentum_buffer", "centered": "grad_avg"}),
     optim.Adagrad: ({"step", "sum"}, {}),
 }
-_MAY_CHANGE = ("nesterov",)  # a resumed run may set it otherwise
+_MAY_CHANGE = ("nesterov",)  # in a resumed run
 
 
 def assemble(saved: Checkpoint, spec: ExperimentSpec, device: torch.device) -> nn.Module:
-    """Build the model of a checkpoint, its state not yet in it: the network, after its preprocessing if it has any."""
+    """Build the model of a checkpoint, without its state: the network, with its preprocessing if it has one."""
     preprocessed = "preprocessing.mean" in saved.model_state_dict
     fills = saved.preprocessing["missing"] in FILLING
     preprocessing = Preprocessing(features_of(saved.preprocessing), saved.n_targets, fills=fills)
     n_columns = len(preprocessing.column_names) if preprocessed else saved.n_features
-    with torch.random.fork_rng(devices=[]):  # building draws numbers that the state replaces
+    with torch.random.fork_rng(devices=[]):  # building draws random numbers
         network = build_network(spec, n_columns, saved.n_targets, device)
     return Preprocessed(preprocessing, network) if preprocessed else network
 
 
 def check_model(saved: Checkpoint, spec: ExperimentSpec) -> None:
-    """Compare the state of the model, by names, shapes and types, with that of the spec's, built without memory.
+    """Compare names, shapes and types of the model's state with those of the spec's model, built without memory.
 
-    A plugin's model that cannot be built so is left to `load_state_dict`. Raises CheckpointError.
+    `load_state_dict` checks a plugin's model that cannot be built without memory. Raises CheckpointError.
     """
     meta = torch.device("meta")
     try:
@@ -54,34 +55,36 @@ def check_model(saved: Checkpoint, spec: ExperimentSpec) -> None:
         if not isinstance(error, SpecError):
             raise
         raise CheckpointError(f"{saved.path}: its spec builds no model: {error}") from None
-    met = _shapes(saved.model_state_dict)
-    found = [f"{name!a} is missing" for name in wanted if name not in met]
-    found += [f"{name!a} is unknown" for name in met if name not in wanted]
-    found += [
-        f"{name!a} is {met[name]}, not {wanted[name]}" for name in wanted if met.get(name, "") not in ("", wanted[name])
+    shapes = _shapes(saved.model_state_dict)
+    problems = [f"{name!a} is missing" for name in wanted if name not in shapes]
+    problems += [f"{name!a} is unknown" for name in shapes if name not in wanted]
+    problems += [
+        f"{name!a} is {shapes[name]}, not {wanted[name]}"
+        for name in wanted
+        if name in shapes and shapes[name] != wanted[name]
     ]
-    if found:
-        raise _unfit(saved, found)
+    if problems:
+        raise _unfit(saved, problems)
 
 
 def check_training(saved: Checkpoint, experiment: Experiment) -> None:
     """Compare the states of optimizer and scheduler with those that were just built. Raises CheckpointError."""
     optimizer, schedule, state = experiment.optimizer, experiment.schedule, saved.scheduler_state_dict
-    found = []
+    problems = []
     if type(optimizer) in _KEPT:
-        found += [f"the optimizer's {what}" for what in _about_optimizer(saved.optimizer_state_dict, optimizer)]
+        problems += [f"the optimizer's {what}" for what in _optimizer_problems(saved.optimizer_state_dict, optimizer)]
     if (state is None) != (schedule is None):
-        found.append(f"there is {'no' if state is None else 'a'} state of a scheduler")
+        problems.append(f"it has {'no' if state is None else 'a'} state of a scheduler")
     elif schedule is not None and type(schedule.scheduler).__module__.startswith("torch."):
-        found += [f"the scheduler's {what}" for what in _unlike(state, schedule.scheduler.state_dict())]
-    if found:
-        raise _unfit(saved, found)
+        problems += [f"the scheduler's {what}" for what in _differences(state, schedule.scheduler.state_dict())]
+    if problems:
+        raise _unfit(saved, problems)
 
 
-def _unfit(saved: Checkpoint, found: list[str]) -> CheckpointError:
-    more = f", and {len(found) - 5} more" if len(found) > 5 else ""
+def _unfit(saved: Checkpoint, problems: list[str]) -> CheckpointError:
+    more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
     return CheckpointError(
-        f"{saved.path}: does not fit what its spec builds: {', '.join(found[:5])}{more}; use another checkpoint"
+        f"{saved.path}: does not fit what its spec builds: {', '.join(problems[:5])}{more}; use another checkpoint"
     )
 
 
@@ -89,13 +92,13 @@ def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, str]:
     return {name: f"{list(tensor.shape)} {tensor.dtype}" for name, tensor in state.items()}
 
 
-def _about_optimizer(state: Mapping[str, Any], optimizer: optim.Optimizer) -> Iterator[str]:
-    """Name what is not as the optimizer has it: its groups, and what it keeps of each parameter."""
+def _optimizer_problems(state: Mapping[str, Any], optimizer: optim.Optimizer) -> Iterator[str]:
+    """Describe the differences of a state from an optimizer: its groups, and the state of each parameter."""
     if set(state) != {"state", "param_groups"}:
         yield "state has other parts"
         return
     built = optimizer.state_dict()["param_groups"]
-    yield from _unlike(state["param_groups"], built, "param_groups")
+    yield from _differences(state["param_groups"], built, "param_groups")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     groups = [group for group in optimizer.param_groups for _ in group["params"]]
     always, settings = _KEPT[type(optimizer)]
@@ -119,25 +122,25 @@ def _about_optimizer(state: Mapping[str, Any], optimizer: optim.Optimizer) -> It
                 yield f"{name!a} of parameter {number} is not a tensor of {list(shape)}"
 
 
-def _unlike(met: Any, built: Any, where: str = "state") -> Iterator[str]:
-    """Name what differs in kind from what was built: keys, lengths, types; texts and switches, and which parameters a
-    group has, in value, too."""
-    if isinstance(built, dict) and isinstance(met, dict):
-        if set(met) != set(built):
+def _differences(state: Any, built: Any, where: str = "state") -> Iterator[str]:
+    """Describe the differences of a state from the built one: keys, lengths, types; also the values of texts, switches
+    and `params`."""
+    if isinstance(built, dict) and isinstance(state, dict):
+        if set(state) != set(built):
             yield f"{where} has other keys"
             return
         for key in built:
-            if key == "params" and met[key] != built[key]:
+            if key == "params" and state[key] != built[key]:
                 yield f"{where}.params are others"
-            elif key not in _MAY_CHANGE or type(met[key]) is not bool:
-                yield from _unlike(met[key], built[key], f"{where}.{key}")
-    elif isinstance(built, list | tuple) and type(met) is type(built):
-        if len(met) != len(built):
+            elif key not in _MAY_CHANGE or type(state[key]) is not bool:
+                yield from _differences(state[key], built[key], f"{where}.{key}")
+    elif isinstance(built, list | tuple) and type(state) is type(built):
+        if len(state) != len(built):
             yield f"{where} has another length"
-        for one, other in zip(met, built, strict=False):
-            yield from _unlike(one, other, where)
+        for one, other in zip(state, built, strict=False):
+            yield from _differences(one, other, where)
     elif type(built) in (int, float):
-        if type(met) not in (int, float) or not (math.isfinite(met) or met == built):
+        if type(state) not in (int, float) or not (math.isfinite(state) or state == built):
             yield f"{where} is not a finite number"
-    elif type(met) is not type(built) or met != built:
+    elif type(state) is not type(built) or state != built:
         yield f"{where} is not {built!a}"

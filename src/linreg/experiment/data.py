@@ -1,4 +1,4 @@
-"""The data of a spec: its source opened, its rows, and the stages of `data.pipeline` as the spec sets them."""
+"""The data of a spec: opens its source, and runs the stages of `data.pipeline` with its settings."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from linreg.spec.schema import ExperimentSpec
 
 
 def prepare(spec: ExperimentSpec) -> pipeline.Data:
-    """Read the data of a spec, divide it, learn the preprocessing of its training part. Raises SpecError, DataError."""
+    """Read the data of a spec, divide it, and learn the preprocessing. Raises SpecError, DataError."""
     where, standardize, split = spec.where("data", "source"), spec.data.standardize, _split_of(spec)
     points = _open_source(spec)
     if isinstance(points, Rows):
@@ -43,9 +43,9 @@ def _split_of(spec: ExperimentSpec) -> dict[str, Any]:
 
 
 def _open_source(spec: ExperimentSpec) -> Points:
-    """Open the source of a spec; with `data.memory: mapped`, the map that it is converted into."""
+    """Open the source of a spec, converted into a map if `data.memory` is mapped."""
     where = spec.where("data", "source")
-    with np.errstate(over="ignore", invalid="ignore"):  # values that are not finite are refused by row and column
+    with np.errstate(over="ignore", invalid="ignore"):  # later checks refuse non-finite values, by row and column
         points: Points = DATASETS.build(spec.data.source, where=where)
     if isinstance(points, Samples):
         refuse_shapes(points, where=where)

@@ -26,21 +26,21 @@ def log_warnings(experiment: Experiment) -> None:
     params = dict(spec.optimizer.params)
     lr, largest = params.pop("lr"), largest_stable_lr(optimum.curvature, **params)
     if largest is not None and lr > largest:
-        other = "" if spec.data.standardize in (True, "features") else " or standardise (data.standardize: true)"
+        other = "" if spec.data.standardize in (True, "features") else " or standardize (data.standardize: true)"
         log.warning(
             "%s: lr %g > %.2g: will diverge; try %.2g%s", spec.where("optimizer"), lr, largest, largest / 2, other
         )
 
 
 def refuse_losses(experiment: Experiment, epoch: int, losses: Sequence[float], *, since: int = 0) -> None:
-    """Refuse an epoch whose batches' losses, from the one numbered `since` on, are not all finite: DivergedError."""
+    """Raise a DivergedError for the first non-finite loss of an epoch, from batch `since` on."""
     for step in range(since, len(losses)):
         if not math.isfinite(losses[step]):
             raise DivergedError(f"epoch {epoch}, step {step}: loss is {losses[step]}; {remedy(experiment)}")
 
 
 def refuse_tensors(experiment: Experiment, where: str, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
-    """Refuse named tensors that are not all finite: DivergedError."""
+    """Raise a DivergedError for the first tensor that is not finite."""
     for name, tensor in tensors:
         if not torch.isfinite(tensor).all():
             raise DivergedError(f"{where}: {name} is no longer finite; {remedy(experiment)}")
@@ -48,7 +48,7 @@ def refuse_tensors(experiment: Experiment, where: str, tensors: Iterable[tuple[s
 
 @contextmanager
 def overflow_is_divergence(experiment: Experiment, where: str) -> Iterator[None]:
-    """Take torch's refusal of a number that its type cannot hold for the divergence that it is."""
+    """Raise a DivergedError when torch cannot convert a number without overflow."""
     try:
         yield
     except RuntimeError as error:
@@ -59,7 +59,7 @@ def overflow_is_divergence(experiment: Experiment, where: str) -> Iterator[None]
 
 
 def remedy(experiment: Experiment) -> str:
-    """Say what helps against divergence."""
+    """Return the remedies against divergence, for a message."""
     lr = experiment.spec.optimizer.params.get("lr")
     lower = f"lower optimizer.lr (it is {lr})" if lr is not None else "take smaller steps"
     clip = "" if experiment.engine.name == "compiled" else " set clip_grad_norm,"
@@ -67,7 +67,7 @@ def remedy(experiment: Experiment) -> str:
 
 
 def _largest(experiment: Experiment) -> str:
-    """Say which input has the largest scale, where they are not on one, and what would bring them to it."""
+    """Return the input with the largest scale, and the remedy; empty if inputs are standardized."""
     ranges = {
         feature.name: (feature.minimum, feature.maximum)
         for feature in experiment.data.features

@@ -17,7 +17,7 @@ from linreg.experiment.loaded import LoadedModel, open_like
 from linreg.runs import plots
 from linreg.system.files import replace_file
 
-MOST_POINTS = 20_000  # drawn in a picture
+MOST_POINTS = 20_000  # in a plot
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,12 @@ class Evaluation:
 def evaluate(
     path: str | Path, *, data: str | Path | None = None, device: str = "cpu", plot: str | Path | None = None
 ) -> Evaluation:
-    """Measure a checkpoint's model on its validation part, or on its training part if there is no validation part, or
-    on a table, `data`.
+    """Measure a checkpoint's model on its validation part, on its training part if there is no other, or on a table.
 
-    plot: the PNG file to write, of predictions against the truth. Raises CheckpointError, DataError, UsageError.
+    plot: the PNG file to write, of predictions against targets. Raises CheckpointError, DataError, UsageError.
     """
     if plot is not None and Path(plot).suffix.lower() != ".png":
-        raise UsageError(f"--plot {plot}: a picture is written as PNG; let its name end with .png")
+        raise UsageError(f"--plot {plot}: must end with .png")
     model = LoadedModel(path, device=device)
     targets = model.saved.target_names
     part, points, blocks = _own_part(model, path) if data is None else _table(model, data)
@@ -64,10 +63,10 @@ def _table(model: LoadedModel, data: str | Path) -> tuple[str, Points, Iterable[
 
 
 def _own_part(model: LoadedModel, path: str | Path) -> tuple[str, Points, Iterable[Block]]:
-    """Open the validation part of the data that the model was trained on, or else its training part."""
+    """Open the validation part of the data of the model, or its training part without validation."""
     rows, parts = open_parts(model.spec)
     if rows.fingerprint != model.saved.data_fingerprint:
-        raise DataError(f"{path}: was trained on other data than data.source gives now; bring the old data back")
+        raise DataError(f"{path}: data.source has changed since training; restore the old data")
     part, chosen = ("training", parts.mask) if parts.val is None else ("validation", ~parts.mask)
     return part, rows, (_select(block, mask) for block, mask in masked_blocks(rows, chosen) if mask.any())
 
@@ -81,7 +80,7 @@ def _select(block: Block, mask: NDArray[np.bool_]) -> Block:
 
 
 class _Sample:
-    """The first points, for a picture."""
+    """The first points, for a plot."""
 
     def __init__(self) -> None:
         self.pairs: list[tuple[NDArray[Any], NDArray[Any]]] = []
@@ -97,7 +96,7 @@ class _Sample:
 
 
 class Metrics:
-    """Sums over points, from which the metrics follow; weighted wweight_sum points are."""
+    """Metrics as sums over points, weighted if points have weights."""
 
     def __init__(self, n_targets: int) -> None:
         self.n_samples, self.weight = 0, 0.0
@@ -120,7 +119,7 @@ class Metrics:
         self.weight += weight_sum
 
     def by_target(self) -> list[dict[str, float | None]]:
-        """Give mse, rmse, mae and r2 (1 - residual over total sum of squares) of each target."""
+        """Return mse, rmse, mae and r2 (1 - residual over total sum of squares) of each target."""
         by_target: list[dict[str, float | None]] = []
         for squared, absolute, total in zip(self.squared, self.absolute, self.total, strict=True):
             if not self.weight:

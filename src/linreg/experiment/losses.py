@@ -34,9 +34,9 @@ def build_losses(spec: ExperimentSpec, data: Data, network: nn.Module, device: t
 
 
 def _probe(network: nn.Module, loss_fn: LossFn, dataset: Any, device: torch.device, *, model: str, loss: str) -> None:
-    """Refuse a model or a loss that does not fit the data, where broadcasting would hide it.
+    """Raise a SpecError for a model or a loss that does not fit the data: broadcasting could hide it.
 
-    Draws no random numbers. model, loss: their places in the spec. Raises SpecError.
+    Draws no random numbers. model, loss: their locations in the spec.
     """
     x, y = (part.to(device) for part in dataset.rows(torch.arange(min(2, len(dataset))))[:2])
     network.eval()
@@ -46,12 +46,12 @@ def _probe(network: nn.Module, loss_fn: LossFn, dataset: Any, device: torch.devi
         yhat = _call(lambda: network(x), f"{model}: fails on inputs {tuple(x.shape)}", "fix the model")
         if not isinstance(yhat, torch.Tensor) or yhat.shape != y.shape:
             got = tuple(yhat.shape) if isinstance(yhat, torch.Tensor) else type(yhat).__name__
-            problem = f"gives {got} for inputs {tuple(x.shape)}, and the targets are {tuple(y.shape)}; fix the model"
+            problem = f"returns {got} for inputs {tuple(x.shape)}, but the targets are {tuple(y.shape)}; fix the model"
             raise SpecError([f"{model}: {problem}"])
         value = _call(lambda: loss_fn(yhat, y), f"{loss}: fails on yhat and y of {tuple(y.shape)}", "fix it")
     if not isinstance(value, torch.Tensor) or value.ndim or not value.requires_grad:
         got = f"a tensor {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
-        raise SpecError([f"{loss}: gives {got}; it must be one number that depends on the model's parameters"])
+        raise SpecError([f"{loss}: returns {got}; it must be one number that depends on the model's parameters"])
 
 
 def _call(function: Callable[[], Any], problem: str, remedy: str) -> Any:

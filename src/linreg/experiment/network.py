@@ -15,8 +15,7 @@ def build_network(spec: ExperimentSpec, n_columns: int, n_targets: int, device: 
 
 
 def choose_device(spec: ExperimentSpec) -> torch.device:
-    """Return the device that a spec names; `auto` is a GPU where there is one. Raises SpecError for one that this
-    machine lacks."""
+    """Return the device of a spec; `auto` is a GPU if there is one. Raises SpecError if this machine lacks it."""
     name = spec.device
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -29,10 +29,11 @@ def predict_table(
     device: str = "cpu",
     report: Callable[[int], None] | None = None,
 ) -> int:
-    """Predict for the rows of a table (None: what is piped in) and write `<target>_predicted` to output (None: stdout),
-    after the columns to keep (`*`: all of them); with an interval also `<target>_lower` and `<target>_upper`.
+    """Predict for the rows of a table (None: stdin), and write `<target>_predicted` to output (None: stdout), after the
+    columns to keep (`*`: all of them); with an interval also `<target>_lower` and `<target>_upper`.
 
-    report: told how many rows are done. Returns how many there were. Raises CheckpointError, DataError, StorageError.
+    report: called with the number of finished rows. Return that of all rows. Raises CheckpointError, DataError,
+    StorageError.
     """
     from linreg.data.tables.formats import standard_input
     from linreg.data.tables.writing import open_output
@@ -40,15 +41,15 @@ def predict_table(
     model = LoadedModel(path, device=device)
     saved = model.saved
     if interval is not None:
-        model.margin(np.zeros((1, saved.n_features)), interval)  # refuse before anything is read
+        model.margin(np.zeros((1, saved.n_features)), interval)  # fail before the table is read
     missing = saved.preprocessing["missing"] if model.fills_gaps else "error"
     points = open_like(model, standard_input() if table is None else table, targets=(), missing=missing, keep=keep)
     if output is not None and table is not None and output.exists() and any(output.samefile(f) for f in points.files):
-        raise UsageError(f"--output {output}: is the input itself; name another file")
-    made = [f"{name}_{what}" for name in saved.target_names for what in ("predicted", "lower", "upper")]
-    clash = [name for name in points.keep if name in made]
+        raise UsageError(f"--output {output}: is also the input; name another file")
+    columns_made = [f"{name}_{what}" for name in saved.target_names for what in ("predicted", "lower", "upper")]
+    clash = [name for name in points.keep if name in columns_made]
     if clash:
-        raise UsageError(f"--keep {clash[0]}: is the name of a column that is made; rename it in the table")
+        raise UsageError(f"--keep {clash[0]}: is also the name of an output column; rename it in the table")
     recode, ranges = make_recode_fn(model.features, points), Ranges(model.features)
 
     def predicted(blocks: Iterable[Block]) -> Iterator[dict[str, Any]]:
@@ -58,7 +59,7 @@ def predict_table(
             yhat = model(x)
             if not np.isfinite(yhat).all():
                 wrong = np.nonzero(~np.isfinite(yhat).all(axis=1))[0]
-                raise DataError(f"{block.where(int(wrong[0]))}: its prediction is not finite; give smaller values")
+                raise DataError(f"{block.where(int(wrong[0]))}: its prediction is not finite; use smaller values")
             columns: dict[str, Any] = dict(block.kept)
             margin = None if interval is None else model.margin(x, interval)
             for position, name in enumerate(saved.target_names):
@@ -68,7 +69,7 @@ def predict_table(
                     columns[f"{name}_upper"] = (yhat + margin).astype(yhat.dtype)[:, position]
             yield columns
 
-    with (  # numbers become text in threads, too
+    with (  # threads convert numbers to text
         open_output(output) as out,
         closing(points.blocks()) as blocks,
         closing(map_in_threads(out.ready, predicted(blocks), torch.get_num_threads())) as texts,

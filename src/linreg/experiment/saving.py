@@ -1,4 +1,4 @@
-"""When a run is saved, and how: a step's end, finite values only, written beside the training."""
+"""Saves a run: decides when a checkpoint is due, and writes it in a thread beside the training."""
 
 import time
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ from linreg.runs.sessions import environment
 from linreg.system.files import replace_file
 
 SECONDS_BETWEEN_SAVES = 1.0
-SHARE_OF_SAVING = 1 / 30  # saving by the clock takes at most this share of the time
+SHARE_OF_SAVING = 1 / 30  # the largest share of the time for saving by the clock
 
 
 class Saver:
-    """Knows when a checkpoint is due, and writes it: best.pth, the numbered ones, last.pth.
+    """Decides when a checkpoint is due, and writes best.pth, the numbered ones, and last.pth.
 
-    What is saved is written by a thread of its own while training goes on, one save after the other.
+    A thread writes the files while training continues, one save after the other.
     """
 
     def __init__(self, experiment: Experiment, progress: Progress, run: Run) -> None:
@@ -49,17 +49,18 @@ class Saver:
         self.writing: Future[None] | None = None
 
     def is_due_by_count(self) -> bool:
-        """Whether the end of this epoch is one to save at."""
+        """Return whether `checkpoint.every` asks for a save after this epoch."""
         return self.spec.every is not None and len(self.progress.records) % self.spec.every == 0
 
     def is_due_by_clock(self) -> bool:
-        """Whether enough time has gone by, where the spec counts seconds or nothing."""
+        """Return whether enough time has passed, unless the spec counts only epochs."""
         counts = self.spec.every is not None and self.spec.every_seconds is None
         return not counts and time.monotonic() >= self.due_at and (self.writing is None or self.writing.done())
 
     def save(self) -> None:
-        """Begin to write how the run stands, once the save before is written. A state that is not finite is a
-        DivergedError, and not saved; StorageError is what became of the save before."""
+        """Start to write the current state, after the previous save is written.
+
+        Raises DivergedError, and saves nothing, for a non-finite state, and the StorageError of the previous save."""
         self.wait()
         begin = time.monotonic()
         checkpoint = self._checkpoint()
@@ -76,19 +77,19 @@ class Saver:
         self.writing = self.thread.submit(self._write, files, time.monotonic() - begin)
 
     def wait(self) -> None:
-        """Wait until all is written. Raises StorageError."""
+        """Wait until everything is written. Raises StorageError."""
         if self.writing is not None:
             self.writing.result()
 
     def refuse_failed(self) -> None:
-        """Raise the StorageError of a save that has failed meanwhile."""
+        """Raise the StorageError of a save that has failed."""
         if self.writing is not None and self.writing.done():
             self.writing.result()
 
     def kept(self) -> str:
-        """Say what is kept of a run that diverged, after writing its best epoch."""
+        """Write the best epoch of a run that diverged. Return a text about its good checkpoints."""
         path, best = self.run.checkpoints / "best.pth", self.progress.best
-        with suppress(StorageError):  # the divergence is what to tell
+        with suppress(StorageError):  # report the divergence
             self.wait()
             if self.spec.best and best is not None and best["epoch"] != self.saved_best:
                 save(path, self._best(self._checkpoint()))
@@ -96,7 +97,7 @@ class Saver:
         return " and ".join(f"{path} has {what}" for path, what in files.items() if path.is_file())
 
     def close(self) -> None:
-        """End the thread, when it has written what it was given."""
+        """End the thread, after it has written everything."""
         self.thread.shutdown()
 
     def _serialized(self, checkpoint: Checkpoint) -> bytes:
@@ -106,7 +107,7 @@ class Saver:
             raise DivergedError(f"epoch {checkpoint.epoch}: {error}; {remedy(self.experiment)}") from None
 
     def _write(self, files: Mapping[Path, bytes], cost: float) -> None:
-        """Write files, in their order. cost: the seconds that this save has taken already."""
+        """Write files, in their order. cost: the seconds that this save has taken so far."""
         begin = time.monotonic()
         for path, content in files.items():
             replace_file(path, content)
@@ -116,7 +117,7 @@ class Saver:
         self.due_at = time.monotonic() + max(self.seconds, share)
 
     def _prune(self, content: bytes) -> None:
-        """Remove the oldest numbered checkpoints, once the newest is known to read back as it was written."""
+        """Remove the oldest numbered checkpoints, after checking that the newest reads back as written."""
         old = sorted(self.run.checkpoints.glob("epoch_*.pth"))[: -self.spec.keep] if self.spec.keep else []
         if old and self.run.last.read_bytes() != content:
             raise StorageError(f"{self.run.last}: does not read back as it was written; check the disk")
@@ -124,7 +125,7 @@ class Saver:
             path.unlink()
 
     def _best(self, checkpoint: Checkpoint) -> Checkpoint:
-        """Make, of a checkpoint, the one of its best epoch."""
+        """Return the checkpoint of the best epoch of a checkpoint."""
         assert checkpoint.best is not None
         best: dict[str, Any] = checkpoint.best
         epochs = best["epoch"] + 1

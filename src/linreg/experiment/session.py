@@ -1,4 +1,4 @@
-"""Training: the loop, and what is written and saved on the way."""
+"""A session of training: runs the epochs, and writes and saves between them."""
 
 import contextlib
 import math
@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from linreg.errors import DivergedError, StorageError
-from linreg.exact.equation import equation
 from linreg.experiment.building import Experiment, build
 from linreg.experiment.divergence import log_warnings, overflow_is_divergence, refuse_losses, refuse_tensors, remedy
-from linreg.experiment.result import CHECKPOINTS, RUNS, Result
+from linreg.experiment.result import CHECKPOINTS, RUNS, Result, make_result, monitored
 from linreg.experiment.saving import Saver
 from linreg.experiment.solving import solve
 from linreg.experiment.state import Progress, snapshot
@@ -30,8 +29,8 @@ from linreg.training.loops import fit, make_improved_fn, make_out_of_patience_fn
 Report = Callable[[EpochRecord, Experiment], None]
 
 
-class StopRequested(Exception):  # noqa: N818  # not an error: it leaves the loops when a stop is asked for
-    """Somebody asked the training to stop."""
+class StopRequested(Exception):  # noqa: N818  # not an error: it leaves the loops
+    """The caller asked the training to stop."""
 
 
 def train(
@@ -44,8 +43,8 @@ def train(
 ) -> Result:
     """Train a spec from the beginning, in a new run.
 
-    report: told each epoch's record; stop: asked as the run begins, and then between steps, whether to save and
-    return. Writes `runs/<run>/` and `checkpoints/<run>/`, after everything is built. Raises SpecError, DataError,
+    report: called with the record of each epoch; stop: called at the start and between steps, returns whether to save
+    and return. Writes `runs/<run>/` and `checkpoints/<run>/`, after everything is built. Raises SpecError, DataError,
     StorageError, DivergedError.
     """
     if spec.solver == "exact":
@@ -66,25 +65,19 @@ def run_session(
     *,
     origin: str | None = None,
 ) -> Result:
-    """Run the epochs that are left, saving on the way; run.json says at any moment how it stands."""
+    """Run the remaining epochs, and save. run.json always has the current outcome."""
     spec = experiment.spec
-    stop()  # a first time, so that whoever is asked knows of it: from here on there is something to save
+    stop()  # from the first call on, the caller lets the session save
     progress.records = [replace(record, exact=_optimum(experiment)) for record in progress.records]
     begin = time.monotonic()
     session = new_session(experiment.device, experiment.engine.name, len(progress.records), origin)
-    run.write_info(
-        name=run.name,
-        outcome="running",
-        sessions=[*run.info.get("sessions", []), session],
-        data_fingerprint=experiment.data.fingerprint,
-    )
-    replace_file(run.folder / "spec.yaml", spec.to_yaml())
+    run.start_session(session, data_fingerprint=experiment.data.fingerprint, spec=spec.to_yaml())
     saver = Saver(experiment, progress, run)
     try:
         with open_writer(run.folder, progress.records, histograms=spec.writer.histograms) as writer:
             _write_start(writer, experiment)
             with warnings.catch_warnings():
-                # of a run resumed between its last step and its scheduler's
+                # torch's warning for a run resumed between a step and that of the scheduler
                 warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
                 if progress.outcome not in FINISHED:
                     _epochs(experiment, progress, saver, writer, report, stop)
@@ -97,10 +90,10 @@ def run_session(
         saver.wait()
     except BaseException as error:
         kept = saver.kept() if isinstance(error, DivergedError) else ""
-        stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # asked to end at once
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # ended at once
         outcome = "interrupted" if stopped else "diverged" if isinstance(error, DivergedError) else "failed"
         session |= {"ended": now(), "epochs": len(progress.records), "outcome": outcome}
-        with contextlib.suppress(StorageError):  # the error itself is what to tell
+        with contextlib.suppress(StorageError):  # report the first error
             run.write_info(outcome=outcome)
         if kept:
             raise DivergedError(f"{error}; {kept}") from error
@@ -109,7 +102,17 @@ def run_session(
         saver.close()
     session |= {"ended": now(), "epochs": len(progress.records), "outcome": progress.outcome}
     run.write_info(outcome=progress.outcome)
-    return _result(experiment, progress, run, time.monotonic() - begin)
+    return make_result(
+        run,
+        progress.outcome,
+        progress.records,
+        device=experiment.device,
+        engine=experiment.engine.name,
+        seconds=time.monotonic() - begin,
+        exact=experiment.baseline,
+        model=experiment.model,
+        target_names=experiment.target_names,
+    )
 
 
 def _epochs(
@@ -120,7 +123,7 @@ def _epochs(
     report: Report | None,
     stop: Callable[[], bool],
 ) -> None:
-    """The loop: train and validate, then write, report, save, stop, epoch by epoch."""
+    """Run each epoch: train and validate, then write, report, save, and stop if asked to."""
     spec = experiment.spec
     pause = _make_pause_fn(experiment, progress, saver, writer, stop)
     train_epoch, val_epoch = _make_epoch_fns(experiment, progress, pause)
@@ -128,9 +131,9 @@ def _epochs(
     early = spec.early_stopping
     out_of_patience = make_out_of_patience_fn(early.patience, early.min_delta) if early else None
     for record in progress.records:
-        improved(_monitored(record))
+        improved(monitored(record))
         if out_of_patience:
-            out_of_patience(_monitored(record))
+            out_of_patience(monitored(record))
 
     try:
         for losses in fit(train_epoch, val_epoch, range(len(progress.records), spec.epochs)):
@@ -138,17 +141,17 @@ def _epochs(
             record = EpochRecord(losses.epoch, losses.loss, losses.val_loss, float(lr), _optimum(experiment))
             _refuse_divergence(experiment, progress, record)
             if experiment.schedule and experiment.schedule.after_epoch:
-                experiment.schedule.after_epoch(_monitored(record))
+                experiment.schedule.after_epoch(monitored(record))
             progress.records.append(record)
             progress.position = []
             progress.loader_state = experiment.loaders.generator.get_state()
-            if improved(_monitored(record)):
+            if improved(monitored(record)):
                 progress.best = snapshot(experiment, progress)
 
             writer.write(record, experiment.network)
             if report:
                 report(record, experiment)
-            if out_of_patience and out_of_patience(_monitored(record)):
+            if out_of_patience and out_of_patience(monitored(record)):
                 progress.outcome = "early_stopped"
                 return
             if saver.is_due_by_count():
@@ -165,7 +168,7 @@ def _epochs(
 def _make_epoch_fns(
     experiment: Experiment, progress: Progress, pause: Callable[[], None]
 ) -> tuple[Callable[[], float], Callable[[], float] | None]:
-    """Make what trains an epoch, and what validates after it, where there is a part for that."""
+    """Make the functions that train and validate an epoch. The second is None without a validation part."""
     engine, validate = experiment.engine, experiment.engine.val_epoch
 
     def train_epoch() -> float:
@@ -187,9 +190,8 @@ def _make_epoch_fns(
 def _make_pause_fn(
     experiment: Experiment, progress: Progress, saver: Saver, writer: RunWriter, stop: Callable[[], bool]
 ) -> Callable[[], None]:
-    """Make what is done between two steps: look whether it still goes well, save if it is time to, and leave the loops
-    if a stop is asked for."""
-    n_checked = 0  # losses of the epoch that were looked at
+    """Make the function that is called between steps: it checks the losses, saves when due, and stops if asked to."""
+    n_checked = 0  # losses of the epoch
 
     def pause() -> None:
         nonlocal n_checked
@@ -209,7 +211,7 @@ def _make_pause_fn(
 
 
 def _refuse_divergence(experiment: Experiment, progress: Progress, record: EpochRecord) -> None:
-    """Refuse an epoch that has left the finite numbers: in a loss, in a parameter, in validation."""
+    """Raise a DivergedError if a loss, a parameter or the validation loss of an epoch is not finite."""
     refuse_losses(experiment, record.epoch, progress.position)
     where = f"epoch {record.epoch}, step {len(progress.position) - 1}"
     refuse_tensors(experiment, where, experiment.network.state_dict().items())
@@ -217,14 +219,10 @@ def _refuse_divergence(experiment: Experiment, progress: Progress, record: Epoch
         raise DivergedError(f"epoch {record.epoch}: val_loss is {record.val_loss}; {remedy(experiment)}")
 
 
-def _monitored(record: EpochRecord) -> float:
-    return record.loss if record.val_loss is None else record.val_loss
-
-
 def _optimum(experiment: Experiment) -> float | None:
-    """The lowest that the monitored loss can come to, as far as the training part tells."""
-    found = experiment.baseline
-    return None if found is None else found.loss if found.val_loss is None else found.val_loss
+    """Return the monitored loss at the optimum of the training part, or None."""
+    exact = experiment.baseline
+    return None if exact is None else exact.loss if exact.val_loss is None else exact.val_loss
 
 
 def _write_start(writer: RunWriter, experiment: Experiment) -> None:
@@ -246,7 +244,7 @@ def _write_end(writer: RunWriter, experiment: Experiment, progress: Progress) ->
 
 
 def _hyperparameters(spec: ExperimentSpec) -> dict[str, Any]:
-    """What in a spec decides the outcome; where and what is written does not."""
+    """Return the keys of a spec that decide the outcome, not those about output."""
     rest = {"name", "device", "checkpoint", "writer", "data.memory", "data.memory_limit"}
     rest |= {"engine"} if spec.engine != "compiled" else set()
     return {key: value for key, value in flatten(spec.to_dict()).items() if not {key, key.partition(".")[0]} & rest}
@@ -267,27 +265,3 @@ def _figure(progress: Progress) -> Any:
 
 def _plot(path: Path, progress: Progress) -> None:
     replace_file(path, plots.to_png(_figure(progress)))
-
-
-def _result(experiment: Experiment, progress: Progress, run: Run, seconds: float) -> Result:
-    last = progress.records[-1] if progress.records else None
-    lowest = min(progress.records, key=_monitored) if progress.records else None
-    return Result(
-        run=run.name,
-        checkpoint=str(run.last),
-        outcome=progress.outcome,
-        epochs=len(progress.records),
-        loss=last.loss if last else None,
-        val_loss=last.val_loss if last else None,
-        best_epoch=lowest.epoch if lowest else None,
-        best_loss=lowest.loss if lowest else None,
-        best_val_loss=lowest.val_loss if lowest else None,
-        device=str(experiment.device),
-        engine=experiment.engine.name,
-        seconds=round(seconds, 3),
-        exact_loss=experiment.baseline.loss if experiment.baseline else None,
-        exact_val_loss=experiment.baseline.val_loss if experiment.baseline else None,
-        fit=None
-        if experiment.baseline is None
-        else equation(experiment.baseline.fit, experiment.model.state_dict(), experiment.target_names),
-    )

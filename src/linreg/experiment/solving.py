@@ -1,4 +1,4 @@
-"""`solver: exact`: the optimum of least squares by passes over the data, as a run and a checkpoint like any other."""
+"""`solver: exact`: computes the least-squares optimum by passes over the data, and writes a run and a checkpoint."""
 
 import logging
 import time
@@ -18,16 +18,14 @@ from linreg.data.statistics import Statistics
 from linreg.data.transform import make_recode_fn
 from linreg.errors import DataError, DivergedError, SpecError
 from linreg.exact.closed_form import MOST_COLUMNS, Equations, Exact, LinearPart, linear_part
-from linreg.exact.equation import equation
 from linreg.experiment.data import open_parts
 from linreg.experiment.network import build_network, choose_device
-from linreg.experiment.result import Result
+from linreg.experiment.result import Result, make_result
 from linreg.runs.folders import create
 from linreg.runs.sessions import environment, new_session
 from linreg.runs.writer import EpochRecord, open_writer
 from linreg.spec.schema import ExperimentSpec
 from linreg.system import generators
-from linreg.system.files import replace_file
 
 log = logging.getLogger("linreg")
 
@@ -36,7 +34,7 @@ ENGINE = "exact"
 
 @dataclass(frozen=True)
 class Solved:
-    """An optimum, and the model that has it."""
+    """An optimum, and the model with its coefficients."""
 
     exact: Exact
     model: nn.Module
@@ -48,15 +46,14 @@ class Solved:
 
 
 def solve(spec: ExperimentSpec, *, runs: Path, checkpoints: Path) -> Result:
-    """Solve a spec, in a new run. Raises what `train` raises; a model without a closed form is a SpecError."""
+    """Solve a spec, in a new run. Raises the errors of `train`, and SpecError for a model without a closed form."""
     begin = time.monotonic()
     solved = solve_exactly(spec)
     exact = solved.exact
     record = EpochRecord(0, exact.loss, exact.val_loss, 0.0)
     with create(spec.name, runs, checkpoints) as run:
         session = new_session(solved.device, ENGINE, 0, None)
-        run.write_info(name=run.name, outcome="running", sessions=[session], data_fingerprint=solved.rows.fingerprint)
-        replace_file(run.folder / "spec.yaml", spec.to_yaml())
+        run.start_session(session, data_fingerprint=solved.rows.fingerprint, spec=spec.to_yaml())
         with open_writer(run.folder) as writer:
             writer.write_spec(spec.to_yaml())
             writer.write(record, solved.network)
@@ -64,27 +61,22 @@ def solve(spec: ExperimentSpec, *, runs: Path, checkpoints: Path) -> Result:
         run.publish()
         session |= {"ended": session["started"], "epochs": 1, "outcome": "finished"}
         run.write_info(outcome="finished")
-        return Result(
-            run=run.name,
-            checkpoint=str(run.last),
-            outcome="finished",
-            epochs=1,
-            loss=exact.loss,
-            val_loss=exact.val_loss,
-            best_epoch=0,
-            best_loss=exact.loss,
-            best_val_loss=exact.val_loss,
-            device=str(solved.device),
+        return make_result(
+            run,
+            "finished",
+            [record],
+            device=solved.device,
             engine=ENGINE,
-            seconds=round(time.monotonic() - begin, 3),
-            exact_loss=exact.loss,
-            exact_val_loss=exact.val_loss,
-            fit=equation(exact.fit, solved.model.state_dict(), list(solved.rows.target_names)),
+            seconds=time.monotonic() - begin,
+            exact=exact,
+            model=solved.model,
+            target_names=solved.rows.target_names,
         )
 
 
 def solve_exactly(spec: ExperimentSpec) -> Solved:
-    """Read the rows in blocks: to count them, to learn the preprocessing if there is any, and to solve."""
+    """Solve a spec, in three passes over the rows: count them, learn the preprocessing if it is needed, add
+    equations."""
     if spec.unused:
         log.info("solver: exact: %s: not used", ", ".join(spec.unused))
     device, where, standardize = choose_device(spec), spec.where("data", "source"), spec.data.standardize
@@ -106,7 +98,7 @@ def solve_exactly(spec: ExperimentSpec) -> Solved:
         if preprocessing is None and mask.any():
             ranges.add_ranges(block.x[mask])
         equations.add(recode(block), block.y, block.weight, mask)
-    if preprocessing is None:  # only the ranges of the features are learnt
+    if preprocessing is None:  # only the ranges
         features = learn(ranges, rows, standardize=False, where=where).features
     exact = _solution(spec, equations, where)
     part.set_coefficients(exact.fit["coefficients"].T)
@@ -119,7 +111,7 @@ def solve_exactly(spec: ExperimentSpec) -> Solved:
 
 
 def _solvable_part(spec: ExperimentSpec, network: nn.Module, n_columns: int) -> LinearPart:
-    """Take a network apart; one without a closed form is a SpecError."""
+    """Return the linear part of a network. Raises SpecError if it has no closed form."""
     part = linear_part(network) if spec.loss.name == "mse" else None
     if part is None:
         reason = "has no closed form: it is not one linear layer after a basis without parameters"

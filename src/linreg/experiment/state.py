@@ -1,4 +1,4 @@
-"""The state of a run: how far it has come, and how that is kept and put back."""
+"""The state of a run: its progress, and how it is saved and restored."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,9 @@ log = logging.getLogger("linreg")
 
 @dataclass
 class Progress:
-    """How far a run has come. position: the losses of the batches of the next epoch that are done; loader_state:
-    the state of the loaders' generator as that epoch began; generators: those of the global ones as the validation that
-    is under way began, which is done anew on resume."""
+    """The progress of a run. position: the losses of the finished batches of the next epoch; loader_state: the state of
+    the loaders' generator at the start of that epoch; generators: the states of the global ones at the start of a
+    validation, which a resumed run repeats."""
 
     loader_state: torch.Tensor
     planned_epochs: int
@@ -36,7 +36,8 @@ class Progress:
 
 
 def saved_spec(saved: Checkpoint, overrides: Sequence[str] = ()) -> ExperimentSpec:
-    """Check the spec in a checkpoint by the rules of any other, and that it builds the model whose state is there.
+    """Return the spec of a checkpoint, after checking it and the state of its model.
+
     Raises CheckpointError, and SpecError for a wrong override."""
     try:
         spec = spec_from_dict(saved.spec, str(saved.path))
@@ -51,33 +52,34 @@ def saved_spec(saved: Checkpoint, overrides: Sequence[str] = ()) -> ExperimentSp
 
 
 def states(experiment: Experiment, progress: Progress) -> dict[str, Any]:
-    """Collect the states that training moves, as the model, optimizer, scheduler and generators now hold them."""
-    schedule, met = experiment.schedule, set[int]()
+    """Return the current states of model, optimizer, scheduler and generators."""
+    schedule, seen = experiment.schedule, set[int]()
     return {
-        "model_state_dict": _plain(experiment.model.state_dict(), met),
-        "optimizer_state_dict": _plain(experiment.optimizer.state_dict(), met),
-        "scheduler_state_dict": _plain(schedule.scheduler.state_dict(), met) if schedule else None,
+        "model_state_dict": _plain(experiment.model.state_dict(), seen),
+        "optimizer_state_dict": _plain(experiment.optimizer.state_dict(), seen),
+        "scheduler_state_dict": _plain(schedule.scheduler.state_dict(), seen) if schedule else None,
         "loader_state": progress.loader_state,
         **(progress.generators or generators.states(experiment.device)),
     }
 
 
-def _plain(value: Any, met: set[int]) -> Any:
-    """Give a state in the types that a checkpoint has, where there is one: mappings as dictionaries, NumPy's floats as
-    Python's. met: the ids of the tensors so far; one that occurs again is given as a copy."""
+def _plain(value: Any, seen: set[int]) -> Any:
+    """Return a state in the types of a checkpoint: mappings as dictionaries, NumPy's floats as Python's.
+
+    seen: the ids of the tensors so far. A tensor that occurs again is copied."""
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, torch.Tensor):
-        again = id(value) in met
-        met.add(id(value))
+        again = id(value) in seen
+        seen.add(id(value))
         return value.detach().clone() if again else value
     match value:
         case Mapping():
-            return {key: _plain(item, met) for key, item in value.items()}
+            return {key: _plain(item, seen) for key, item in value.items()}
         case list():
-            return [_plain(item, met) for item in value]
+            return [_plain(item, seen) for item in value]
         case tuple():
-            return tuple(_plain(item, met) for item in value)
+            return tuple(_plain(item, seen) for item in value)
         case int():
             return int(value)
         case float():
@@ -88,8 +90,7 @@ def _plain(value: Any, met: set[int]) -> Any:
 
 
 def restore(experiment: Experiment, saved: Checkpoint) -> Progress:
-    """Put an experiment that was just built into the state of a checkpoint. Raises CheckpointError if the two do
-    not fit."""
+    """Restore the state of a checkpoint in an experiment that was just built. Raises CheckpointError if they differ."""
     check_training(saved, experiment)
     try:
         experiment.model.load_state_dict(saved.model_state_dict, strict=True)
@@ -99,14 +100,14 @@ def restore(experiment: Experiment, saved: Checkpoint) -> Progress:
             experiment.schedule.scheduler.load_state_dict(copy_of(saved.scheduler_state_dict))
         experiment.loaders.generator.set_state(saved.loader_state)
         generators.set_states(vars(saved), experiment.device)
-    except (RuntimeError, ValueError, KeyError, TypeError):  # of torch, whose texts are for those who write programs
+    except (RuntimeError, ValueError, KeyError, TypeError):  # torch's texts are for programmers
         raise CheckpointError(
-            f"{saved.path}: does not fit what its spec builds: a state is not taken; use another checkpoint"
+            f"{saved.path}: does not fit what its spec builds: torch cannot load a state; use another checkpoint"
         ) from None
-    then, here = saved.environment, environment(experiment.device)
-    for key in here:
-        if then.get(key) != here[key]:
-            log.warning("%s was %s and is %s: the last bits may differ", key, then.get(key), here[key])
+    before, now = saved.environment, environment(experiment.device)
+    for key in now:
+        if before.get(key) != now[key]:
+            log.warning("%s was %s and is %s: the last bits may differ", key, before.get(key), now[key])
     records = zip(range(saved.epoch), saved.loss, saved.val_loss, saved.lr, strict=True)
     return Progress(
         loader_state=saved.loader_state,
@@ -119,7 +120,7 @@ def restore(experiment: Experiment, saved: Checkpoint) -> Progress:
 
 
 def snapshot(experiment: Experiment, progress: Progress) -> dict[str, Any]:
-    """Keep the states as the last epoch left them, for best.pth."""
+    """Return a copy of the states at the end of the last epoch, for best.pth."""
     record = progress.records[-1]
     return {
         "epoch": record.epoch,
@@ -131,7 +132,7 @@ def snapshot(experiment: Experiment, progress: Progress) -> dict[str, Any]:
 
 
 def copy_of(value: Any) -> Any:
-    """Copy a state: the tensors too, which training would go on changing."""
+    """Copy a state with its tensors, which training changes."""
     if isinstance(value, torch.Tensor):
         return value.detach().clone()
     if isinstance(value, dict):

@@ -50,6 +50,12 @@ class Run:
         self.info |= changes
         replace_file(self.folder / "run.json", json.dumps(self.info, indent=2) + "\n")
 
+    def start_session(self, session: dict[str, Any], *, data_fingerprint: str, spec: str) -> None:
+        """Add a session to run.json, and write the spec, as YAML, to spec.yaml."""
+        sessions = [*self.info.get("sessions", []), session]
+        self.write_info(name=self.name, outcome="running", sessions=sessions, data_fingerprint=data_fingerprint)
+        replace_file(self.folder / "spec.yaml", spec)
+
     def publish(self) -> None:
         """Make this run's last.pth the default checkpoint of `predict`."""
         folder = self.checkpoints.parent
