@@ -1,11 +1,11 @@
-"""The errors that linreg raises on purpose, each with its exit code, and the words that messages share.
+"""The errors of linreg, each with its exit code, and functions that format values in messages.
 
     LinregError
     ├── UsageError            2   the command line or a call is wrong
     ├── SpecError             2   an experiment spec is wrong; has every problem of it
     ├── DataError             3   the data cannot be used
     ├── CheckpointError       4   a checkpoint cannot be opened, or does not fit
-    ├── StorageError          5   a disk is full, a folder not writable, a run in use
+    ├── StorageError          5   a disk is full, a folder is not writable, a run is in use
     ├── DivergedError         6   the loss is no longer a finite number
     └── ExpectationError      7   an `--expect` was not met
 

@@ -1,4 +1,4 @@
-"""Plugins: Python files, named on the command line alone, that register components when imported."""
+"""Plugins: Python files of `--plugin`, which register components when they are imported."""
 
 import contextlib
 import importlib.util
@@ -13,7 +13,7 @@ PREFIX = "linreg_plugin_"
 
 
 def load_plugins(paths: Iterable[Path]) -> None:
-    """Import each file, once. Raises UsageError, with file and line, for one that is not there or fails."""
+    """Import each file once. Raises UsageError, with file and line, for one that is missing or fails."""
     for path in paths:
         name = f"{PREFIX}{path.stem}"
         loaded = sys.modules.get(name)
@@ -32,7 +32,7 @@ def load_plugins(paths: Iterable[Path]) -> None:
         except LinregError:
             del sys.modules[name]
             raise
-        except (Exception, SystemExit) as error:  # whatever somebody else's code raises
+        except (Exception, SystemExit) as error:  # a plugin may raise anything
             del sys.modules[name]
             line = _line_in(path, error)
             raise UsageError(f"--plugin {path}{line}: {type(error).__name__}: {error}; fix the plugin") from error
@@ -48,7 +48,7 @@ def _line_in(path: Path, error: BaseException) -> str:
 
 
 def plugin_at_fault(error: BaseException) -> str | None:
-    """Say which line of a plugin an error came through, if any: `FILE.py:12`."""
+    """Return the line of a plugin in the traceback of an error, as `FILE.py:12`; None without one."""
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         if frame.f_globals.get("__name__", "").startswith(PREFIX):
             return f"{Path(frame.f_code.co_filename).name}:{line}"

@@ -1,13 +1,12 @@
 """Registries: a component is one function under one name, and its signature is the schema of its params.
 
-Positional parameters are what the pipeline hands over; keyword-only parameters are what a spec may set, and
-their annotations say what is allowed:
+The pipeline passes the positional parameters; a spec sets the keyword-only ones, within their annotations:
 
     @OPTIMIZERS.register("sgd")
     def sgd(parameters, *, lr: PositiveFloat, momentum: NonNegativeFloat = 0.0): ...
 
 `Registry.check` turns `{name: sgd, lr: 0.1}` into a `ComponentSpec`, and `Registry.build` calls the function.
-A builder refuses params that do not go together by raising ValueError.
+A builder raises ValueError for params that do not fit together.
 """
 
 import inspect
@@ -27,7 +26,7 @@ from linreg.system.memory import is_out_of_memory
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
-# Strict: nothing is converted but a whole number where a real one is asked for; closed: no unknown key.
+# Strict: only a whole number is converted, to a real one; closed: no unknown keys.
 STRICT = ConfigDict(
     strict=True,
     extra="forbid",
@@ -41,7 +40,7 @@ STRICT = ConfigDict(
 
 @dataclass(frozen=True)
 class ComponentSpec:
-    """A checked choice of a component: its name and all its params, defaults filled in."""
+    """A validated component of a spec: its name and all its params, with defaults."""
 
     name: str
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -50,13 +49,13 @@ class ComponentSpec:
         object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the component as a spec has it: the name, and the params flat beside it."""
+        """Return the component as in a spec: the name, and the params beside it."""
         return {"name": self.name, **self.params}
 
 
 @dataclass(frozen=True)
 class Component:
-    """A registered builder and what its signature says."""
+    """A registered builder, and the schema from its signature."""
 
     kind: str
     name: str
@@ -74,28 +73,28 @@ class Component:
 
     @cached_property
     def params(self) -> dict[str, tuple[Any, Any]]:
-        """The annotation and the default (`...` for none) of each param, in the order of the signature."""
-        found: dict[str, tuple[Any, Any]] = {}
+        """The annotation and the default (`...` if required) of each param, in the order of the signature."""
+        params: dict[str, tuple[Any, Any]] = {}
         for parameter in inspect.signature(self.builder).parameters.values():
             if parameter.kind is parameter.KEYWORD_ONLY:
                 annotation = parameter.annotation
-                if isinstance(annotation, str):  # only the params': other annotations may name torch
+                if isinstance(annotation, str):  # of params only: others may name torch
                     annotation = eval(annotation, getattr(self.builder, "__globals__", {}))
                 default = ... if parameter.default is parameter.empty else parameter.default
-                found[parameter.name] = (annotation, default)
-        return found
+                params[parameter.name] = (annotation, default)
+        return params
 
     @cached_property
     def schema(self) -> type[BaseModel]:
         """The pydantic model of the params."""
-        # Under an alias, so that a param may be called what a pydantic model has as a method.
+        # Aliases, so that a param may have the name of a pydantic method.
         fields = {
             f"param_{name}": (type_, Field(default, alias=name)) for name, (type_, default) in self.params.items()
         }
         return create_model(f"{self.kind} {self.name}", __config__=STRICT, **fields)  # type: ignore[call-overload, no-any-return]  # the stubs cannot say **fields
 
     def described(self) -> dict[str, dict[str, str]]:
-        """Say of each param what it takes (`type`) and what it is if not given (`default`), in words."""
+        """Describe the `type` and `default` of each param in words."""
         properties = self.schema.model_json_schema()["properties"] if self.params else {}
         return {
             name: {
@@ -106,18 +105,18 @@ class Component:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the component in plain values."""
-        params = {name: {**said, "required": self.params[name][1] is ...} for name, said in self.described().items()}
+        """Return the component as plain values."""
+        params = {name: {**words, "required": self.params[name][1] is ...} for name, words in self.described().items()}
         return {"kind": self.kind, "name": self.name, "summary": self.summary, "params": params}
 
     @property
     def is_own(self) -> bool:
-        """Whether it is linreg's, not a plugin's."""
+        """Whether linreg defines it, not a plugin."""
         return self.builder.__module__.startswith("linreg.")
 
     @property
     def where(self) -> str:
-        """The file and line of the builder, to point a plugin's author to."""
+        """The file and line of the builder, for the author of a plugin."""
         code = getattr(inspect.unwrap(self.builder), "__code__", None)
         return f"{code.co_filename}:{code.co_firstlineno}" if code else f"{self.kind} {self.name!r}"
 
@@ -126,8 +125,8 @@ class Registry:
     """The components of one kind, by name."""
 
     def __init__(self, kind: str, *, arguments: tuple[str, ...], returns: str) -> None:
-        """arguments: the positional arguments of a builder; makes: the full name of the type that it returns, which
-        is imported when the first one is built."""
+        """arguments: the positional arguments of a builder; returns: the full name of the type that it returns,
+        imported by the first build."""
         self.kind = kind
         self.arguments = arguments
         self.returns = returns
@@ -142,9 +141,8 @@ class Registry:
         return list(self._components)
 
     def register(self, name: str) -> Callable[[Builder], Builder]:
-        """Register the decorated builder under `name`; a name that is taken, or a signature that cannot be a
-        schema, is a UsageError."""
-
+        """Register the decorated builder under `name`. Raises UsageError for a name that is taken, or a signature that
+        cannot be a schema."""
         if not isinstance(name, str) or not name.isidentifier():
             raise UsageError(f'{self.kind}: {name!r} is not a name; write @....register("my_{self.kind}")')
 
@@ -157,14 +155,14 @@ class Registry:
         return add
 
     def is_own(self, name: str) -> bool:
-        """Whether a component is linreg's, not a plugin's."""
+        """Return whether linreg defines a component, not a plugin."""
         return self._components[name].is_own
 
     def check(self, value: object) -> ComponentSpec:
-        """Check `{name: ..., params flat beside it}`.
+        """Validate `{name: ..., and the params beside it}`.
 
-        Raises a PydanticCustomError of type `component` whose context holds every problem, each a dictionary
-        like one of `ValidationError.errors()`.
+        Raises a PydanticCustomError of type `component`, with all problems in its context, in the form of
+        `ValidationError.errors()`.
         """
         if isinstance(value, ComponentSpec):
             value = value.to_dict()
@@ -179,7 +177,7 @@ class Registry:
         if name not in self._components:
             raise _component_error([self._problem("unknown_name", ("name",), name)])
         try:
-            # as JSON: there a list may stand for a tuple, which YAML has no word for
+            # as JSON, in which a list may be a tuple: YAML has no tuples
             checked = self._components[name].schema.model_validate_json(json.dumps(params))
         except ValidationError as error:
             context = {"component": self._components[name]}
@@ -188,8 +186,8 @@ class Registry:
         return ComponentSpec(name, checked.model_dump(by_alias=True))
 
     def build(self, spec: ComponentSpec, *args: Any, where: str | None = None) -> Any:
-        """Call the builder of `spec` with what the pipeline hands over. A ValueError of the builder, its way to
-        refuse params, becomes a SpecError that begins with `where`; any other fault one that names the builder."""
+        """Call the builder of `spec` with the arguments of the pipeline. A ValueError of the builder becomes a
+        SpecError that begins with `where`, any other exception one that names the builder."""
         component = self._components[spec.name]
         try:
             made = component.builder(*args, **spec.params)
@@ -199,7 +197,7 @@ class Registry:
             raise DataError(f"{where or self.kind}: {spec.name}: {error}; name a file that can be read") from error
         except ValueError as error:
             raise SpecError([f"{where or self.kind}: {spec.name}: {error}"]) from error
-        except (Exception, SystemExit) as error:  # anything may go wrong in a builder, memory first of all
+        except (Exception, SystemExit) as error:  # a builder may raise anything
             reason = str(error).partition("\n")[0]
             what = f"its builder failed: {type(error).__name__}: {reason}; change the params, or fix {component.where}"
             if is_out_of_memory(error):
@@ -212,7 +210,7 @@ class Registry:
         return made
 
     def json_schema(self) -> dict[str, Any]:
-        """Make the JSON Schema of a component of this kind."""
+        """Return the JSON Schema of a component of this kind."""
         variants = []
         for component in self:
             schema = component.schema.model_json_schema()
@@ -236,9 +234,8 @@ class Registry:
         if not inspect.isfunction(component.builder):
             raise UsageError(f"{where}: {component.builder!r} is not a function; register a function that builds it")
         if component.name in self._components:
-            raise UsageError(
-                f"{where}: the name is taken by {self._components[component.name].builder.__module__}; choose another"
-            )
+            owner = self._components[component.name].builder.__module__
+            raise UsageError(f"{where}: the name is already registered by {owner}; choose another")
         for name, parameter in inspect.signature(component.builder).parameters.items():
             if parameter.kind is parameter.KEYWORD_ONLY and parameter.annotation is parameter.empty:
                 raise UsageError(f"{where}: the param {name!r} has no annotation; write {name}: float, or the like")
@@ -251,16 +248,16 @@ class Registry:
         ):
             takes = ", ".join(self.arguments)
             raise UsageError(f"{where}: a {self.kind} takes ({takes}) and, after a *, its params")
-        if not component.is_own:  # ours are tested; this takes a while
+        if not component.is_own:  # slow; built-in ones are tested
             try:
                 component.described()
-            except Exception as error:  # of what an annotation may be, pydantic raises many kinds
+            except Exception as error:  # pydantic raises many kinds
                 reason = str(error).partition("\n")[0]
                 raise UsageError(f"{where}: its params cannot be a schema: {reason}; annotate them simply") from None
 
 
 def describe(schema: Mapping[str, Any]) -> str:
-    """Say in words what a JSON Schema takes: `number > 0`, `list of whole number > 0`, `relu | tanh`."""
+    """Describe a JSON Schema in words: `number > 0`, `list of whole number > 0`, `relu | tanh`."""
     if "anyOf" in schema:
         return " or ".join(describe(option) for option in schema["anyOf"])
     if "enum" in schema:
@@ -276,12 +273,12 @@ def describe(schema: Mapping[str, Any]) -> str:
 
 
 def plain(limit: float) -> str:
-    """Write a limit without needless zeros."""
+    """Format a limit without trailing zeros."""
     return f"{limit:g}" if isinstance(limit, float) else str(limit)
 
 
 def write(value: object) -> str:
-    """Write a default as YAML would have it."""
+    """Format a default as in YAML."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

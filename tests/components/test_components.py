@@ -201,7 +201,7 @@ def test_a_users_component_is_checked_listed_and_suggested_like_a_built_in_one(l
     [
         ("def f(:\n", "--plugin p.py:1: SyntaxError: invalid syntax (p.py, line 1); fix the plugin"),
         ("\nimport nonsense_module\n", "--plugin p.py:2: ModuleNotFoundError: No module named 'nonsense_module'; fix the plugin"),
-        (PLUGIN.format(name="linear"), "p.py:5: model 'linear': the name is taken by linreg.components.models; choose another"),
+        (PLUGIN.format(name="linear"), "p.py:5: model 'linear': the name is already registered by linreg.components.models; choose another"),
         (PLUGIN.format(name="w").replace(": PositiveInt", ""), "p.py:5: model 'w': the param 'width' has no annotation; write width: float, or the like"),
         (PLUGIN.format(name="w").replace("n_features, n_targets, *", "n_features, *"), "p.py:5: model 'w': a model takes (n_features, n_targets) and, after a *, its params"),
         (PLUGIN.format(name="w").replace("width: P", "name: P"), "p.py:5: model 'w': a param cannot be called 'name', which names the component; rename it"),

@@ -46,7 +46,7 @@ def test_a_limit_of_a_files_size_leaves_the_checkpoint_before_it(linreg):
     assert answer.returncode == 5
     assert re.fullmatch(
         r"error: checkpoints/small_001/\w+.pth: File too large \(\d+ bytes needed, \d+ bytes free\); "
-        r"raise the limit of a file's size \(ulimit -f\), then go on with linreg resume\n",
+        r"raise the limit of a file's size \(ulimit -f\), then use linreg resume\n",
         answer.stderr,
     )
     assert Path("checkpoints/small_001/last.pth").read_bytes() == before
@@ -80,7 +80,7 @@ def test_a_full_disk_ends_the_run_until_there_is_space_again(linreg):
         assert answer.code == 5
         assert re.fullmatch(
             r"error: small/\S+: No space left on device \((\d+ bytes needed, )?\d+ bytes free\); "
-            r"free some space, then go on with linreg resume\n",
+            r"free some space, then use linreg resume\n",
             answer.err,
         )
         saved = load("small/checkpoints/small_001/last.pth")

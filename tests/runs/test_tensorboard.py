@@ -82,7 +82,7 @@ def test_a_model_that_cannot_be_traced_is_trained_with_a_warning(linreg):
     )
     answer = linreg("train", write_spec(), "model={name: odd}", "writer.graph=true", "--plugin", "p.py", "-q")
     assert answer.code == 0
-    assert answer.err == "warning: the model's graph is not shown: no tracing; writer.graph=false leaves it out\n"
+    assert answer.err == "warning: cannot write the model's graph: no tracing; set writer.graph=false to skip it\n"
 
 
 def wait_for_curves(page, path):

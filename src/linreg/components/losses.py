@@ -1,4 +1,4 @@
-"""Loss functions: each takes yhat and y, both (N, n_targets), and gives their mean loss."""
+"""Loss functions: each takes yhat and y, both (N, n_targets), and returns their mean loss."""
 
 import copy
 from collections.abc import Callable
@@ -43,36 +43,34 @@ def huber(*, delta: PositiveFloat = 1.0) -> "nn.Module":
 @dataclass(frozen=True)
 class Weighted:
     """The loss of yhat, y (N, n_targets) and weight (N, 1): the mean of each point's loss times its weight. by_point:
-    a loss that was not reduced to one number."""
+    the loss without reduction."""
 
     by_point: Any
 
     def __call__(self, yhat: "torch.Tensor", y: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":
-        """Give the loss of a batch."""
+        """Return the loss of a batch."""
         loss: torch.Tensor = self.by_point(yhat, y)
         return (weight * loss).mean()
 
 
 @dataclass(frozen=True)
 class InTargetUnits:
-    """A loss in the units of the targets, of yhat and y on the scale that the network is trained on, which become
-    theirs by scale and mean (n_targets,)."""
+    """A loss in the units of the targets, for yhat and y on the scale of the network. scale, mean: (n_targets,)."""
 
     loss_fn: Callable[..., "torch.Tensor"]
     scale: "torch.Tensor"
     mean: "torch.Tensor"
 
     def __call__(self, yhat: "torch.Tensor", y: "torch.Tensor", *weight: "torch.Tensor") -> "torch.Tensor":
-        """Give the loss of a batch."""
+        """Return the loss of a batch."""
         restored = (values.to(self.scale.dtype) * self.scale + self.mean for values in (yhat, y))
         return self.loss_fn(*restored, *weight)
 
 
 def weighted(loss_fn: Any) -> Weighted:
-    """Make a loss one that weights points. Raises ValueError for a loss that cannot be told point by point, which takes
-    a torch module with a `reduction`."""
+    """Return a loss with weights of points. Raises ValueError unless the loss is a torch module with a `reduction`."""
     if not hasattr(loss_fn, "reduction"):
-        raise ValueError("cannot weight points: a loss for them is a module with a reduction; leave out sample_weight")
+        raise ValueError("cannot weight points: it is not a module with a reduction; remove sample_weight")
     by_point = copy.copy(loss_fn)
     by_point.reduction = "none"
     return Weighted(by_point)

@@ -1,4 +1,5 @@
-"""Models: each is built for a number of features and targets, and maps x (N, n_features) to yhat (N, n_targets)."""
+"""Models: each builder takes the numbers of features and targets. A model maps x (N, n_features) to yhat (N,
+n_targets)."""
 
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
 
 MODELS = Registry("model", arguments=("n_features", "n_targets"), returns="torch.nn.Module")
 
-BYTES_A_PARAMETER = 8  # a float32, and its gradient
+BYTES_PER_PARAMETER = 8  # a float32, and its gradient
 
 
 def _trainable(widths: list[int]) -> list[int]:
-    """Refuse layers that cannot be in memory with their gradients. Raises ValueError."""
-    refuse_beyond_memory(BYTES_A_PARAMETER * sum(width * (before + 1) for before, width in pairwise(widths)))
+    """Raise a ValueError for layers that do not fit in memory with their gradients."""
+    refuse_beyond_memory(BYTES_PER_PARAMETER * sum(width * (before + 1) for before, width in pairwise(widths)))
     return widths
 
 
@@ -75,13 +76,13 @@ def polynomial(
     from torch import nn
 
     class Powers(nn.Module):
-        """Turns x (N, n_features) into its powers (N, n_features * degree), the first powers first."""
+        """Maps x (N, n_features) to its powers (N, n_features * degree), the first powers first."""
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.cat([x**power for power in range(1, degree + 1)], dim=1)
 
         def column_names(self, names: list[str]) -> list[str]:
-            """Name the powers of the columns called so."""
+            """Return the names of the powers of columns."""
             return [f"{name}^{power}" if power > 1 else name for power in range(1, degree + 1) for name in names]
 
     _trainable([n_features * degree, n_targets])

@@ -1,4 +1,4 @@
-"""Optimizers: each is built for a model's parameters. Params have PyTorch's names and defaults; lr has none."""
+"""Optimizers: each builder takes a model's parameters. Params have PyTorch's names and defaults; lr has none."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any

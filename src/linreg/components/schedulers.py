@@ -1,7 +1,7 @@
-"""Learning-rate schedulers: each is built for an optimizer and the number of steps of the whole run.
+"""Learning-rate schedulers: each builder takes an optimizer and the number of steps of the whole run.
 
-A builder gives a Schedule: the scheduler, and what is called after a step and after an epoch. The functions
-`per_epoch`, `per_step` and `on_loss` make one.
+It returns a Schedule: the scheduler, and the functions to call after a step and after an epoch. `per_epoch`, `per_step`
+and `on_loss` make one.
 """
 
 from collections.abc import Callable
@@ -25,8 +25,8 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 @dataclass(frozen=True)
 class Schedule:
-    """A scheduler and when it moves: after each training step, or after each epoch, told the epoch's loss
-    (the validation loss where there is a validation part)."""
+    """A scheduler, and when it moves: after each training step, or after each epoch with the epoch's loss (the
+    validation loss, if there is one)."""
 
     scheduler: "LRScheduler"
     after_step: Callable[[], None] | None = None
@@ -39,8 +39,8 @@ def per_epoch(scheduler: "LRScheduler") -> Schedule:
 
 
 def per_step(scheduler: "LRScheduler", total_steps: int) -> Schedule:
-    """Step the scheduler after each training step, up to the end of its plan; there it holds its last value,
-    so that a run can be continued beyond it."""
+    """Step the scheduler after each training step. After its last planned step the learning rate stays constant, so
+    that a run can be resumed."""
 
     def after_step() -> None:
         if scheduler.last_epoch < total_steps - 1:
@@ -50,7 +50,7 @@ def per_step(scheduler: "LRScheduler", total_steps: int) -> Schedule:
 
 
 def on_loss(scheduler: "ReduceLROnPlateau") -> Schedule:
-    """Tell the scheduler the loss after each epoch."""
+    """Step the scheduler with the loss after each epoch."""
     return Schedule(scheduler, after_epoch=scheduler.step)
 
 

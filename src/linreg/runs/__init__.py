@@ -1,5 +1,5 @@
-"""The folders of runs: numbers and locks, run.json, listing, TensorBoard and metrics.jsonl, pictures.
+"""The folders of runs: creation, locks, run.json, listing, TensorBoard and metrics.jsonl, plots.
 
-Takes names, paths and the record of each epoch. Gives folders that one process at a time holds, and what is in them.
-Never sees a model's data. May import: `errors`, `system`, `spec`.
+Input: names, paths and the record of each epoch. Output: folders that one process at a time writes, and summaries of
+them. It never sees the data of a model. May import: `errors`, `system`, `spec`.
 """

@@ -1,4 +1,4 @@
-"""Pictures. The only module that imports matplotlib; it draws without pyplot, so nothing global is touched."""
+"""Plots. The only module that imports matplotlib, without pyplot and its global state."""
 
 import io
 from collections.abc import Sequence
@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# left, bottom, width and height of the axes of the losses, in shares of the figure: room for any label. A
-# layout that is found by measuring takes a third of the time of the whole picture.
+# left, bottom, width and height of the axes of the losses, as shares of the figure: room for any label. A measured
+# layout takes a third of the time of the whole plot.
 MARGINS = (0.13, 0.12, 0.85, 0.85)
 
 
 def plot_losses(
     losses: Sequence[float], val_losses: Sequence[float | None] = (), *, resumed_at: Sequence[int] = ()
 ) -> "Figure":
-    """Plot the losses of each epoch, with validation where there is any, on a log scale.
+    """Plot the losses of each epoch, with those of validation, on a log scale.
 
     resumed_at: epochs at which the run was resumed, each marked by a line.
     """
@@ -28,19 +28,12 @@ def plot_losses(
     axes.plot(range(len(losses)), losses, label="training loss", color="tab:blue", marker=marker)
     if any(loss is not None for loss in val_losses):
         values = [float("nan") if loss is None else loss for loss in val_losses]
-        axes.plot(
-            range(len(values)),
-            values,
-            label="validation loss",
-            color="tab:red",
-            linestyle="--",
-            marker=marker,
-        )
+        axes.plot(range(len(values)), values, label="validation loss", color="tab:red", linestyle="--", marker=marker)
     for position, epoch in enumerate(resumed_at):
         axes.axvline(epoch - 0.5, color="0.6", linewidth=1, linestyle=":", label="" if position else "resumed")
     if any(loss > 0 for loss in losses):
         axes.set_yscale("log")
-        # 0.01 rather than a power of ten, whose typesetting takes as long as the rest of the picture
+        # 0.01 instead of a power of ten, whose typesetting takes as long as the rest of the plot
         plain, (low, high) = StrMethodFormatter("{x:g}"), axes.get_ylim()
         axes.yaxis.set_major_formatter(plain)
         axes.yaxis.set_minor_formatter(plain if high < 10 * low else NullFormatter())
@@ -53,7 +46,7 @@ def plot_losses(
 
 
 def plot_predictions(y: Any, yhat: Any, target_names: Sequence[str]) -> "Figure":
-    """Plot, of each target a row: predicted against actual, and the residuals against predicted. y, yhat:
+    """Plot predicted against actual, and residuals against predicted, in a row for each target. y, yhat:
     (N, n_targets)."""
     from matplotlib.figure import Figure
 
@@ -77,7 +70,7 @@ def plot_predictions(y: Any, yhat: Any, target_names: Sequence[str]) -> "Figure"
 
 
 def to_png(figure: "Figure") -> bytes:
-    """Give a figure as a PNG."""
+    """Return a figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

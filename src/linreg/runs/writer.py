@@ -1,4 +1,4 @@
-"""All that TensorBoard and metrics.jsonl see. Nothing written here moves a number of the training."""
+"""Writes metrics.jsonl and the event files of TensorBoard. Nothing here affects the training."""
 
 import contextlib
 import io
@@ -23,8 +23,8 @@ log = logging.getLogger("linreg")
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One line of metrics.jsonl: an epoch counted from 0, its losses, the learning rate as it ended, and the lowest
-    loss that there can be (of the validation part where there is one), if it is known."""
+    """A line of metrics.jsonl: an epoch counted from 0, its losses, the learning rate at its end, and the loss of the
+    exact solution, if it is known (of the validation part, if there is one)."""
 
     epoch: int
     loss: float
@@ -33,7 +33,7 @@ class EpochRecord:
     exact: float | None = None
 
     def to_json(self) -> str:
-        """Write the record as a line of JSON; the numbers read back as the same."""
+        """Return the record as a line of JSON, with the exact numbers."""
         return json.dumps(asdict(self)) + "\n"
 
 
@@ -44,8 +44,8 @@ Answer = TypeVar("Answer")
 def _translated(
     method: Callable[Concatenate["RunWriter", Arguments], Answer],
 ) -> Callable[Concatenate["RunWriter", Arguments], Answer]:
-    """Let a method raise StorageError for what befalls the files, be it of this write or of one before: TensorBoard
-    writes in threads, which hand on what ended them at the next call."""
+    """Make a method raise StorageError for errors of the files, also of an earlier write: the threads of TensorBoard
+    report an error at the next call."""
 
     @wraps(method)
     def translated(self: "RunWriter", /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
@@ -56,32 +56,32 @@ def _translated(
 
 
 @cache
-def _tell_once() -> None:
-    """Keep Python from telling, with a traceback, of the disk's error that ended a thread of TensorBoard's."""
+def _silence_threads() -> None:
+    """Print no traceback for an OSError that ends a thread of TensorBoard; the next call reports it."""
     before = threading.excepthook
 
-    def tell(args: threading.ExceptHookArgs) -> None:
+    def excepthook(args: threading.ExceptHookArgs) -> None:
         if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
             before(args)
 
-    threading.excepthook = tell
+    threading.excepthook = excepthook
 
 
 class RunWriter:
-    """Writes one run's folder: metrics.jsonl and TensorBoard's event files."""
+    """Writes metrics.jsonl and TensorBoard's event files in the folder of a run."""
 
     def __init__(self, folder: Path, *, histograms: int = 0) -> None:
-        _tell_once()
+        _silence_threads()
         self.folder = folder
         self.histograms = histograms
-        from torch.utils.tensorboard import SummaryWriter  # only those who write pay for it
+        from torch.utils.tensorboard import SummaryWriter  # slow
 
         self.board: Any = SummaryWriter(str(folder))
         self.metrics = (folder / "metrics.jsonl").open("a")
 
     @_translated
     def write(self, record: EpochRecord, model: nn.Module) -> None:
-        """Write what an epoch came to."""
+        """Write the record of an epoch, and histograms of the parameters if they are due."""
         self.metrics.write(record.to_json())
         self.metrics.flush()
         self.write_scalars(record)
@@ -91,7 +91,7 @@ class RunWriter:
 
     @_translated
     def write_scalars(self, record: EpochRecord) -> None:
-        """Send the losses to one chart, and the learning rate to another."""
+        """Write the losses to one chart, and the learning rate to another."""
         losses = {"training": record.loss}
         if record.val_loss is not None:
             losses["validation"] = record.val_loss
@@ -102,30 +102,29 @@ class RunWriter:
 
     @_translated
     def write_spec(self, text: str) -> None:
-        """Send the spec, as text."""
+        """Write the spec, as text."""
         self.board.add_text("spec", f"```yaml\n{text}```")
 
     def write_graph(self, model: nn.Module, x: torch.Tensor) -> None:
-        """Send the model's graph, traced on inputs x (N, n_features). A model that cannot be traced is trained all
-        the same, with a warning."""
+        """Write the model's graph, traced on inputs x (N, n_features). Warn if the model cannot be traced."""
         was_training, before = model.training, generators.states(x.device)
         model.eval()
         try:
-            # Tracing draws random numbers, warns, and prints what it could not do.
+            # Tracing draws random numbers, warns, and prints.
             with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
                 warnings.simplefilter("ignore")
-                # traced here, and not by add_graph: that would trace thrice to compare, and import sympy for it
+                # add_graph would trace three times to compare, and import sympy
                 self.board.add_graph(torch.jit.trace(model, x, check_trace=False), x)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        except Exception as error:  # whatever a model raises when it is traced
+        except Exception as error:  # a model may raise anything
             reason = str(error).strip().partition("\n")[0]
-            log.warning("the model's graph is not shown: %s; writer.graph=false leaves it out", reason)
+            log.warning("cannot write the model's graph: %s; set writer.graph=false to skip it", reason)
         finally:
             model.train(was_training)
             generators.set_states(before, x.device)
 
     @_translated
     def write_hparams(self, hparams: Mapping[str, Any], metrics: Sequence[str]) -> None:
-        """Send the hyperparameters and the names of the final metrics; `add_hparams` would make an extra run."""
+        """Write the hyperparameters and the names of the final metrics. `add_hparams` would make an extra run."""
         from torch.utils.tensorboard.summary import hparams as summaries
 
         plain = {
@@ -136,31 +135,31 @@ class RunWriter:
 
     @_translated
     def write_summary(self, metrics: Mapping[str, float], epoch: int) -> None:
-        """Send the metrics of the whole run, which stand beside the hyperparameters."""
+        """Write the metrics of the whole run, for the table of hyperparameters."""
         for name, value in metrics.items():
             self.board.add_scalar(name, value, epoch)
 
     @_translated
     def write_figure(self, name: str, figure: Any, epoch: int) -> None:
-        """Send a matplotlib figure."""
+        """Write a matplotlib figure."""
         self.board.add_figure(name, figure, epoch)
 
     @_translated
     def write_events(self, events: Sequence[Any]) -> None:
-        """Send events as they were read from another file."""
+        """Write events from another file."""
         for event in events:
             self.board.file_writer.event_writer.add_event(event)
 
     @_translated
     def flush(self) -> None:
-        """Bring all that was written so far to the files."""
+        """Flush all files."""
         self.board.flush()
         self.metrics.flush()
 
     @_translated
     def close(self) -> None:
         """Flush and close."""
-        with contextlib.ExitStack() as stack:  # each is closed, though another fails
+        with contextlib.ExitStack() as stack:  # close all, even if one fails
             stack.callback(self.metrics.close)
             for file_writer in self.board.all_writers.values():
                 stack.callback(file_writer.close)
@@ -171,8 +170,7 @@ class RunWriter:
 def open_writer(folder: Path, records: Sequence[EpochRecord] = (), *, histograms: int = 0) -> Iterator[RunWriter]:
     """Open the writer of a run whose first epochs are `records`.
 
-    What the folder held beyond them, an interrupted session's, is dropped: metrics.jsonl and the event files are
-    written anew, so that every reader of them agrees.
+    metrics.jsonl and the event files are rewritten with these epochs only, without those of an interrupted session.
     """
     old_files = sorted(folder.rglob("events.out.tfevents.*"))
     old_histograms = _histograms(old_files, len(records))
@@ -194,17 +192,17 @@ def open_writer(folder: Path, records: Sequence[EpochRecord] = (), *, histograms
 
 
 def _histograms(files: Sequence[Path], epochs: int) -> list[Any]:
-    """Read the events with histograms of the first epochs, each once: a session that was killed while it wrote the
-    files anew has left both the old ones and its own. The scalars come from the records."""
+    """Read the events with histograms of the first epochs, without duplicates: a session that was killed while
+    rewriting left both old and new files. Scalars come from the records."""
     if not files:
         return []
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
     events = [event for file in files for event in LegacyEventFileLoader(str(file)).Load()]
-    found = {
+    histograms = {
         (value.tag, event.step): event
         for event in events
         for value in event.summary.value
         if event.step < epochs and value.HasField("histo")
     }
-    return sorted(found.values(), key=lambda event: event.step)
+    return sorted(histograms.values(), key=lambda event: event.step)

@@ -1,5 +1,5 @@
-"""The machine under the tool: start-up, memory, threads, whole files, random generators, the version.
+"""The machine under the tool: start-up, memory, threads, files, random generators, the version.
 
-Takes plain values and paths. Gives work-arounds for what libraries do needlessly, files that are written whole or not
-at all, and the states of the global generators. May import: `errors`.
+Input: plain values and paths. Output: a faster start, files that are complete or absent, states of the global
+generators. May import: `errors`.
 """

@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a crash, never meets half of one."""
+"""Writes files completely or not at all, also in a crash."""
 
 import contextlib
 import errno
@@ -13,14 +13,15 @@ LEFTOVER = ".tmp"
 
 
 def replace_file(path: Path, content: bytes | bytearray | memoryview | str) -> None:
-    """Write a whole file or nothing: to a temporary file in the same folder, synced, renamed, the folder synced.
-    A disk that is full, or a folder that is not writable, is a StorageError and leaves the old file as it was."""
+    """Write a file completely or not at all: to a temporary file in the same folder, then sync and rename it.
+
+    Raises StorageError, and keeps the old file, if the disk is full or the folder is not writable."""
     data = memoryview(content.encode() if isinstance(content, str) else content)
     with translated_errors(path, n_bytes=len(data)), _temporary_of(path) as temporary:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             while data:
-                data = data[os.write(descriptor, data) :]  # of a disk that is nearly full it writes a part
+                data = data[os.write(descriptor, data) :]  # a nearly full disk takes a part
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -28,7 +29,7 @@ def replace_file(path: Path, content: bytes | bytearray | memoryview | str) -> N
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that appears under its name, synced, once all is written, and not at all if that fails."""
+    """Open a file that gets its name, after a sync, when it is complete, and is removed after an error."""
     with translated_errors(path), _temporary_of(path) as temporary, temporary.open("xb") as file:
         yield file
         file.flush()
@@ -37,21 +38,21 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def _temporary_of(path: Path) -> Iterator[Path]:
-    """Give the name of a temporary file, which gets the name `path` at the end, or is removed if anything fails."""
+    """Yield a temporary file that is renamed to `path` at the end, or removed after an error."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}{LEFTOVER}")
     temporary.unlink(missing_ok=True)
     try:
         yield temporary
-        os.replace(temporary, path)  # noqa: PTH105  # beside os.write and os.fsync, where the faults of a disk are tried
+        os.replace(temporary, path)  # noqa: PTH105  # tests replace os functions to simulate faults
     except BaseException:
-        with contextlib.suppress(OSError):  # the error itself is what to tell
+        with contextlib.suppress(OSError):  # report the first error
             temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, unless it is there, and those that it is in; each is synced, so as to outlast a crash."""
+    """Create a folder and its parents if they are missing, and sync each, so that they outlast a crash."""
     if not path.is_dir():
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
@@ -59,8 +60,7 @@ def make_folder(path: Path) -> None:
 
 
 def remove_leftovers(*folders: Path, shared: bool = False) -> None:
-    """Remove what a process that was killed while it wrote has left in the folders. shared: others may write there now,
-    so that what is of a process that is alive stays."""
+    """Remove the temporary files of killed processes. shared: other processes may write there now; keep their files."""
     for folder in folders:
         for file in folder.glob(f".*{LEFTOVER}"):
             if not (shared and _is_alive(file.name.split(".")[-2])):
@@ -68,7 +68,7 @@ def remove_leftovers(*folders: Path, shared: bool = False) -> None:
 
 
 def _is_alive(number: str) -> bool:
-    """Whether another process than this one has a number."""
+    """Return whether a process other than this one has this id."""
     if not number.isdecimal() or int(number) == os.getpid():
         return False
     try:
@@ -81,7 +81,7 @@ def _is_alive(number: str) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make what was done to the names in the folder last."""
+    """Sync the names in a folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -91,14 +91,14 @@ def sync_folder(folder: Path) -> None:
 
 _ELSEWHERE = "choose another place with --runs and --checkpoints"
 REMEDIES: Mapping[int, str] = {
-    errno.ENOSPC: "free some space, then go on with linreg resume",
-    errno.EDQUOT: "free some of your quota, then go on with linreg resume",
-    errno.EFBIG: "raise the limit of a file's size (ulimit -f), then go on with linreg resume",
+    errno.ENOSPC: "free some space, then use linreg resume",
+    errno.EDQUOT: "free some of your quota, then use linreg resume",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f), then use linreg resume",
     errno.EACCES: _ELSEWHERE,
     errno.EROFS: _ELSEWHERE,
     errno.ENOTDIR: _ELSEWHERE,
     errno.EEXIST: "a file is in the way; remove it, or choose another place",
-}  # for what a run writes
+}
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -106,8 +106,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def translated_errors(
     path: Path, remedies: Mapping[int, str] = REMEDIES, *, n_bytes: int | None = None
 ) -> Iterator[None]:
-    """Turn the operating system's errors about `path` into a StorageError that says what would do. n_bytes: what the
-    file needs, where that is known."""
+    """Raise a StorageError with a remedy for each OSError about `path`. n_bytes: the size of the file, if it is
+    known."""
     try:
         yield
     except OSError as error:
@@ -117,7 +117,7 @@ def translated_errors(
 
 
 def _space(path: Path, n_bytes: int | None) -> str:
-    """Say what is needed and what there is."""
+    """Describe the needed and the free space."""
     folder = next((place for place in path.absolute().parents if place.is_dir()), Path("/"))
     try:
         stat = os.statvfs(folder)

@@ -1,4 +1,4 @@
-"""The global random generators, torch's, NumPy's and Python's: what a model of one's own may draw from."""
+"""The global random generators of torch, NumPy and Python, which a user's model may use."""
 
 import random
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ import torch
 
 
 def seed(number: int) -> None:
-    """Seed all of them."""
+    """Seed all generators."""
     torch.manual_seed(number)
-    np.random.seed(number % 2**32)  # it takes no more
+    np.random.seed(number % 2**32)  # its largest seed
     random.seed(number)
 
 
 def states(device: torch.device) -> dict[str, Any]:
-    """Give their states as plain values and tensors; that of CUDA's generator is None on another device."""
+    """Return their states as plain values and tensors; the state of CUDA's generator is None on another device."""
     version, key, gauss = random.getstate()
     of_numpy = np.random.get_state(legacy=False)
     of_numpy["state"] = {**of_numpy["state"], "key": torch.from_numpy(of_numpy["state"]["key"].astype(np.int64))}
@@ -33,8 +33,8 @@ def states(device: torch.device) -> dict[str, Any]:
 
 
 def set_states(saved: dict[str, Any], device: torch.device) -> None:
-    """Put the generators into states that `states` gave. Raises RuntimeError, ValueError, KeyError or TypeError for
-    what is no such state."""
+    """Set the generators to states of `states`. Raises RuntimeError, ValueError, KeyError or TypeError for an invalid
+    state."""
     of_numpy, of_python = saved["numpy_rng_state"], saved["python_rng_state"]
     torch.set_rng_state(saved["rng_state"])
     if saved["cuda_rng_state"] is not None and device.type == "cuda":
@@ -44,8 +44,7 @@ def set_states(saved: dict[str, Any], device: torch.device) -> None:
 
 
 def are_states(saved: Mapping[str, Any]) -> bool:
-    """Whether these are states that `states` gave. NumPy itself would take a position beyond its numbers, and read on
-    from there."""
+    """Return whether these are states of `states`. NumPy would accept a position beyond its numbers, and read there."""
     of_numpy, of_python = saved["numpy_rng_state"], saved["python_rng_state"]
     match of_numpy:
         case {
@@ -72,7 +71,7 @@ def are_states(saved: Mapping[str, Any]) -> bool:
 
 
 def _are_words(key: torch.Tensor, number: int) -> bool:
-    """Whether a tensor holds so many words of 32 bits."""
+    """Return whether a tensor holds n words of 32 bits."""
     if key.dtype != torch.int64 or key.shape != (number,):
         return False
     return int(key.min()) >= 0 and int(key.max()) < 2**32
