@@ -248,7 +248,7 @@ def test_other_data_is_refused():
         "--other-data to use the new data"
     )
     np.save("x.npy", np.arange(30.0)[:, None] / 30)
-    with pytest.raises(DataError, match=r"gives now \(20 rows, now 30; values of x; values of y; x was"):
+    with pytest.raises(DataError, match=r"changed since training \(20 rows, now 30; values of x; values of y; x was"):
         resume(result.checkpoint)
     again = resume(result.checkpoint, other_data=True)
     assert (again.run, again.epochs) == ("small_002", 12)
@@ -417,7 +417,7 @@ def test_restarting_an_edited_spec_starts_a_new_run(linreg):
     assert answer.out == "checkpoints/small_002/last.pth\n"
     assert answer.err.startswith(
         "warning: the last run, small_001, has another spec (epochs: 6 → 3); starting a new one; "
-        "linreg resume checkpoints/small_001/last.pth \n"
+        "to continue it: linreg resume checkpoints/small_001/last.pth\n"
     )
 
 

@@ -83,7 +83,7 @@ MUTANTS = (
     Mutant(
         "patience is not replayed",
         "experiment/session.py",
-        "            out_of_patience(_monitored(record))\n\n",
+        "            out_of_patience(monitored(record))\n\n",
         "            pass\n\n",
         "tests/experiment/test_resume.py::test_early_stopping_goes_on_counting",
     ),

@@ -105,7 +105,7 @@ def test_without_the_compiler_every_optimizer_does_the_same_to_the_last_bit():
     own, imported = json.loads(run(TRAIN_WITH_ALL + say))
     assert imported
     spared, imported = json.loads(
-        run(TRAIN_WITH_ALL + f"from linreg.system.startup import skip_compiler_import\n\nspare_compiler()\n{say}")
+        run(TRAIN_WITH_ALL + f"from linreg.system.startup import skip_compiler_import\n\nskip_compiler_import()\n{say}")
     )
     assert not imported
     assert spared == own

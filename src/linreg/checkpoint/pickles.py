@@ -8,7 +8,7 @@ nothing left to refuse.
 import math
 import pickle as p
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -74,6 +74,19 @@ def _unsound(reason: str) -> Unsound:
     return Unsound(f"holds more than plain values and tensors ({reason}); use a checkpoint written by linreg train")
 
 
+# The bytes of an opcode's argument, and its cost: at least the memory that it takes, so that a few bytes cannot claim
+# much. Strings and runs cost more by their length.
+_OPCODES = {
+    p.NONE: (0, 16), p.BINFLOAT: (8, 40), p.NEWTRUE: (0, 100), p.NEWFALSE: (0, 100), p.BININT1: (1, 100),
+    p.BININT2: (2, 100), p.BININT: (4, 100), p.LONG1: (1, 100), p.BINUNICODE: (4, 100), p.GLOBAL: (0, 100),
+    p.EMPTY_TUPLE: (0, 100), p.EMPTY_LIST: (0, 250), p.EMPTY_DICT: (0, 250), p.MARK: (0, 100), p.TUPLE: (0, 400),
+    p.TUPLE1: (0, 400), p.TUPLE2: (0, 400), p.TUPLE3: (0, 400), p.APPEND: (0, 100), p.APPENDS: (0, 100),
+    p.SETITEM: (0, 200), p.SETITEMS: (0, 100), p.BINPUT: (1, 100), p.LONG_BINPUT: (4, 100), p.BINGET: (1, 100),
+    p.LONG_BINGET: (4, 100), p.BINPERSID: (0, 800), p.REDUCE: (0, 700), p.STOP: (0, 0),
+}  # fmt: skip
+_SIZES = {p.TUPLE1: 1, p.TUPLE2: 2, p.TUPLE3: 3}
+
+
 class _Walk:
     """A walk over the opcodes of a pickle, with the stack, marks and memo of an unpickler.
 
@@ -86,7 +99,7 @@ class _Walk:
         self.memo: list[Any] = []
 
     def run(self) -> None:
-        """Do the action of each opcode. Raises Unsound, or IndexError for a truncated pickle."""
+        """Follow each opcode. Raises Unsound, or IndexError for a truncated pickle."""
         if self.read(2) != p.PROTO + b"\2":
             raise _unsound("unexpected pickle protocol")
         opcode = b""
@@ -96,169 +109,105 @@ class _Walk:
                 raise IndexError
             if opcode not in _OPCODES:
                 raise _unsound(f"opcode {opcode!r}")
-            length, cost, act = _OPCODES[opcode]
+            length, cost = _OPCODES[opcode]
             argument = int.from_bytes(self.read(length), "little")
             self.budget -= cost
             if self.budget < 0:
                 raise Unsound("holds more values than a checkpoint can have; use another checkpoint of the run")
-            act(self, argument)
+            if opcode in (p.NONE, p.BINFLOAT):
+                self.push_run(_NONES if opcode == p.NONE else _FLOATS, 1 + length, cost)
+            elif not self.push(opcode, argument):
+                self.build(opcode)
+        if len(self.stack) != 1 or self.stack[0] is not _DICT or self.marked or self.position != len(self.data):
+            raise _unsound("pickle is not a single dictionary")
 
     def read(self, length: int) -> bytes:
         """Return the next bytes, fewer at the end of the data."""
         self.position += length
         return self.data[self.position - length : self.position]
 
+    def push_run(self, pattern: re.Pattern[bytes], n_bytes: int, cost: int) -> None:
+        """Push a run of values of n_bytes each at once: a history has many."""
+        match = pattern.match(self.data, self.position - n_bytes)
+        if match is None:
+            raise IndexError
+        count = (match.end() - match.start()) // n_bytes
+        self.budget -= cost * (count - 1)
+        self.stack += [_VALUE] * count
+        self.position = match.end()
+
+    def push(self, opcode: bytes, argument: int) -> bool:
+        """Follow an opcode that pushes a value, or memoizes one. Return False for another one."""
+        value: Any
+        match opcode:
+            case p.BINPUT | p.LONG_BINPUT:
+                if argument != len(self.memo):
+                    raise _unsound("memo out of order")
+                self.memo.append(self.stack[-1])
+                return True
+            case p.BINGET | p.LONG_BINGET:
+                value = self.memo[argument]
+            case p.BINUNICODE:
+                self.budget -= 4 * argument
+                value = self.read(argument).decode()
+            case p.BININT1 | p.BININT2:
+                value = argument
+            case p.BININT:
+                value = argument - 2**32 if argument >= 2**31 else argument
+            case p.LONG1:
+                value = int.from_bytes(self.read(argument), "little", signed=True)
+                if value.bit_length() > 64:
+                    raise _unsound("an integer of more than 64 bits")
+            case p.NEWTRUE | p.NEWFALSE:
+                value = opcode == p.NEWTRUE
+            case p.EMPTY_TUPLE | p.EMPTY_LIST | p.EMPTY_DICT:
+                value = {p.EMPTY_TUPLE: (), p.EMPTY_LIST: _LIST, p.EMPTY_DICT: _DICT}[opcode]
+            case p.GLOBAL:
+                match = _NAMES.match(self.data, self.position)
+                if match is None:
+                    text = self.data[self.position : self.position + 60].decode(errors="replace")
+                    raise _unsound(f"names {text.split(chr(10))[:2]!a}")
+                value, self.position = _Name(match[0]), match.end()
+            case _:
+                return False
+        self.stack.append(value)
+        return True
+
+    def build(self, opcode: bytes) -> None:
+        """Follow an opcode that takes values from the stack."""
+        match opcode:
+            case p.MARK:
+                self.marked.append(self.stack)
+                self.stack = []
+                if len(self.marked) > _DEPTH:
+                    raise _unsound("values nested too deeply")
+            case p.TUPLE:
+                items = self.pop_marked()
+                self.stack.append(_tuple(items))
+            case p.TUPLE1 | p.TUPLE2 | p.TUPLE3:
+                items = [self.stack.pop() for _ in range(_SIZES[opcode])]
+                self.stack.append(_tuple(items[::-1]))
+            case p.APPEND | p.APPENDS:
+                self.pop_marked() if opcode == p.APPENDS else self.stack.pop()
+                if self.stack[-1] is not _LIST:
+                    raise _unsound("items for a value that is not a list")
+            case p.SETITEM | p.SETITEMS:
+                items = self.pop_marked() if opcode == p.SETITEMS else [self.stack.pop(), self.stack.pop()][::-1]
+                if self.stack[-1] is not _DICT or len(items) % 2:
+                    raise _unsound("items for a value that is not a dictionary")
+                if not all(type(key) is str or type(key) is int for key in items[::2]):
+                    raise _unsound("a key that is not a string or an integer")
+                self.budget -= 50 * len(items)
+            case p.BINPERSID:
+                self.stack.append(_storage(self.stack.pop(), self.unused))
+            case p.REDUCE:
+                arguments = self.stack.pop()
+                self.stack.append(_result(self.stack.pop(), arguments))
+
     def pop_marked(self) -> list[Any]:
         """Return the items on the stack above the last mark, and remove them."""
         items, self.stack = self.stack, self.marked.pop()
         return items
-
-
-# The actions of the opcodes, on a walk and the opcode's argument.
-
-
-def _push(value: Any) -> Callable[[_Walk, int], None]:
-    return lambda walk, _: walk.stack.append(value)
-
-
-def _push_run(pattern: re.Pattern[bytes], n_bytes: int, cost: int) -> Callable[[_Walk, int], None]:
-    """Make the action that pushes a run of values of n_bytes each at once: a history has many."""
-
-    def push_run(walk: _Walk, _: int) -> None:
-        match = pattern.match(walk.data, walk.position - n_bytes)
-        if match is None:
-            raise IndexError
-        count = (match.end() - match.start()) // n_bytes
-        walk.budget -= cost * (count - 1)
-        walk.stack += [_VALUE] * count
-        walk.position = match.end()
-
-    return push_run
-
-
-def _push_argument(walk: _Walk, argument: int) -> None:
-    walk.stack.append(argument)
-
-
-def _push_signed(walk: _Walk, argument: int) -> None:
-    walk.stack.append(argument - 2**32 if argument >= 2**31 else argument)
-
-
-def _push_long(walk: _Walk, length: int) -> None:
-    number = int.from_bytes(walk.read(length), "little", signed=True)
-    if number.bit_length() > 64:
-        raise _unsound("an integer of more than 64 bits")
-    walk.stack.append(number)
-
-
-def _push_string(walk: _Walk, length: int) -> None:
-    walk.budget -= 4 * length
-    walk.stack.append(walk.read(length).decode())
-
-
-def _push_name(walk: _Walk, _: int) -> None:
-    match = _NAMES.match(walk.data, walk.position)
-    if match is None:
-        text = walk.data[walk.position : walk.position + 60].decode(errors="replace")
-        raise _unsound(f"names {text.split(chr(10))[:2]!a}")
-    walk.stack.append(_Name(match[0]))
-    walk.position = match.end()
-
-
-def _memoize(walk: _Walk, number: int) -> None:
-    if number != len(walk.memo):
-        raise _unsound("memo out of order")
-    walk.memo.append(walk.stack[-1])
-
-
-def _push_memo(walk: _Walk, number: int) -> None:
-    walk.stack.append(walk.memo[number])
-
-
-def _mark(walk: _Walk, _: int) -> None:
-    walk.marked.append(walk.stack)
-    walk.stack = []
-    if len(walk.marked) > _DEPTH:
-        raise _unsound("values nested too deeply")
-
-
-def _build_marked_tuple(walk: _Walk, _: int) -> None:
-    items = walk.pop_marked()
-    walk.stack.append(_tuple(items))
-
-
-def _build_tuple(length: int) -> Callable[[_Walk, int], None]:
-    def build_tuple(walk: _Walk, _: int) -> None:
-        items = [walk.stack.pop() for _ in range(length)]
-        walk.stack.append(_tuple(items[::-1]))
-
-    return build_tuple
-
-
-def _append(walk: _Walk, _: int) -> None:
-    walk.stack.pop()
-    _check_list(walk)
-
-
-def _append_marked(walk: _Walk, _: int) -> None:
-    walk.pop_marked()
-    _check_list(walk)
-
-
-def _set_item(walk: _Walk, _: int) -> None:
-    value, key = walk.stack.pop(), walk.stack.pop()
-    _check_dictionary(walk, [key, value])
-
-
-def _set_marked_items(walk: _Walk, _: int) -> None:
-    _check_dictionary(walk, walk.pop_marked())
-
-
-def _push_storage(walk: _Walk, _: int) -> None:
-    walk.stack.append(_storage(walk.stack.pop(), walk.unused))
-
-
-def _call(walk: _Walk, _: int) -> None:
-    arguments = walk.stack.pop()
-    walk.stack.append(_result(walk.stack.pop(), arguments))
-
-
-def _check_end(walk: _Walk, _: int) -> None:
-    if len(walk.stack) != 1 or walk.stack[0] is not _DICT or walk.marked or walk.position != len(walk.data):
-        raise _unsound("pickle is not a single dictionary")
-
-
-# Of each opcode: the bytes of its argument, its cost and its action. The cost is at least the memory that it takes, so
-# that a few bytes cannot claim much. Strings and runs cost more by their length.
-_OPCODES: dict[bytes, tuple[int, int, Callable[[_Walk, int], None]]] = {
-    p.NONE: (0, 16, _push_run(_NONES, 1, 16)), p.BINFLOAT: (8, 40, _push_run(_FLOATS, 9, 40)),
-    p.NEWTRUE: (0, 100, _push(True)), p.NEWFALSE: (0, 100, _push(False)),
-    p.BININT1: (1, 100, _push_argument), p.BININT2: (2, 100, _push_argument), p.BININT: (4, 100, _push_signed),
-    p.LONG1: (1, 100, _push_long), p.BINUNICODE: (4, 100, _push_string), p.GLOBAL: (0, 100, _push_name),
-    p.EMPTY_TUPLE: (0, 100, _push(())), p.EMPTY_LIST: (0, 250, _push(_LIST)), p.EMPTY_DICT: (0, 250, _push(_DICT)),
-    p.MARK: (0, 100, _mark), p.TUPLE: (0, 400, _build_marked_tuple), p.TUPLE1: (0, 400, _build_tuple(1)),
-    p.TUPLE2: (0, 400, _build_tuple(2)), p.TUPLE3: (0, 400, _build_tuple(3)),
-    p.APPEND: (0, 100, _append), p.APPENDS: (0, 100, _append_marked),
-    p.SETITEM: (0, 200, _set_item), p.SETITEMS: (0, 100, _set_marked_items),
-    p.BINPUT: (1, 100, _memoize), p.LONG_BINPUT: (4, 100, _memoize),
-    p.BINGET: (1, 100, _push_memo), p.LONG_BINGET: (4, 100, _push_memo),
-    p.BINPERSID: (0, 800, _push_storage), p.REDUCE: (0, 700, _call),
-    p.STOP: (0, 0, _check_end),
-}  # fmt: skip
-
-
-def _check_list(walk: _Walk) -> None:
-    if walk.stack[-1] is not _LIST:
-        raise _unsound("items for a value that is not a list")
-
-
-def _check_dictionary(walk: _Walk, items: list[Any]) -> None:
-    """Check that keys and values, in turn, are set in a dictionary."""
-    if walk.stack[-1] is not _DICT or len(items) % 2:
-        raise _unsound("items for a value that is not a dictionary")
-    if not all(type(key) is str or type(key) is int for key in items[::2]):
-        raise _unsound("a key that is not a string or an integer")
-    walk.budget -= 50 * len(items)
 
 
 def _tuple(items: list[Any]) -> Any:

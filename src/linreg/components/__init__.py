@@ -1,5 +1,5 @@
 """The components that a spec names: models, losses, optimizers, schedulers. Each file has a registry and its builders.
 
-Input: the positional arguments of a registry and the params of a spec. Output: torch objects; the builders import torch.
+Input: the arguments of a registry and the params of a spec. Output: torch objects. Only the builders import torch.
 May import: `errors`, `system`, `registry`.
 """
