@@ -6,7 +6,7 @@ copied where needed, before `torch.save` sees them.
 
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -28,28 +28,20 @@ def serialize(checkpoint: Checkpoint) -> bytes:
     content, buffer = _Content(), io.BytesIO()
     try:
         parts = {key: content.plain(getattr(checkpoint, key), key) for key in sorted(KEYS)}
-        torch.save({"format": FORMAT, "version": VERSION, "checksums": checksums(parts), **parts}, buffer)
+        torch.save(
+            {"format": FORMAT, "version": VERSION, "checksums": checksums(content.tensors.values()), **parts}, buffer
+        )
         _refuse_large(buffer.getbuffer().nbytes)
     except (TypeError, OverflowError) as error:
         raise CheckpointError(f"{checkpoint.run['name']}: cannot write a checkpoint: {error}") from None
     return buffer.getvalue()
 
 
-def checksums(content: Any) -> list[int]:
-    """Return the checksums of the tensors in plain values, in their order.
+def checksums(tensors: Iterable[torch.Tensor]) -> list[int]:
+    """Return the checksums of dense tensors.
 
     They detect swapped and incompletely read tensors, which the checksums of the zip do not."""
-    tensors = {id(tensor): tensor for tensor in _tensors(content)}
-    return [zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data) for tensor in tensors.values()]
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """Yield the tensors in plain values, depth first."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict | list | tuple):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(item)
+    return [zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data) for tensor in tensors]
 
 
 class _Content:
