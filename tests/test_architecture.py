@@ -68,6 +68,17 @@ def test_every_room_is_a_layer():
     assert len(packages) <= 10
 
 
+def test_no_file_and_no_function_is_long():
+    long = []
+    for path in SOURCE.rglob("*.py"):
+        text = path.read_text()
+        long += [f"{path}: {n} lines"] if (n := len(text.splitlines())) > 350 else []
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and (n := node.end_lineno - node.lineno + 1) > 60:
+                long.append(f"{path}:{node.lineno}: {node.name}: {n} lines")
+    assert long == []
+
+
 def test_matplotlib_is_imported_in_plots_alone_and_click_nowhere():
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

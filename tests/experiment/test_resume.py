@@ -461,7 +461,7 @@ def test_a_crash_between_the_last_epoch_and_the_end_adds_no_epochs(linreg, monke
         raise CrashError
 
     with monkeypatch.context() as patch, pytest.raises(CrashError):
-        patch.setattr("linreg.experiment.session._write_end", crash)
+        patch.setattr("linreg.experiment.session.write_end", crash)
         train(spec_from_dict(small_spec(checkpoint={"every": 1}), "test"))
     assert load("checkpoints/small_001/last.pth").epoch == 6
     with pytest.raises(UsageError, match="already has 6 epochs"):
@@ -727,7 +727,7 @@ def test_a_change_is_kept_by_a_run_that_is_stopped_before_its_first_step():
 
 
 @pytest.mark.parametrize("changes", [{}, {"epochs": 60, "early_stopping": {"patience": 3, "min_delta": 1e-3}}], ids=str)
-@pytest.mark.parametrize("name", ["_plot", "make_result"])
+@pytest.mark.parametrize("name", ["write_plot", "make_result"])
 def test_a_crash_after_the_last_save_is_made_good(linreg, monkeypatch, changes, name):
     """The checkpoint says that all is done; the picture, or what run.json says of it, is missing."""
     changes = {"checkpoint": {"every": 1}, "writer__plots": True, **changes}
@@ -762,7 +762,7 @@ def test_a_change_asked_of_a_run_that_was_killed_at_its_end_is_trained(monkeypat
         raise CrashError
 
     with monkeypatch.context() as patch, pytest.raises(CrashError):
-        patch.setattr("linreg.experiment.session._write_end", crash)
+        patch.setattr("linreg.experiment.session.write_end", crash)
         train(spec_from_dict(small_spec(checkpoint={"every": 1}), "test"))
     again = resume("checkpoints/small_001/last.pth", ["optimizer.lr=0.001"])
     assert (again.run, load(again.checkpoint).lr) == ("small_002", [0.1] * 6 + [0.001] * 6)

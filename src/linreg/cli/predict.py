@@ -17,17 +17,19 @@ from linreg.system.startup import importing_torch
 if TYPE_CHECKING:
     from linreg.experiment.predicting import Prediction
 
+Inputs = Annotated[
+    list[str] | None,
+    o.option(
+        "--inputs",
+        "VALUE ...",
+        "Values up to the next option: 0.2 0.34, rows of several features 1,2 3,4, or x1=1 x2=2.",
+    ),
+]
+
 
 def predict(
     checkpoint: o.LatestCheckpoint = None,
-    inputs: Annotated[
-        list[str] | None,
-        o.option(
-            "--inputs",
-            "VALUE ...",
-            "Values up to the next option: 0.2 0.34, rows of several features 1,2 3,4, or x1=1 x2=2.",
-        ),
-    ] = None,
+    inputs: Inputs = None,
     table: Annotated[Path | None, o.option("--input", "FILE", "A table to predict for; - reads it from stdin.")] = None,
     output: Annotated[
         Path | None,
@@ -48,14 +50,7 @@ def predict(
     plugin: o.Plugin = None,
 ) -> None:
     """Predict the targets of some inputs, or of a whole table."""
-    if interval is not None and not 0 < interval < 1:
-        raise UsageError(f"--interval: must be between 0 and 1, got {interval:g}; write for instance 0.95")
-    if table is not None and (inputs or json):
-        raise UsageError(f"--input {table}: excludes --inputs and --json; use --output FILE.jsonl")
-    if table is None and not inputs:
-        raise UsageError("--inputs: missing; write for instance --inputs 0.2 0.34, or --input FILE")
-    if table is None and (output is not None or keep):
-        raise UsageError(f"{'--keep' if keep else '--output'}: needs --input FILE; add it, or remove this option")
+    _check_options(inputs, table, output, keep, interval, json=json)
     rows = parse_rows(inputs or [])
     load_plugins(plugin)
     path = checkpoint_or_latest(checkpoint, checkpoints)
@@ -88,6 +83,26 @@ def predict(
         if not quiet:
             print_stderr(f"{n_rows} rows")
         print_stdout(str(output))
+
+
+def _check_options(
+    inputs: list[str] | None,
+    table: Path | None,
+    output: Path | None,
+    keep: list[str] | None,
+    interval: float | None,
+    *,
+    json: bool,
+) -> None:
+    """Raise a UsageError for options that do not fit together."""
+    if interval is not None and not 0 < interval < 1:
+        raise UsageError(f"--interval: must be between 0 and 1, got {interval:g}; write for instance 0.95")
+    if table is not None and (inputs or json):
+        raise UsageError(f"--input {table}: excludes --inputs and --json; use --output FILE.jsonl")
+    if table is None and not inputs:
+        raise UsageError("--inputs: missing; write for instance --inputs 0.2 0.34, or --input FILE")
+    if table is None and (output is not None or keep):
+        raise UsageError(f"{'--keep' if keep else '--output'}: needs --input FILE; add it, or remove this option")
 
 
 def _bounds(prediction: "Prediction") -> dict[str, Any]:

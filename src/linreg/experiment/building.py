@@ -13,7 +13,8 @@ from linreg.data.mapped import MappedDataset
 from linreg.data.pipeline import Data
 from linreg.data.preprocessing import Preprocessed
 from linreg.errors import SpecError, UsageError
-from linreg.exact.closed_form import Exact, baseline
+from linreg.exact.baseline import baseline
+from linreg.exact.closed_form import Exact
 from linreg.experiment.data import prepare
 from linreg.experiment.losses import build_losses
 from linreg.experiment.network import build_network, choose_device
@@ -59,6 +60,12 @@ class Experiment:
     def target_names(self) -> list[str]:
         """The names of the targets."""
         return list(self.data.target_names)
+
+    @property
+    def exact_loss(self) -> float | None:
+        """The monitored loss at the optimum of the training part, or None."""
+        exact = self.baseline
+        return None if exact is None else exact.loss if exact.val_loss is None else exact.val_loss
 
     @property
     def x_sample(self) -> torch.Tensor:

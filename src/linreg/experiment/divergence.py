@@ -8,8 +8,9 @@ from contextlib import contextmanager
 import torch
 
 from linreg.errors import DivergedError
-from linreg.exact.closed_form import largest_stable_lr
+from linreg.exact.baseline import largest_stable_lr
 from linreg.experiment.building import Experiment
+from linreg.runs.writer import EpochRecord
 
 log = logging.getLogger("linreg")
 
@@ -44,6 +45,15 @@ def refuse_tensors(experiment: Experiment, where: str, tensors: Iterable[tuple[s
     for name, tensor in tensors:
         if not torch.isfinite(tensor).all():
             raise DivergedError(f"{where}: {name} is no longer finite; {remedy(experiment)}")
+
+
+def refuse_epoch(experiment: Experiment, losses: Sequence[float], record: EpochRecord) -> None:
+    """Raise a DivergedError if a loss, a parameter or the validation loss of an epoch is not finite."""
+    refuse_losses(experiment, record.epoch, losses)
+    where = f"epoch {record.epoch}, step {len(losses) - 1}"
+    refuse_tensors(experiment, where, experiment.network.state_dict().items())
+    if record.val_loss is not None and not math.isfinite(record.val_loss):
+        raise DivergedError(f"epoch {record.epoch}: val_loss is {record.val_loss}; {remedy(experiment)}")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from linreg.data.ranges import Ranges
 from linreg.data.sources import Block
@@ -56,18 +57,7 @@ def predict_table(
         for block in blocks:
             x = recode(block)
             ranges.add(x)
-            yhat = model(x)
-            if not np.isfinite(yhat).all():
-                wrong = np.nonzero(~np.isfinite(yhat).all(axis=1))[0]
-                raise DataError(f"{block.where(int(wrong[0]))}: its prediction is not finite; use smaller values")
-            columns: dict[str, Any] = dict(block.kept)
-            margin = None if interval is None else model.margin(x, interval)
-            for position, name in enumerate(saved.target_names):
-                columns[f"{name}_predicted"] = yhat[:, position]
-                if margin is not None:
-                    columns[f"{name}_lower"] = (yhat - margin).astype(yhat.dtype)[:, position]
-                    columns[f"{name}_upper"] = (yhat + margin).astype(yhat.dtype)[:, position]
-            yield columns
+            yield {**block.kept, **_predicted_columns(model, block, x, interval)}
 
     with (  # threads convert numbers to text
         open_output(output) as out,
@@ -81,3 +71,21 @@ def predict_table(
     for warning in ranges.warnings():
         log.warning("%s", warning)
     return ranges.n_rows
+
+
+def _predicted_columns(
+    model: LoadedModel, block: Block, x: NDArray[np.floating], interval: float | None
+) -> dict[str, NDArray[np.floating]]:
+    """Return the output columns for a block with inputs x (N, n_features). Raises DataError."""
+    yhat = model(x)
+    if not np.isfinite(yhat).all():
+        wrong = np.nonzero(~np.isfinite(yhat).all(axis=1))[0]
+        raise DataError(f"{block.where(int(wrong[0]))}: its prediction is not finite; use smaller values")
+    margin = None if interval is None else model.margin(x, interval)
+    columns = {}
+    for position, name in enumerate(model.saved.target_names):
+        columns[f"{name}_predicted"] = yhat[:, position]
+        if margin is not None:
+            columns[f"{name}_lower"] = (yhat - margin).astype(yhat.dtype)[:, position]
+            columns[f"{name}_upper"] = (yhat + margin).astype(yhat.dtype)[:, position]
+    return columns

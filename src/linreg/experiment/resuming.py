@@ -47,10 +47,9 @@ def resume(
     if old.solver == "exact":
         raise UsageError(f"{path}: was solved exactly; there is nothing to resume")
     own = _own_run(saved, runs, checkpoints, named=named)
-    asked = any(override.startswith("epochs=") for override in overrides)
     all_done = saved.epoch >= old.epochs or saved.outcome in FINISHED
     ends = all_done and not overrides and own is not None and not _is_ended(runs / own)  # killed at its end
-    if saved.epoch >= old.epochs and not asked and not ends:
+    if saved.epoch >= old.epochs and not ends and not any(override.startswith("epochs=") for override in overrides):
         overrides = [*overrides, f"epochs={saved.epoch + saved.planned_epochs}"]
     spec = spec_from_dict(saved.spec, str(path), overrides)
     if spec.epochs <= saved.epoch and not ends:
@@ -58,11 +57,11 @@ def resume(
     experiment = build(spec, planned_epochs=saved.planned_epochs)
     log_warnings(experiment)
     per_step = experiment.schedule is not None and experiment.schedule.after_step is not None
-    found = changes(old, spec, planned_in_steps=per_step, within_an_epoch=bool(saved.position))
-    refuse(found)
-    if found:
-        warned = any(change.verdict == "warned" for change in found)
-        log.log(logging.WARNING if warned else logging.INFO, "changed since the checkpoint:\n%s", tabulate(found))
+    changed = changes(old, spec, planned_in_steps=per_step, within_an_epoch=bool(saved.position))
+    refuse(changed)
+    if changed:
+        warned = any(change.verdict == "warned" for change in changed)
+        log.log(logging.WARNING if warned else logging.INFO, "changed since the checkpoint:\n%s", tabulate(changed))
 
     is_other = saved.data_fingerprint != experiment.data.fingerprint
     if is_other:
@@ -70,12 +69,12 @@ def resume(
     progress = restore(experiment, saved)
     if ends and saved.outcome in FINISHED:
         progress.outcome = saved.outcome
-    for change in found:
+    for change in changed:
         if change.key.startswith("optimizer."):  # the loaded state has the old value
             _set_in_optimizer(experiment, change.key.removeprefix("optimizer."), change.new)
 
-    changed = any((change.verdict == "warned" and change.key != "epochs") or change.key == "name" for change in found)
-    if own is None or changed or is_other:
+    affects = [change for change in changed if change.verdict == "warned" and change.key != "epochs"]
+    if own is None or affects or is_other or spec.name != old.name:
         with create(spec.name, runs, checkpoints) as run:
             log.info("resuming %s in a new run, %s", path, run.name)
             return run_session(experiment, progress, run, report, stop, origin=str(path))

@@ -1,29 +1,25 @@
 """A session of training: runs the epochs, and writes and saves between them."""
 
 import contextlib
-import math
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from linreg.errors import DivergedError, StorageError
 from linreg.experiment.building import Experiment, build
-from linreg.experiment.divergence import log_warnings, overflow_is_divergence, refuse_losses, refuse_tensors, remedy
+from linreg.experiment.divergence import log_warnings, overflow_is_divergence, refuse_epoch, refuse_losses
+from linreg.experiment.reporting import write_end, write_plot, write_start
 from linreg.experiment.result import CHECKPOINTS, RUNS, Result, make_result, monitored
 from linreg.experiment.saving import Saver
 from linreg.experiment.solving import solve
 from linreg.experiment.state import Progress, snapshot
-from linreg.runs import plots
 from linreg.runs.folders import FINISHED, Run, create
 from linreg.runs.sessions import new_session, now
 from linreg.runs.writer import EpochRecord, RunWriter, open_writer
-from linreg.spec.document import flatten
 from linreg.spec.schema import ExperimentSpec
 from linreg.system import generators
-from linreg.system.files import replace_file
 from linreg.training.loops import fit, make_improved_fn, make_out_of_patience_fn
 
 Report = Callable[[EpochRecord, Experiment], None]
@@ -68,25 +64,25 @@ def run_session(
     """Run the remaining epochs, and save. run.json always has the current outcome."""
     spec = experiment.spec
     stop()  # from the first call on, the caller lets the session save
-    progress.records = [replace(record, exact=_optimum(experiment)) for record in progress.records]
+    progress.records = [replace(record, exact=experiment.exact_loss) for record in progress.records]
     begin = time.monotonic()
     session = new_session(experiment.device, experiment.engine.name, len(progress.records), origin)
     run.start_session(session, data_fingerprint=experiment.data.fingerprint, spec=spec.to_yaml())
     saver = Saver(experiment, progress, run)
     try:
         with open_writer(run.folder, progress.records, histograms=spec.writer.histograms) as writer:
-            _write_start(writer, experiment)
+            write_start(writer, experiment)
             with warnings.catch_warnings():
                 # torch's warning for a run resumed between a step and that of the scheduler
                 warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
                 if progress.outcome not in FINISHED:
                     _epochs(experiment, progress, saver, writer, report, stop)
             if progress.outcome in FINISHED:
-                _write_end(writer, experiment, progress)
+                write_end(writer, experiment, progress)
             writer.flush()
             saver.save()
         if spec.writer.plots and progress.records:
-            _plot(run.folder / "losses.png", progress)
+            write_plot(run.folder / "losses.png", progress)
         saver.wait()
     except BaseException as error:
         kept = saver.kept() if isinstance(error, DivergedError) else ""
@@ -138,8 +134,8 @@ def _epochs(
     try:
         for losses in fit(train_epoch, val_epoch, range(len(progress.records), spec.epochs)):
             lr = experiment.optimizer.param_groups[0]["lr"]
-            record = EpochRecord(losses.epoch, losses.loss, losses.val_loss, float(lr), _optimum(experiment))
-            _refuse_divergence(experiment, progress, record)
+            record = EpochRecord(losses.epoch, losses.loss, losses.val_loss, float(lr), experiment.exact_loss)
+            refuse_epoch(experiment, progress.position, record)
             if experiment.schedule and experiment.schedule.after_epoch:
                 experiment.schedule.after_epoch(monitored(record))
             progress.records.append(record)
@@ -208,60 +204,3 @@ def _make_pause_fn(
             raise StopRequested
 
     return pause
-
-
-def _refuse_divergence(experiment: Experiment, progress: Progress, record: EpochRecord) -> None:
-    """Raise a DivergedError if a loss, a parameter or the validation loss of an epoch is not finite."""
-    refuse_losses(experiment, record.epoch, progress.position)
-    where = f"epoch {record.epoch}, step {len(progress.position) - 1}"
-    refuse_tensors(experiment, where, experiment.network.state_dict().items())
-    if record.val_loss is not None and not math.isfinite(record.val_loss):
-        raise DivergedError(f"epoch {record.epoch}: val_loss is {record.val_loss}; {remedy(experiment)}")
-
-
-def _optimum(experiment: Experiment) -> float | None:
-    """Return the monitored loss at the optimum of the training part, or None."""
-    exact = experiment.baseline
-    return None if exact is None else exact.loss if exact.val_loss is None else exact.val_loss
-
-
-def _write_start(writer: RunWriter, experiment: Experiment) -> None:
-    spec = experiment.spec
-    writer.write_spec(spec.to_yaml())
-    if spec.writer.graph:
-        writer.write_graph(experiment.network, experiment.x_sample)
-    if spec.writer.hparams:
-        writer.write_hparams(_hyperparameters(spec), [f"summary/{name}" for name in _losses_of(experiment)])
-    writer.flush()
-
-
-def _write_end(writer: RunWriter, experiment: Experiment, progress: Progress) -> None:
-    last = progress.records[-1]
-    if experiment.spec.writer.hparams:
-        writer.write_summary({f"summary/{name}": getattr(last, name) for name in _losses_of(experiment)}, last.epoch)
-    if experiment.spec.writer.figures:
-        writer.write_figure("summary/losses", _figure(progress), last.epoch)
-
-
-def _hyperparameters(spec: ExperimentSpec) -> dict[str, Any]:
-    """Return the keys of a spec that decide the outcome, not those about output."""
-    rest = {"name", "device", "checkpoint", "writer", "data.memory", "data.memory_limit"}
-    rest |= {"engine"} if spec.engine != "compiled" else set()
-    return {key: value for key, value in flatten(spec.to_dict()).items() if not {key, key.partition(".")[0]} & rest}
-
-
-def _losses_of(experiment: Experiment) -> list[str]:
-    return ["loss", "val_loss"] if experiment.loaders.val else ["loss"]
-
-
-def _figure(progress: Progress) -> Any:
-    records = progress.records
-    return plots.plot_losses(
-        [record.loss for record in records],
-        [record.val_loss for record in records],
-        resumed_at=progress.resumed_at,
-    )
-
-
-def _plot(path: Path, progress: Progress) -> None:
-    replace_file(path, plots.to_png(_figure(progress)))
