@@ -46,7 +46,7 @@ def test_a_measurement_is_written_to_three_digits(value, unit, written):
     assert quantity(value, unit) == written
 
 
-def test_the_table_has_a_line_a_row_and_tells_what_was_not_measured():
+def test_the_table_has_a_line_per_row_and_marks_missing_measurements():
     rows = [
         compare("help", "import torch", 0.2, 1.0, target=0.25),
         compare("epoch", "skorch", None, 2e-4, target=1.0, better="higher", note="not installed: no skorch"),
@@ -97,7 +97,7 @@ def test_a_program_gives_the_figures_that_it_prints(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="a peak begins anew on Linux alone")
-def test_the_peak_of_memory_rises_by_what_is_held_and_begins_anew():
+def test_the_peak_of_memory_rises_with_allocations_and_can_be_reset():
     rises = figures("""if True:
         from benchmarks.rows import forget_peak, peak_memory
         for size in (100, 50):
@@ -117,7 +117,7 @@ def test_the_peak_of_memory_rises_by_what_is_held_and_begins_anew():
         ("", "failed: no word"),
     ],
 )
-def test_a_tool_that_is_missing_or_broken_is_told(complaints, said):
+def test_a_missing_or_broken_tool_is_reported(complaints, said):
     assert reason(complaints) == said
 
 
@@ -141,7 +141,7 @@ def test_every_tool_is_compared_with_the_workloads_that_it_takes_and_no_others()
     assert compared == {(name, workload) for name, peer in peers.PEERS.items() for workload in peer.workloads}
 
 
-def test_a_part_that_breaks_leaves_what_the_others_measured(monkeypatch, capsys, tmp_path):
+def test_a_failing_part_keeps_the_results_of_the_others(monkeypatch, capsys, tmp_path):
     def measure(runs):
         if tmp_path.joinpath("benchmarks.json").exists():
             raise RuntimeError("sh: exit code 3\nValueError: no rows")
@@ -159,7 +159,7 @@ def test_a_part_that_breaks_leaves_what_the_others_measured(monkeypatch, capsys,
     assert "Traceback" in printed.err
 
 
-def test_the_page_keeps_what_is_written_by_hand():
+def test_the_page_keeps_handwritten_text():
     by_hand = f"# Title\n\n{page.BEGIN}old\n{page.END}\n## Why\n"
     assert page.with_measured(by_hand, "new\n") == f"# Title\n\n{page.BEGIN}new\n{page.END}\n## Why\n"
     with pytest.raises(ValueError, match="the page has no"):
@@ -185,13 +185,13 @@ def test_the_measurement_for_a_gpu_runs_on_the_cpu_where_nothing_is_captured(mon
     assert all(row.ratio > 0 for row in rows)
 
 
-def test_what_saving_costs_is_measured_between_epochs(monkeypatch):
+def test_the_cost_of_saving_is_measured_between_epochs(monkeypatch):
     monkeypatch.setattr(saving, "WARM_UP", 0)
     (row,) = saving.measure(6, n_samples=100)
     assert row.ratio > 0
 
 
-def test_a_tool_answers_workloads_until_it_breaks_and_then_says_why(tmp_path):
+def test_a_tool_runs_workloads_until_it_fails_with_a_reason(tmp_path):
     with steps.open_peer(peers.AUTO, tmp_path) as peer:
         assert steps.ask(peer, "linear_1x16") > 0
         assert steps.ask(peer, "linear_10x32") > 0

@@ -157,7 +157,7 @@ def test_any_settings_give_the_textbooks_bits(settings_):
     assert_same(tool(**settings_), textbook(**settings_))
 
 
-def test_what_is_written_for_tensorboard_does_not_move_the_numbers():
+def test_writing_for_tensorboard_does_not_change_the_losses():
     everything = {"graph": True, "hparams": True, "histograms": 1, "figures": True, "plots": True}
     assert_same(tool(n_epochs=5, writer=everything), textbook(n_epochs=5))
 

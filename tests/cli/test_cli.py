@@ -178,7 +178,7 @@ def test_inputs_that_are_no_numbers_are_refused(values, message):
     [["--inputs", "0.2", "0.34", "{}"], ["{}", "--inputs", "0.2", "0.34"], ["--inputs=0.2", "0.34", "{}"],
      ["--json", "--inputs", "0.2", "0.34", "--device", "cpu", "{}"]],
 )  # fmt: skip
-def test_the_checkpoint_may_stand_anywhere(linreg, trained, shape):
+def test_the_checkpoint_may_come_at_any_position(linreg, trained, shape):
     assert linreg("predict", *[part.format(trained) for part in shape]).code == 0
 
 
@@ -239,7 +239,7 @@ def test_check_prints_the_resolved_spec_and_writes_nothing(linreg):
     assert json.loads(linreg("check", "small.yaml", "--json").out)["n_train"] == 40
 
 
-def test_inspect_shows_what_is_in_a_checkpoint(linreg, trained):
+def test_inspect_shows_the_content_of_a_checkpoint(linreg, trained):
     found = json.loads(linreg("inspect", trained, "--json").out)
     assert (found["run"], found["epochs"], found["n_parameters"]) == ("small_001", 6, 2)
     assert found["parameters"]["0.weight"] == load(trained).model_state_dict["0.weight"].tolist()
@@ -311,7 +311,7 @@ def test_debug_shows_the_traceback(linreg):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_ends_with_a_line_that_one_can_paste(linreg, command):
+def test_help_ends_with_an_example_to_paste(linreg, command):
     answer = linreg(*command.split(), "-h")
     assert answer.code == 0
     assert answer.out.splitlines()[-1].startswith("  Example: linreg ")
@@ -383,7 +383,7 @@ def test_closed_streams_and_pipes_do_no_harm():
     assert "\x1b" not in process(shell=f"{linreg} train {path} epochs=3000 2>&1 >/dev/null").stdout
 
 
-def test_a_second_signal_ends_the_process_where_it_stands():
+def test_a_second_signal_ends_the_process_at_once():
     """The first one only asks."""
     code = (
         "import os, signal\nfrom linreg.cli.signals import stop_on_signals\n"
@@ -435,7 +435,7 @@ def test_no_color_is_honoured():
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]", shown)
 
 
-def test_a_long_run_says_a_line_now_and_then(linreg, monkeypatch):
+def test_a_long_run_prints_a_line_every_few_seconds(linreg, monkeypatch):
     from linreg.cli import progress
 
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)

@@ -216,7 +216,7 @@ def test_a_broken_plugin_is_explained(tmp_path, text, message):
     assert said == message
 
 
-def test_a_tuple_of_a_users_component_is_read_back_from_what_a_run_writes(linreg, tmp_path):
+def test_a_tuple_of_a_users_component_is_read_back_from_a_run(linreg, tmp_path):
     (tmp_path / "mine.py").write_text(
         PLUGIN.format(name="wide_one")
         .replace("width: PositiveInt = 4", "sizes: tuple[int, int] = (3, 4)")

@@ -100,7 +100,7 @@ def test_too_few_points_for_the_ratio_are_an_error(n, ratio):
         (Samples(np.zeros((3, 1)), np.zeros((2, 1))), "3 rows of x but 2 of y"),
     ],
 )
-def test_what_cannot_be_trained_on_is_named(samples, message):
+def test_unusable_values_are_reported(samples, message):
     DATASETS.register("given")(lambda: samples)
     with pytest.raises(DataError, match=message):
         prepare(spec_from_dict(small_spec(data__source={"name": "given"}), "test"))

@@ -170,7 +170,7 @@ def meta_of(n_rows, n_columns):
 
 
 @pytest.mark.parametrize("first", ["mapped", "resident"])
-def test_a_run_goes_on_mapped_or_in_memory_as_if_never_interrupted(linreg, first):
+def test_a_run_resumes_mapped_or_in_memory_as_if_never_interrupted(linreg, first):
     write_table()
     second = {"mapped": "resident", "resident": "mapped"}[first]
     spec = write_spec(data__source=csv_source(), data__standardize=True, epochs=4, checkpoint__every=1)
@@ -330,7 +330,7 @@ def test_a_stopped_conversion_leaves_nothing(monkeypatch):
     assert list(cache_folder().iterdir()) == []
 
 
-def test_what_another_process_converted_meanwhile_is_not_converted_again(monkeypatch):
+def test_a_table_that_another_process_converted_is_not_converted_again(monkeypatch):
     write_table()
     spec = load_spec(write_spec(data__source=csv_source(), data__memory="mapped"))
     real, conversions = conversion._convert, []
@@ -348,7 +348,7 @@ def test_what_another_process_converted_meanwhile_is_not_converted_again(monkeyp
     assert conversions == [1]
 
 
-def test_one_who_waits_goes_on_when_the_other_is_done():
+def test_a_waiting_process_continues_when_the_other_is_done():
     with new_entry(cache_folder(), "name"):
         code = """
 from linreg.data import cache
@@ -370,7 +370,7 @@ def filled(name, n=1000):
     return open_mapped(samples, source={"name": name}, memory_limit=16 * MIB)
 
 
-def test_what_was_not_used_for_longest_makes_room_and_what_is_in_use_stays(monkeypatch):
+def test_the_least_recently_used_table_is_removed_unless_in_use(monkeypatch):
     size = 1000 * 8 * 8
     monkeypatch.setenv("LINREG_CACHE_GIB", str(2.5 * size / 2**30))
     held = filled("a")
@@ -403,7 +403,7 @@ def test_an_entry_that_another_process_removes_meanwhile_makes_no_trouble(monkey
     assert clear(cache_folder()) == (listed, [])
 
 
-def test_room_that_cannot_be_made_is_told(monkeypatch):
+def test_a_cache_without_enough_space_is_a_storage_error(monkeypatch):
     filled("a")
     monkeypatch.setenv("LINREG_CACHE_GIB", str(2**-20))
     monkeypatch.setattr(cache.Path, "rename", full)
@@ -461,7 +461,7 @@ def full(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_cache_that_cannot_be_written_is_told(linreg, monkeypatch):
+def test_an_unwritable_cache_is_a_storage_error(linreg, monkeypatch):
     Path("file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(Path("file").absolute()))
     answer = linreg("train", write_spec(data__memory="mapped"))
@@ -504,7 +504,7 @@ def test_the_commands_show_and_clear_the_cache(linreg):
 
 
 @pytest.mark.parametrize("value", ["-1", "0", "much", "nan"])
-def test_a_bound_that_is_none_is_told(linreg, monkeypatch, value):
+def test_an_invalid_cache_limit_is_an_error(linreg, monkeypatch, value):
     monkeypatch.setenv("LINREG_CACHE_GIB", value)
     answer = linreg("cache")
     assert answer.code == 2
@@ -512,7 +512,7 @@ def test_a_bound_that_is_none_is_told(linreg, monkeypatch, value):
 
 
 @pytest.mark.parametrize("memory", ["resident", "mapped"])
-def test_what_cannot_be_trained_on_is_refused_as_in_memory(linreg, memory):
+def test_unusable_values_are_refused_as_in_memory(linreg, memory):
     Path("table.csv").write_text("a,y\n" + "1,2\n" * 20 + "1e39,2\n" + "1,2\n" * 20)
     source = {"name": "csv", "path": "table.csv", "target": "y"}
     answer = linreg("train", write_spec(data__source=source, data__memory=memory))
@@ -522,7 +522,7 @@ def test_what_cannot_be_trained_on_is_refused_as_in_memory(linreg, memory):
 
 @pytest.mark.parametrize("standardize", ["true", "false"])
 @pytest.mark.parametrize("other", ["data.memory=resident", "data.memory=mapped", "solver=exact"])
-def test_what_is_not_finite_is_told_by_its_row_and_column(linreg, other, standardize):
+def test_a_non_finite_value_is_reported_with_row_and_column(linreg, other, standardize):
     x = np.random.RandomState(0).rand(40, 2)
     x[3, 1] = np.nan
     DATASETS.register("given")(lambda: Samples(x, x[:, :1]))
@@ -532,7 +532,7 @@ def test_what_is_not_finite_is_told_by_its_row_and_column(linreg, other, standar
 
 
 @pytest.mark.parametrize("memory", ["resident", "mapped"])
-def test_a_category_that_only_validation_has_is_told_by_its_row(linreg, memory):
+def test_a_category_only_in_validation_is_reported_with_its_row(linreg, memory):
     write_table(rare=False)
     lines = Path("table.csv").read_text().splitlines()
     last_of_validation = next(row for row in range(len(lines) - 1) if not in_training(row))

@@ -119,7 +119,7 @@ def test_ridge_adds_rows_for_all_but_the_intercept(linreg, table, standardize):
     assert [row["std_error"] for row in found["coefficients"]] == [None] * 3
 
 
-def test_many_blocks_give_what_lstsq_gives():
+def test_many_blocks_have_the_solution_of_lstsq():
     x, y = RANDOM.normal(5, 2, (40_000, 6)), RANDOM.normal(0, 1, (40_000, 2))
     weight = RANDOM.uniform(0, 2, 40_000)
     factor = Factor(6, 2)
@@ -239,7 +239,7 @@ def test_columns_that_others_explain_are_found_through_the_rounding_of_float32(l
     assert "warning: column 'sum' is a linear combination of 'a', 'z'; its coefficient is set to 0\n" in told
 
 
-def test_categories_are_told_against_their_first(linreg, table):
+def test_coefficients_of_categories_are_relative_to_the_first(linreg, table):
     found = inspected(linreg, exact_spec(source={"features": ["a", "k"], "categorical": "k"}))
     rows = {row["name"]: row["estimate"] for row in found["coefficients"]}
     assert list(rows) == ["intercept", "a", "k=10", "k=9", "k=u", "k=v"]
@@ -266,7 +266,7 @@ def test_an_exact_checkpoint_is_like_any_other_but_cannot_be_resumed(linreg, tab
     assert linreg("train", "runs/small_001/spec.yaml", "-q").code == 0
 
 
-def test_what_is_not_used_is_said_and_may_be_absent(linreg, table):
+def test_unused_keys_are_reported_and_optional(linreg, table):
     answer = linreg("train", exact_spec())
     assert "solver: exact: epochs, optimizer: not used\n" in answer.err
     Path("bare.yaml").write_text(
@@ -284,14 +284,14 @@ def test_what_is_not_used_is_said_and_may_be_absent(linreg, table):
         ({"solver": "gradient", "ridge": 1.0}, "ridge needs solver: exact"),
     ],
 )
-def test_what_has_no_closed_form_is_refused(linreg, table, changes, message):
+def test_a_model_without_a_closed_form_is_refused(linreg, table, changes, message):
     answer = linreg("train", exact_spec(**changes))
     assert answer.code == 2
     assert message in answer.err
     assert not Path("runs").exists()
 
 
-def test_the_optimum_stands_beside_the_trained_result_and_is_never_above_it(linreg, table):
+def test_the_optimum_is_reported_and_never_above_the_trained_loss(linreg, table):
     spec = write_spec(
         data__source={"name": "csv", "path": "t.csv", "target": "y", "features": ["a", "b"]}, data__standardize=True
     )
@@ -320,7 +320,7 @@ def test_the_optimum_is_measured_as_training_measures(table, batch_size, weighte
 
 
 @pytest.mark.parametrize("extra", ["momentum=0.0", "momentum=0.5", "momentum=0.9", "nesterov"])
-def test_the_largest_stable_learning_rate_divides_what_converges_from_what_does_not(linreg, table, extra):
+def test_training_converges_below_the_largest_stable_learning_rate_only(linreg, table, extra):
     optimizer = {
         "name": "sgd",
         "lr": 1.0,
@@ -409,7 +409,7 @@ def test_an_unseen_category_is_an_error_or_nothing(linreg, table):
     assert rows[0] == pytest.approx(rows[1] + found["k=u"], rel=1e-9)
 
 
-def test_losses_are_told_in_the_units_of_the_target(linreg, table):
+def test_losses_are_reported_in_the_units_of_the_target(linreg, table):
     spec = write_spec(
         data__source={"name": "csv", "path": "t.csv", "target": "y", "features": ["a", "b"]}, data__standardize=True,
         dtype="float64", data__batch_size="full",
@@ -421,7 +421,7 @@ def test_losses_are_told_in_the_units_of_the_target(linreg, table):
     assert 0 < predicted < 60
 
 
-def test_weights_count_like_so_many_points(linreg):
+def test_a_weight_of_n_counts_like_n_points(linreg):
     twice = np.where(np.arange(N) % 3 == 0, 2, 1)
     write_table(w=twice)
     weighted = inspected(linreg, exact_spec(source={"sample_weight": "w"}))
@@ -447,7 +447,7 @@ def test_a_weighted_preprocessed_run_resumes_to_the_bit(linreg, table, loss):
     assert all(torch.equal(whole.model_state_dict[key], cut.model_state_dict[key]) for key in whole.model_state_dict)
 
 
-def test_the_range_seen_in_training_is_told_as_the_table_has_it(table):
+def test_the_range_of_the_training_part_has_the_decimals_of_the_table(table):
     write_table(a=np.linspace(0.1, 0.7, N).round(3))
     spec = exact_spec(solver="gradient", dtype="float32", source={"features": "a"})
     assert [(f.minimum, f.maximum) for f in prepare(load_spec(spec)).features] == [(0.1, 0.7)]
@@ -468,7 +468,7 @@ def test_ranges_are_the_least_and_the_largest_of_each_column(n, width):
         assert statistics.maximum[:width].tolist() == x.max(axis=0).tolist()
 
 
-def test_gaps_do_not_hide_what_lies_outside_the_range():
+def test_gaps_do_not_hide_values_outside_the_range():
     x = np.full((1000, 1), np.nan)
     x[700:703, 0] = 0.5, 3.0, -1.0
     ranges = Ranges([Feature("a", 0.0, 1.0)])
@@ -511,7 +511,7 @@ def test_a_bad_cell_leaves_no_output(linreg, table):
     assert not list(Path().glob(".*.tmp"))
 
 
-def test_inputs_outside_the_range_of_training_are_told(linreg, table):
+def test_inputs_outside_the_range_of_training_are_warned_about(linreg, table):
     linreg("train", exact_spec(), "-q")
     answer = linreg("predict", "--inputs", "50,0", "1e4,0", "-5,0")
     assert "warning: a: 2 of 3 rows outside the range of the training part, " in answer.err

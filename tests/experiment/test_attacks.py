@@ -43,7 +43,7 @@ def test_one_folder_for_runs_and_checkpoints_is_refused(linreg):
     assert (answer.code, Path("same").exists()) == (2, False)
 
 
-def test_a_checkpoint_that_another_process_went_on_with_is_not_gone_on_with(trained, monkeypatch):
+def test_a_checkpoint_that_another_process_resumed_is_refused(trained, monkeypatch):
     build = resuming.build
 
     def slow_build(spec, **options):
@@ -60,7 +60,7 @@ def test_a_checkpoint_that_another_process_went_on_with_is_not_gone_on_with(trai
 
 
 @pytest.mark.parametrize("value", ["1e39", "3.4e38", "-1e300"])
-def test_what_float32_cannot_hold_is_refused(linreg, trained, value):
+def test_values_beyond_float32_are_refused(linreg, trained, value):
     for arguments in ([], ["--json"]):
         answer = linreg("predict", "--inputs", value, *arguments)
         assert (answer.code, answer.out) == (2, "")
@@ -107,7 +107,7 @@ def test_a_cycle_keeps_its_batches(linreg):
         ("scheduler={name: one_cycle, max_lr: 0.1, pct_start: 1e-300}", 0),
     ],
 )
-def test_values_out_of_all_proportion_are_told_in_a_line(linreg, override, code):
+def test_huge_values_are_reported_in_a_line(linreg, override, code):
     answer = linreg("check", write_spec(), override, "baseline=false")
     assert answer.code == code, answer.err
     assert answer.err.count("\n") == 1
@@ -174,7 +174,7 @@ from linreg import DATASETS, LOSSES, MODELS, OPTIMIZERS, SCHEDULERS, Samples
         ("source", "import sys; sys.exit(0)", "source: mine: its builder failed: SystemExit: 0"),
     ],
 )  # fmt: skip
-def test_a_plugin_that_builds_nonsense_is_told_where(linreg, kind, text, message):
+def test_an_invalid_result_of_a_plugin_is_reported_with_its_line(linreg, kind, text, message):
     registry = {
         "model": "MODELS",
         "loss": "LOSSES",
@@ -213,21 +213,21 @@ def test_an_error_while_a_plugin_runs_names_its_line(linreg):
         ("import sys; sys.exit(0)\n", "SystemExit: 0; fix the plugin"),
     ],
 )  # fmt: skip
-def test_a_plugin_that_registers_nonsense_is_told_where(linreg, text, message):
+def test_an_invalid_registration_of_a_plugin_is_reported_with_its_line(linreg, text, message):
     Path("p.py").write_text(PLUGIN + text)
     answer = linreg("list", "--plugin", "p.py")
     assert (answer.code, answer.out) == (2, "")
     assert message in answer.err
 
 
-def test_what_a_plugin_prints_stays_out_of_the_results(linreg):
+def test_output_of_a_plugin_does_not_reach_stdout(linreg):
     Path("p.py").write_text("print('hello')\n")
     answer = linreg("list", "--json", "--plugin", "p.py")
     assert answer.out.startswith("[")
     assert answer.err == "hello\n"
 
 
-def test_a_diverged_run_is_not_gone_on_with(linreg):
+def test_a_diverged_run_is_not_resumed(linreg):
     path = write_spec(epochs=500, checkpoint={"every": 1})
     assert linreg("train", path, "optimizer.lr=1.0", "-q", "data.batch_size=full").code == 6
     assert checkpoint.load("checkpoints/small_001/last.pth").epoch > 10
@@ -235,7 +235,7 @@ def test_a_diverged_run_is_not_gone_on_with(linreg):
     assert "the last run, small_001, diverged; starting a new one" in answer.err
 
 
-def test_leaving_in_the_middle_leaves_a_run_that_can_be_gone_on_with(linreg):
+def test_stopping_in_the_middle_leaves_a_run_that_can_be_resumed(linreg):
     spec = small_spec(epochs=6, checkpoint={"every": 1})
     whole = train(spec_from_dict(spec, "t"), runs=Path("w/r"), checkpoints=Path("w/c"))
 
@@ -250,21 +250,21 @@ def test_leaving_in_the_middle_leaves_a_run_that_can_be_gone_on_with(linreg):
     assert differences(checkpoint.load(whole.checkpoint), checkpoint.load(result.checkpoint)) == []
 
 
-def test_a_thousand_mistakes_are_told_in_a_page(linreg):
+def test_a_thousand_mistakes_fit_on_a_page(linreg):
     Path("x.yaml").write_text("".join(f"k{number}: 1\n" for number in range(5000)))
     answer = linreg("check", "x.yaml")
     assert answer.err.count("\n") == 51
     assert answer.err.splitlines()[-1].startswith("error: x.yaml: and ")
 
 
-def test_nothing_met_in_a_spec_reaches_the_terminal_raw(linreg):
+def test_control_characters_of_a_spec_are_escaped(linreg):
     Path("x.yaml").write_text('"\\e[31mred": 1\n"a\\nerror: b": 1\n')
     answer = linreg("check", "x.yaml")
     assert "\x1b" not in answer.err
     assert not any(line.startswith("error: b") for line in answer.err.splitlines())
 
 
-def test_options_take_their_value_as_it_stands(linreg):
+def test_options_take_their_value_literally(linreg):
     assert linreg("train", write_spec(), "--name", "2024", "-q").out == "checkpoints/2024_001/last.pth\n"
     answer = linreg("train", "small.yaml", "--name", "a #b", "-q")
     assert (answer.code, Path("runs/a_001").exists()) == (2, False)

@@ -44,7 +44,7 @@ def test_the_epoch_and_step_are_those_of_the_textbooks_first_infinite_loss(monke
         train(spec_from_dict(spec, "test"))
 
 
-def test_divergence_is_told_with_its_remedy_and_keeps_the_best(linreg):
+def test_divergence_is_reported_with_a_remedy_and_keeps_the_best(linreg):
     Path("t.csv").write_text("a,b,y\n" + "".join(f"{i},{-1000 * i},{i}\n" for i in range(40)))
     source = {"name": "csv", "path": "t.csv", "target": "y"}
     answer = linreg("train", write_spec(epochs=500, data__source=source, optimizer__lr=1e-6, baseline=False))
@@ -63,7 +63,7 @@ def test_divergence_is_told_with_its_remedy_and_keeps_the_best(linreg):
     assert min(record["val_loss"] for record in records) == best.val_loss[-1]
 
 
-def test_no_checkpoint_of_a_run_that_diverges_holds_what_is_not_finite():
+def test_no_checkpoint_of_a_diverged_run_has_non_finite_values():
     spec = small_spec(epochs=500, optimizer__lr=2.0, baseline=False, checkpoint={"every": 1, "keep": 3})
     with pytest.raises(DivergedError, match=r"last.pth has the last good state$"):
         train(spec_from_dict(spec, "test"))
@@ -93,7 +93,7 @@ def test_inputs_on_one_scale_are_not_blamed():
     assert divergence.remedy(experiment).endswith("or bring the inputs to a common scale")
 
 
-def test_divergence_is_told_even_if_the_best_cannot_be_written(monkeypatch):
+def test_divergence_is_reported_even_if_the_best_cannot_be_written(monkeypatch):
     def full(*arguments):
         raise StorageError("full")
 

@@ -115,7 +115,7 @@ def test_a_model_that_draws_from_every_generator_resumes_exactly(calls):
     assert_as_if_never_interrupted({"model": {"name": "drawing"}, "epochs": 2, "data__batch_size": 5}, calls)
 
 
-def test_early_stopping_goes_on_counting():
+def test_early_stopping_continues_counting():
     changes = {"epochs": 60, "early_stopping": {"patience": 3, "min_delta": 1e-3}}
     spec = spec_from_dict(small_spec(**changes), "test")
     whole = train(spec, runs=Path("whole/runs"), checkpoints=Path("whole/checkpoints"))
@@ -127,7 +127,7 @@ def test_early_stopping_goes_on_counting():
     assert differences(load(whole.checkpoint), load(result.checkpoint)) == []
 
 
-def test_resuming_to_more_epochs_is_training_for_so_many():
+def test_resuming_to_more_epochs_equals_training_for_all_of_them():
     long = train(spec_from_dict(small_spec(epochs=10), "test"), checkpoints=Path("long"), runs=Path("longer"))
     short = train(spec_from_dict(small_spec(epochs=4), "test"))
     result = resume(short.checkpoint, ["epochs=10"])
@@ -149,7 +149,7 @@ def test_epochs_that_are_done_already_are_refused():
         resume(result.checkpoint, ["epochs=6"])
 
 
-def test_a_copy_goes_on_in_a_new_run_with_its_whole_history():
+def test_a_copy_resumes_in_a_new_run_with_its_whole_history():
     result = train(spec_from_dict(small_spec(), "test"))
     shutil.copy(result.checkpoint, "copy.pth")
     before = Path(result.checkpoint).read_bytes()
@@ -160,7 +160,7 @@ def test_a_copy_goes_on_in_a_new_run_with_its_whole_history():
     assert len(series("runs/small_002")["loss_training", "loss"]) == 12
 
 
-def test_a_checkpoint_of_another_run_of_that_name_goes_on_in_a_new_run(linreg):
+def test_a_checkpoint_of_another_run_with_the_same_name_resumes_in_a_new_run(linreg):
     train(spec_from_dict(small_spec(), "test"))
     shutil.copy("checkpoints/small_001/last.pth", "copy.pth")
     linreg("runs", "rm", "small_001")
@@ -169,7 +169,7 @@ def test_a_checkpoint_of_another_run_of_that_name_goes_on_in_a_new_run(linreg):
     assert resume("checkpoints/small_001/last.pth").run == "small_002"
 
 
-def test_an_older_checkpoint_goes_on_in_a_new_run_to_the_same_end():
+def test_an_older_checkpoint_resumes_in_a_new_run_to_the_same_end():
     spec = spec_from_dict(small_spec(model=MLP, checkpoint={"every": 2, "keep": 5}), "test")
     result = train(spec)
     assert sorted(path.name for path in Path("checkpoints/small_001").iterdir()) == [
@@ -189,14 +189,14 @@ def test_best_is_the_epoch_with_the_lowest_validation_loss_and_can_be_resumed():
     assert differences(load(resume("checkpoints/small_001/best.pth").checkpoint), saved) == []
 
 
-def test_only_so_many_numbered_checkpoints_are_kept():
+def test_only_n_numbered_checkpoints_are_kept():
     train(spec_from_dict(small_spec(checkpoint={"every": 1, "keep": 2, "best": False}), "test"))
     assert sorted(path.name for path in Path("checkpoints/small_001").iterdir()) == [
         "epoch_000005.pth", "epoch_000006.pth", "last.pth",
     ]  # fmt: skip
 
 
-def test_a_changed_learning_rate_is_used_and_told(linreg):
+def test_a_changed_learning_rate_is_used_with_a_warning(linreg):
     result = train(spec_from_dict(small_spec(), "test"))
     answer = linreg("resume", result.checkpoint, "optimizer.lr=0.001", "writer.plots=true", "--epochs", 8)
     assert answer.err.startswith(
@@ -255,7 +255,7 @@ def test_other_data_is_refused():
     assert load(again.checkpoint).loss[:6] == load(result.checkpoint).loss
 
 
-def test_other_data_is_refused_where_what_was_learnt_is_of_the_old():
+def test_other_data_is_refused_if_preprocessing_was_learnt():
     def write(n):
         Path("t.csv").write_text("x,y\n" + "".join(f"{i},{2 * i}\n" for i in range(n)))
 
@@ -291,7 +291,7 @@ def damage(path):
 
 
 @pytest.mark.parametrize("how", ["small_001", "runs/small_001", "checkpoints/small_001", "restart"])
-def test_a_run_whose_last_checkpoint_is_damaged_goes_on_from_the_newest_good_one(linreg, how):
+def test_a_run_with_a_damaged_last_checkpoint_resumes_from_the_newest_good_one(linreg, how):
     changes = {"model": MLP, "checkpoint": {"every": 1, "keep": 3}}
     whole = train(spec_from_dict(small_spec(**changes), "t"), runs=Path("whole/runs"), checkpoints=Path("whole/ckpt"))
     train(spec_from_dict(small_spec(**changes), "t"), stop=stop_after(28))  # of seven a epoch
@@ -306,7 +306,7 @@ def test_a_run_whose_last_checkpoint_is_damaged_goes_on_from_the_newest_good_one
     assert series("runs/small_001") == series("whole/runs/small_001")
 
 
-def test_a_run_without_a_good_checkpoint_is_told(linreg):
+def test_a_run_without_a_good_checkpoint_is_an_error(linreg):
     train(spec_from_dict(small_spec(), "t"))
     for path in Path("checkpoints/small_001").iterdir():
         damage(path)
@@ -366,7 +366,7 @@ def test_kill_9_and_restart_is_as_if_never_killed(linreg):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_saves_says_how_to_go_on_and_exits(number, code):
+def test_a_signal_saves_prints_the_resume_command_and_exits(number, code):
     path = write_spec(**{**LONG, "epochs": 100_000})
     process = start_and_wait(path)
     process.send_signal(number)
@@ -382,7 +382,7 @@ def test_a_signal_saves_says_how_to_go_on_and_exits(number, code):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_a_table_is_read_ends_it_at_once_and_nothing_is_begun(number):
+def test_a_signal_while_a_table_is_read_exits_at_once_without_a_run(number):
     Path("p.py").write_text(
         "import time\nfrom linreg import DATASETS, Samples\n"
         "@DATASETS.register('slow')\ndef slow() -> Samples:\n"
@@ -473,7 +473,7 @@ def test_a_crash_between_the_last_epoch_and_the_end_adds_no_epochs(linreg, monke
     assert json.loads(Path("runs/small_001/run.json").read_text())["outcome"] == "finished"
 
 
-def test_what_was_written_beyond_the_checkpoint_is_not_there_twice():
+def test_epochs_written_after_the_checkpoint_are_not_duplicated():
     """Of the epoch, too, that comes right after it."""
     spec = spec_from_dict(small_spec(checkpoint={"every": 2}, writer__histograms=1), "test")
     train(spec, runs=Path("whole/runs"), checkpoints=Path("whole/checkpoints"))
@@ -552,14 +552,14 @@ def test_the_best_epoch_is_known_even_where_best_pth_was_not_wanted():
         ),
     ],
 )
-def test_what_would_mix_two_things_in_one_run_is_refused(override, message):
+def test_changes_that_would_mix_two_experiments_are_refused(override, message):
     result = train(spec_from_dict(small_spec(), "test"), stop=stop_after(3))
     with pytest.raises(UsageError) as caught:
         resume(result.checkpoint, [override])
     assert str(caught.value) == message
 
 
-def test_a_cycle_that_is_finished_goes_on_in_its_own_run():
+def test_a_finished_one_cycle_schedule_resumes_in_its_own_run():
     result = train(spec_from_dict(small_spec(scheduler={"name": "one_cycle", "max_lr": 0.2}), "test"))
     again = resume(result.checkpoint)
     assert (again.run, again.epochs) == ("small_001", 12)
@@ -582,7 +582,7 @@ def test_histograms_are_not_doubled_by_a_kill_before_the_old_event_files_are_rem
     assert [step for step, _ in found["", "histogram", "parameters/0.weight"]] == [1, 3, 5, 7, 9, 11]
 
 
-def test_what_a_killed_save_left_is_removed_though_a_new_run_is_started(linreg):
+def test_temporary_files_of_a_killed_save_are_removed_by_a_new_run(linreg):
     path = write_spec()
     train(spec_from_dict(small_spec(), "test"))
     with hold("small_001", Path("runs"), Path("checkpoints")):
@@ -594,7 +594,7 @@ def test_what_a_killed_save_left_is_removed_though_a_new_run_is_started(linreg):
     assert not list(Path().rglob(".*.tmp"))
 
 
-def test_what_a_killed_save_left_is_removed():
+def test_temporary_files_of_a_killed_save_are_removed():
     result = train(spec_from_dict(small_spec(), "test"))
     Path("checkpoints/small_001/.last.pth.123.tmp").write_text("half")
     Path("runs/small_001/.run.json.123.tmp").write_text("half")
@@ -617,7 +617,7 @@ def test_no_old_checkpoint_is_removed_if_the_new_one_does_not_read_back(monkeypa
     assert [load(path).epoch for path in sorted(Path("checkpoints/small_001").glob("epoch_*.pth"))] == [1, 2]
 
 
-def test_what_a_living_process_is_writing_is_not_removed():
+def test_temporary_files_of_a_running_process_are_kept():
     living = Path(f"checkpoints/.latest.{os.getppid()}.tmp")
     living.parent.mkdir()
     living.write_text("half")
@@ -728,7 +728,7 @@ def test_a_change_is_kept_by_a_run_that_is_stopped_before_its_first_step():
 
 @pytest.mark.parametrize("changes", [{}, {"epochs": 60, "early_stopping": {"patience": 3, "min_delta": 1e-3}}], ids=str)
 @pytest.mark.parametrize("name", ["write_plot", "make_result"])
-def test_a_crash_after_the_last_save_is_made_good(linreg, monkeypatch, changes, name):
+def test_a_crash_after_the_last_save_is_repaired(linreg, monkeypatch, changes, name):
     """The checkpoint says that all is done; the picture, or what run.json says of it, is missing."""
     changes = {"checkpoint": {"every": 1}, "writer__plots": True, **changes}
     whole = train(spec_from_dict(small_spec(**changes), "t"), runs=Path("whole/runs"), checkpoints=Path("whole/ckpt"))
@@ -751,7 +751,7 @@ def test_a_crash_after_the_last_save_is_made_good(linreg, monkeypatch, changes, 
     assert linreg("train", write_spec(**changes), "--resume", "-q").out == "checkpoints/small_002/last.pth\n"
 
 
-def test_a_run_saved_before_its_first_step_goes_on(monkeypatch):
+def test_a_run_saved_before_its_first_step_resumes(monkeypatch):
     """The compiled engine has made room for the optimizer's state by then."""
     changes = {"engine": "compiled", "optimizer": {"name": "adam", "lr": 0.01}}
     assert_as_if_never_interrupted(changes, 1)

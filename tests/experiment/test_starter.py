@@ -92,7 +92,7 @@ def test_latin_1_is_detected(source_of):
 
 
 @pytest.mark.parametrize("marker", ["?", "NA", "N/A", "nan", "NaN", "null", "-", " ?", "  "])
-def test_a_marker_among_numbers_stands_for_a_gap(source_of, marker):
+def test_a_marker_among_numbers_is_a_gap(source_of, marker):
     found = source_of(write_table({"x": [marker, *X[1:]], "k": ["a", "b"] * 20, "y": Y}), "--target", "y")
     assert (found["missing_values"], found["missing"]) == ([marker], "median")
 
@@ -308,7 +308,7 @@ def test_an_unusable_table_or_option_is_an_error_with_a_hint(linreg, table, opti
     assert answer.err.startswith(f"error: {message}")
 
 
-def test_absent_and_unknown_files_are_errors(linreg):
+def test_missing_and_unknown_files_are_errors(linreg):
     write_table({"x": X, "y": Y})
     Path("t.jsonl").write_text('{"x": 1, "y": 2}\n')
     Path("t.xlsx").write_text("x")

@@ -71,7 +71,7 @@ MUTANTS = (
         "experiment/state.py",
         "best=saved.best,",
         "best=None,",
-        "tests/experiment/test_resume.py::test_early_stopping_goes_on_counting",
+        "tests/experiment/test_resume.py::test_early_stopping_continues_counting",
     ),
     Mutant(
         "a model's state is loaded that has not all its parts",
@@ -85,7 +85,7 @@ MUTANTS = (
         "experiment/session.py",
         "            out_of_patience(monitored(record))\n\n",
         "            pass\n\n",
-        "tests/experiment/test_resume.py::test_early_stopping_goes_on_counting",
+        "tests/experiment/test_resume.py::test_early_stopping_continues_counting",
     ),
     Mutant(
         "other data is taken for the same",
@@ -120,7 +120,7 @@ MUTANTS = (
         "runs/writer.py",
         "if event.step < epochs",
         "if event.step <= epochs",
-        "tests/experiment/test_resume.py::test_what_was_written_beyond_the_checkpoint_is_not_there_twice",
+        "tests/experiment/test_resume.py::test_epochs_written_after_the_checkpoint_are_not_duplicated",
     ),
     Mutant(
         "a file is not synced",
@@ -176,7 +176,7 @@ MUTANTS = (
         "cli/signals.py",
         "os._exit(128 + number)",
         "return",
-        "tests/cli/test_cli.py::test_a_second_signal_ends_the_process_where_it_stands",
+        "tests/cli/test_cli.py::test_a_second_signal_ends_the_process_at_once",
     ),
 )
 

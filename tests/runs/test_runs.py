@@ -17,7 +17,7 @@ from tests.conftest import write_spec
 RUNS, CHECKPOINTS = Path("runs"), Path("checkpoints")
 
 
-def test_a_run_writes_what_the_readme_says(linreg):
+def test_a_run_writes_the_files_of_the_readme(linreg):
     linreg("train", write_spec(writer={}), "-q")
     folder = Path("runs/small_001")
     names = {path.name.partition(".vm")[0].partition(".1")[0] for path in folder.iterdir()}

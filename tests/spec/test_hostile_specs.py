@@ -264,7 +264,7 @@ def test_points_that_no_memory_holds_are_refused_before_they_are_drawn(linreg):
     assert re.search(r"data.source: friedman1: needs [0-9.,]+ GB of memory, this machine has", answer.err)
 
 
-def test_a_builder_that_memory_fails_is_told_how_much_it_asked_for(linreg):
+def test_a_builder_without_enough_memory_reports_the_bytes(linreg):
     Path("p.py").write_text(
         "import torch\nfrom torch import nn\nfrom linreg import MODELS\n"
         "@MODELS.register('mine')\ndef mine(n_features, n_targets):\n    return nn.Linear(2**30, 2**30)\n"
@@ -274,7 +274,7 @@ def test_a_builder_that_memory_fails_is_told_how_much_it_asked_for(linreg):
     assert re.search(r"model: mine: not enough memory: .*4611686018427387904 bytes.*; use less$", answer.err)
 
 
-def test_memory_that_fails_elsewhere_is_no_bug(linreg, monkeypatch):
+def test_memory_that_runs_out_is_not_reported_as_a_bug(linreg, monkeypatch):
     def check(spec):
         np.empty(2**57)
 
@@ -374,7 +374,7 @@ def test_a_run_that_is_a_link_is_neither_removed_nor_written_to(linreg, outside)
     assert {path.name for path in outside.iterdir()} == {"precious", "run.json"}
 
 
-def test_what_links_of_a_run_lead_to_stays(linreg, outside):
+def test_targets_of_links_in_a_run_are_kept(linreg, outside):
     folder = made("a_001")
     (folder / "link").symlink_to(outside)
     Path("checkpoints/a_001").rmdir()
@@ -446,7 +446,7 @@ DEEP = "[" * 100_000
     ],
     ids=range(11),
 )  # fmt: skip
-def test_what_stands_in_the_files_of_a_run_is_shown_and_harms_nothing(linreg, file, content):
+def test_strange_values_in_the_files_of_a_run_are_shown_safely(linreg, file, content):
     folder = made("a_001", outcome="finished")
     made("a_002", outcome="finished")
     (folder / file).write_text(content)

@@ -41,7 +41,7 @@ def test_defaults_are_filled_in():
     assert spec.scheduler is None
 
 
-def test_every_problem_is_named_at_once_with_its_place():
+def test_every_problem_is_reported_with_its_position():
     text = """\
 name: bad name!
 epochs: 0
@@ -97,7 +97,7 @@ def test_a_mistake_is_explained(old, new, problem):
     assert problems(GOOD.replace(old, new)) == [f"x.yaml:{problem}"]
 
 
-def test_a_missing_key_says_what_belongs_there():
+def test_a_missing_key_is_described():
     assert problems(GOOD.replace("epochs: 5\n", "")) == [
         "x.yaml:1:1: epochs: missing; add it: passes over the training part"
     ]
@@ -126,7 +126,7 @@ def test_a_missing_key_says_what_belongs_there():
     ],
     ids=range(17),
 )  # fmt: skip
-def test_what_is_not_a_spec_is_refused(text, problem):
+def test_a_file_that_is_not_a_spec_is_refused(text, problem):
     assert problems(text) == [problem]
 
 
@@ -157,13 +157,13 @@ plain = st.recursive(
 
 
 @given(plain)
-def test_what_is_written_is_read_back_as_the_same(value):
+def test_written_yaml_is_read_back_unchanged(value):
     text = write_yaml({"value": value})
     assert read_yaml(text, "x").value == {"value": value}
 
 
 @given(plain)
-def test_other_readers_read_the_same_from_what_is_written(value):
+def test_other_yaml_readers_read_the_same_values(value):
     assert yaml.safe_load(write_yaml({"value": value})) == {"value": value}
 
 
@@ -198,7 +198,7 @@ def test_an_override_can_take_a_whole_part_or_take_it_away():
         ("optimizer=adam", "override 'optimizer=adam': optimizer: must be a mapping such as {name: sgd}, got 'adam'; write {name: adam}"),
     ],
 )  # fmt: skip
-def test_a_wrong_override_is_named(override, problem):
+def test_a_wrong_override_is_reported(override, problem):
     with pytest.raises(SpecError) as caught:
         load_spec(write_spec(), [override])
     assert list(caught.value.problems) == [problem]

@@ -75,7 +75,7 @@ def imported_by(*arguments, code=0):
         *["train wrong.yaml", "check wrong.yaml", "predict --inputs 0.2"],
     ],
 )
-def test_what_needs_no_model_imports_no_torch(command):
+def test_commands_without_a_model_do_not_import_torch(command):
     Path("wrong.yaml").write_text("name: wrong\nmodel: {name: liner}\n")
     code = 2 if "wrong" in command else 4 if "predict" in command else 0
     modules = imported_by(*command.split(), code=code)
@@ -84,7 +84,7 @@ def test_what_needs_no_model_imports_no_torch(command):
         assert modules & {"pydantic", "yaml", "rich"} == set()
 
 
-def test_train_and_predict_import_neither_the_compiler_nor_what_they_do_not_write():
+def test_train_and_predict_do_not_import_the_compiler_or_unused_writers():
     spec = write_spec(writer={"graph": True, "hparams": True, "plots": False})
     needless = COMPILER | PICTURES | TABLES | {"scipy", "torch.onnx", "rich"}
     for changes in ([], ["optimizer.name=adam", "scheduler={name: one_cycle, max_lr: 0.1}", "clip_grad_norm=1"]):
@@ -137,7 +137,7 @@ def test_once_the_compiler_is_imported_torch_has_its_own_way():
     """)
 
 
-def test_what_is_compiled_works_with_optimizers_made_before_and_after():
+def test_compiled_functions_work_with_optimizers_made_before_and_after():
     run("""
         import torch
         from torch import nn, optim
@@ -232,7 +232,7 @@ def test_with_another_torch_the_work_around_does_nothing_and_all_works():
     """)
 
 
-def test_the_collector_rests_while_importing_and_is_as_it_was_after():
+def test_the_collector_is_off_while_importing_and_restored_after():
     with pytest.raises(ImportError), without_collector():
         assert not gc.isenabled()
         raise ImportError

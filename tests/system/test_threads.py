@@ -26,7 +26,7 @@ def test_an_error_comes_after_the_results_before_it():
     assert results == [1 / 3, 1 / 2, 1]
 
 
-def test_nothing_is_begun_that_nobody_will_ask_for_soon():
+def test_items_are_not_taken_far_ahead_of_results():
     asked = []
 
     def items():
