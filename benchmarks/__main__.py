@@ -48,7 +48,7 @@ def commit() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Give the version of linreg and of each package that is measured; those that are not installed are left out."""
+    """Return the versions of linreg and of each installed package that is measured."""
     found = {"python": platform.python_version()}
     for name in ["linreg", "numpy", *dict.fromkeys(name for peer in PEERS.values() for name in peer.packages)]:
         try:
@@ -59,7 +59,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Describe what is measured on, without what names it."""
+    """Describe the machine, without its name."""
     import torch
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

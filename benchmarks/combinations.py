@@ -51,7 +51,7 @@ def epoch_of(engine: str, model: str, loss: str, optimizer: str, device: str = "
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread."""
+    """Limit torch to one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -62,7 +62,7 @@ def one_thread() -> Iterator[None]:
 
 @one_thread()
 def measure(runs: int) -> list[Row]:
-    """Measure every combination of what is registered."""
+    """Measure every combination of registered components."""
     rows = []
     for model, loss in itertools.product(linreg.MODELS.names, linreg.LOSSES.names):
         found = []

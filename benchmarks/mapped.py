@@ -81,7 +81,7 @@ def measure(runs: int = 5, n_rows: int = N_ROWS) -> list[Row]:
         peaks: dict[str, list[float]] = {}
 
         def rate(key: str, spec: str, *settings: str) -> Callable[[], float]:
-            """Make the function that trains for an epoch in a process of its own, and gives its rows per second."""
+            """Make a function that trains an epoch in a new process, and returns its rows per second."""
             env = {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
 
             def run() -> float:

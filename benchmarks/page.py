@@ -1,4 +1,4 @@
-"""docs/performance.md: what `make bench` found stands between two marks; the rest of the page is written by hand."""
+"""Writes the results of `make bench` between two marks of docs/performance.md; the rest is handwritten."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,7 +48,7 @@ def measured(
 
 
 def with_measured(page: str, found: str) -> str:
-    """Replace what stands between the marks of a page."""
+    """Replace the text between the marks of a page."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

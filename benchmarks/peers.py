@@ -294,7 +294,7 @@ def mlp_regressor(workload: Workload) -> Train:
 
 
 def linear_regression(workload: Workload) -> Train:
-    """scikit-learn's LinearRegression: the optimum at once, which is no training; told as the limit."""
+    """scikit-learn's LinearRegression: the optimum without training, as the limit."""
     from sklearn.linear_model import LinearRegression
 
     x, y = make_data(workload)
@@ -325,7 +325,7 @@ def _torch_loader(workload: Workload) -> Any:
 
 @dataclass(frozen=True)
 class Peer:
-    """A tool: how it trains, what it takes, the packages whose versions count, its environment."""
+    """A tool: its function, its workloads, the packages with relevant versions, its environment."""
 
     make_train: Callable[[Workload], Train]
     workloads: tuple[str, ...] = SMALL

@@ -58,7 +58,7 @@ def compare(
 
 
 def verdict(row: Row) -> str:
-    """Say whether a row meets its target: met, missed, not measured, or nothing where it has none."""
+    """Return whether a row meets its target: met, missed, not measured, or nothing without a target."""
     if row.ratio is None:
         return "not measured"
     if row.target is None:
@@ -88,7 +88,7 @@ def time_process(argv: Sequence[str], *, cwd: Path | None = None, code: int = 0)
 def figures(
     program: str, *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> list[float]:
-    """Run a program of Python in a process of its own; the figures that it prints. env: what is set beside os.environ.
+    """Run a Python program in a new process, and return the figures that it prints. env: added to os.environ.
     One that fails is a RuntimeError."""
     printed = _run([sys.executable, "-c", program, *arguments], cwd, env or {}, 0)
     return [float(word) for word in printed.split()]
@@ -103,7 +103,7 @@ def _run(argv: Sequence[str], cwd: Path | None, env: Mapping[str, str], code: in
 
 
 def peak_memory() -> int:
-    """Give the most memory, in bytes, that this process has had resident, since `forget_peak` where that works."""
+    """Return the peak of resident memory of this process, in bytes, since `forget_peak` if that works."""
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would count what the parent had before it started this process
         return next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -113,14 +113,14 @@ def peak_memory() -> int:
 
 
 def forget_peak() -> None:
-    """Let the peak begin anew at what is resident now, on Linux. Elsewhere it stays: less of a rise is then seen."""
+    """Reset the peak to the memory that is resident now, on Linux. Elsewhere the peak stays."""
     peaks = Path("/proc/self/clear_refs")
     if peaks.exists():
         peaks.write_text("5")
 
 
 def reason(complaints: str) -> str:
-    """Say why a process or a part ended, of its traceback: the last line, which names the exception."""
+    """Return the last line of a traceback, which names the exception."""
     last = (complaints.strip().splitlines() or ["no word"])[-1].replace(f"{ROOT}/", "")
     kind, _, text = last.partition(": ")
     return f"not installed: {text}" if kind == "ModuleNotFoundError" else f"failed: {last}"

@@ -36,14 +36,14 @@ optimizer: {name: sgd, lr: -0.1}
 
 
 def measure(runs: int) -> list[Row]:
-    """Measure every promise about the start in a folder of its own; `runs` processes of each count."""
+    """Measure the start in a new folder. runs: the number of processes for each median."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "wrong.yaml").write_text(WRONG_SPEC)
         plotless = ["train", str(SPEC), "--quiet", "writer.plots=false"]
         train = [*LINREG, "train", str(SPEC), "--quiet"]
         textbook = [sys.executable, str(TEXTBOOK), "textbook"]
-        time_process(train, cwd=folder)  # for predict, and to compile what is imported
+        time_process(train, cwd=folder)  # for predict, and to compile the imported modules
         cases: list[tuple[str, list[str], list[str], str, float | None, int]] = [
             ("linreg --help", [*LINREG, "--help"], IMPORT_TORCH, "import torch", 0.25, 0),
             ("linreg --version", [*LINREG, "--version"], IMPORT_TORCH, "import torch", 0.25, 0),

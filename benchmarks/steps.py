@@ -1,4 +1,4 @@
-"""Time a training step of linreg's engines and of comparable tools, each in a process of its own, on one thread."""
+"""Time a training step of linreg's engines and of comparable tools, each in its own process, on one thread."""
 
 import os
 import subprocess
@@ -44,7 +44,7 @@ _OWN: dict[str, Mapping[str, float | None]] = {OWN_TEXTBOOK: {TEXTBOOK: None}}
 _FRAMEWORKS = {LIGHTNING: 1.0, SKORCH: 1.0, IGNITE: 1.0, KERAS_TORCH: 1.0, KERAS_JAX: 1.0}
 _COMPILED_ALIKE = {JAX_SCAN: 1.0, SGD_REGRESSOR: 1.0}
 
-# What is compared, and how many times as fast it should be at least; 1: ahead of it; None: only told. Every tool is in
+# The comparisons, and the smallest allowed speed-up; 1: at least as fast; None: only reported. Every tool is in
 # it with every workload that it takes.
 COMPARED: dict[str, dict[str, Mapping[str, float | None]]] = {
     "short_1x16": {
@@ -152,7 +152,7 @@ def title(workload: str, engine: str) -> str:
 
 
 def cases() -> Iterator[tuple[str, str, str, float | None]]:
-    """Give workload, engine, tool and target of each of COMPARED."""
+    """Yield workload, engine, tool and target of each comparison."""
     for workload, engines in COMPARED.items():
         for engine, references in engines.items():
             for reference, target in references.items():
@@ -171,7 +171,7 @@ def compare_steps(times: Times) -> list[Row]:
 
 
 def microseconds(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
-    """Give the steps that were timed, of the rows of `compare_steps`, in microseconds: by tool, then by workload."""
+    """Return the times of a step, from the rows of `compare_steps`, in microseconds: by tool, then by workload."""
     found: dict[str, dict[str, float]] = {name: {} for name in PEERS}
     by_names = {(row.name, row.reference): row for row in rows}
     for workload, engine, reference, _ in cases():

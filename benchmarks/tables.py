@@ -80,8 +80,8 @@ def write_table(path: Path, n_rows: int) -> None:
 
 
 def measure(runs: int, n_rows: int = N_ROWS) -> list[Row]:
-    """Measure in a folder of its own; `runs` processes of each count."""
-    import pandas  # noqa: F401  # what is missing is told before anything is measured
+    """Measure in a new folder. runs: the number of processes for each median."""
+    import pandas  # noqa: F401  # fail before measuring if it is missing
     import sklearn  # noqa: F401  # likewise
 
     with TemporaryDirectory() as name:

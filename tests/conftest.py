@@ -1,4 +1,4 @@
-"""What many tests share: a folder of their own, a small spec, the command line in this process."""
+"""Fixtures of all tests: an empty folder, a small spec, the command line in this process."""
 
 import inspect
 import resource
@@ -27,7 +27,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run every test in an empty folder, on a machine that is not CI's, with a cache of its own."""
+    """Run every test in an empty folder, outside of CI, with an empty cache."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CI", raising=False)
@@ -109,7 +109,7 @@ def fingerprint(points: Points) -> str:
 
 
 def peak() -> int:
-    """Give the most memory that this process ever had, in bytes."""
+    """Return the peak memory of this process, in bytes."""
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would count what the parent had
         return next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -117,7 +117,7 @@ def peak() -> int:
 
 
 def run_with_peak(code: str, *arguments: str) -> str:
-    """Run code that may call `peak` in a process of its own; give what it prints."""
+    """Run code that may call `peak` in a new process, and return its output."""
     whole = f"import resource, sys\nfrom pathlib import Path\n{inspect.getsource(peak)}\n{code}"
     run = subprocess.run([sys.executable, "-c", whole, *arguments], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
@@ -152,5 +152,5 @@ def series(folder: str | Path) -> dict[tuple[str, ...], list[tuple[int, float]]]
 
 @pytest.fixture
 def pause_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every engine pause before each step, whatever the clock says."""
+    """Make every engine pause before each step."""
     monkeypatch.setattr(loops, "SECONDS_A_CHUNK", 0.0)
