@@ -5,7 +5,7 @@ documents are refused. Limits on size and depth keep a hostile file as cheap as 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,14 +21,16 @@ MOST_PROBLEMS = 50  # reported at once
 
 Path = tuple[str | int, ...]
 
-# YAML 1.2.2, section 10.3.2 (core schema).
-_NULL = re.compile(r"(?:null|Null|NULL|~|)\Z")
-_TRUE = re.compile(r"(?:true|True|TRUE)\Z")
-_FALSE = re.compile(r"(?:false|False|FALSE)\Z")
-_INT = re.compile(r"[-+]?[0-9]+\Z")
-_BASED = re.compile(r"0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
-_SPECIAL = re.compile(r"[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z")
+# YAML 1.2.2, section 10.3.2 (core schema): a pattern, and the function that makes the value.
+_CORE_SCHEMA: list[tuple[re.Pattern[str], Callable[[str], Any]]] = [
+    (re.compile(r"null|Null|NULL|~|"), lambda text: None),
+    (re.compile(r"true|True|TRUE"), lambda text: True),
+    (re.compile(r"false|False|FALSE"), lambda text: False),
+    (re.compile(r"[-+]?[0-9]+"), int),
+    (re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+"), lambda text: int(text, 0)),
+    (re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"), float),
+    (re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"), lambda text: float(text.replace(".", ""))),
+]
 
 
 @dataclass
@@ -124,7 +126,8 @@ class _Reader:
         except yaml.MarkedYAMLError as error:
             hint, from_start = _HINTS.get(error.context or error.problem or "", ("check the line above, too", False))
             mark = error.context_mark if from_start else error.problem_mark or error.context_mark
-            self.refuse(mark, f"not YAML: {_sentence(error)}; {hint}")
+            problem = ", ".join(part for part in (error.context, error.problem) if part)
+            self.refuse(mark, f"not YAML: {shorten(problem, 200)}; {hint}")
         except yaml.reader.ReaderError as error:
             what = f"the character {chr(error.character)!r} is not allowed in YAML; remove it"
             self.refuse(_mark_of(text, error.position), what)
@@ -178,7 +181,7 @@ class _Reader:
                 self.refuse(event.start_mark, "the merge key << is not allowed; write the keys out")
             elif key in mapping:
                 first = self.document.key_places[(*path, key)].rpartition(self.document.file + ":")[2]
-                self.refuse(event.start_mark, f"the key {show_text(key)} is a duplicate of {first}; remove one")
+                self.refuse(event.start_mark, f"duplicate key {show_text(key)}, first at {first}; remove one")
             else:
                 self.document.key_places[(*path, key)] = self._place(event.start_mark)
             mapping[key] = self._read_value(next(events), events, (*path, key))
@@ -187,8 +190,8 @@ class _Reader:
     def _scalar(self, event: yaml.ScalarEvent) -> Any:
         if event.style is not None:  # quoted, literal or folded
             return self._text(event)
-        if len(event.value) > MAX_DIGITS and any(kind.match(event.value) for kind in (_INT, _BASED, _FLOAT)):
-            self.refuse(event.start_mark, f"a number of {len(event.value)} digits; at most {MAX_DIGITS} are read")
+        if len(event.value) > MAX_DIGITS and any(pattern.fullmatch(event.value) for pattern, _ in _CORE_SCHEMA):
+            self.refuse(event.start_mark, f"a number of {len(event.value)} digits; write at most {MAX_DIGITS}")
             return None
         return resolve(event.value)
 
@@ -210,28 +213,12 @@ class _Reader:
 
 def is_encodable(text: str) -> bool:
     """Return whether a text can be encoded: half of a surrogate pair cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return re.search("[\ud800-\udfff]", text) is None
 
 
 def resolve(text: str) -> Any:
     """Return the value of a plain scalar by YAML 1.2's core schema: `1e-3` is a number, `no` text, `010` ten."""
-    if _NULL.match(text):
-        return None
-    if _TRUE.match(text) or _FALSE.match(text):
-        return text[0] in "tT"
-    if _INT.match(text):
-        return int(text)
-    if _BASED.match(text):
-        return int(text, 0)
-    if _FLOAT.match(text):
-        return float(text)
-    if _SPECIAL.match(text):
-        return float(text.replace(".", ""))
-    return text
+    return next((convert(text) for pattern, convert in _CORE_SCHEMA if pattern.fullmatch(text)), text)
 
 
 # By the context of an error: the hint, and whether to report the start of the context.
@@ -246,11 +233,6 @@ _HINTS = {
     "a key must be plain text": ("write a name and a colon", False),
     "while parsing a block mapping": ("give the keys of one mapping the same indentation", False),
 }
-
-
-def _sentence(error: yaml.MarkedYAMLError) -> str:
-    parts = [part for part in (error.context, error.problem) if part]
-    return shorten(", ".join(parts), 200)
 
 
 def _mark_of(text: str | bytes, position: int) -> yaml.Mark:

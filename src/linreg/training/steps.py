@@ -33,12 +33,7 @@ def make_train_step_fn(
         optimizer.zero_grad()
 
     take_step = make_gradient_step_fn(
-        model,
-        loss_fn,
-        update,
-        clip_grad_norm=clip_grad_norm,
-        after_step=after_step,
-        reported_loss_fn=reported_loss_fn,
+        model, loss_fn, update, clip_grad_norm=clip_grad_norm, after_step=after_step, reported_loss_fn=reported_loss_fn
     )
 
     def perform_train_step_fn(x: torch.Tensor, y: torch.Tensor, *weight: torch.Tensor) -> float:

@@ -132,7 +132,7 @@ def make_train_chunk_fn(
         n_steps = -(-len(order) // batch_size)
         losses, lrs, momenta = np.empty((3, n_steps))
         lrs[:], momenta[:] = lr, momentum
-        _call(run, *common(order), w_moments, b_moments, steps_done, lrs, momenta, *constants, losses)
+        _call(run, order, *common, w_moments, b_moments, steps_done, lrs, momenta, *constants, losses)
         return _reported(losses, loss, rows)
 
     return train_chunk
@@ -145,16 +145,17 @@ def make_val_chunk_fn(rows: Rows, weight: Array, bias: Array | None, *, loss: Lo
 
     def val_chunk(order: Order) -> Losses:
         losses = np.empty(-(-len(order) // batch_size))
-        _call(kernels.val_chunk, *common(order), losses)
+        _call(kernels.val_chunk, order, *common, losses)
         return _reported(losses, loss, rows)
 
     return val_chunk
 
 
-def _call(kernel: Any, *arguments: Any) -> None:
+def _call(kernel: Any, order: Order, *arguments: Any) -> None:
     """Call a kernel. Raises StorageError if its machine code in numba's cache is damaged."""
+    _check("order", order, (len(order),), np.int64)
     try:
-        kernel(*arguments)
+        kernel(order, *arguments)
     except (EOFError, UnpicklingError) as error:
         folder = kernel.stats.cache_path
         raise StorageError(f"{folder}: numba's compiled code is damaged: {error}; remove its *.nbi and *.nbc") from None
@@ -162,8 +163,8 @@ def _call(kernel: Any, *arguments: Any) -> None:
 
 def _arguments(
     kernels: ModuleType, rows: Rows, weight: Array, bias: Array | None, loss: Loss, batch_size: int
-) -> Callable[[Order], tuple[Any, ...]]:
-    """Check the leading arguments of all kernels and make the function that returns them for an order.
+) -> tuple[Any, ...]:
+    """Check and return the leading arguments of all kernels, which follow order.
 
     A missing array becomes one of length 0, so that one compiled function serves all cases."""
     (n_rows, n_features), dtype = rows.x.shape, rows.x.dtype
@@ -184,14 +185,7 @@ def _arguments(
     scale = np.ones(n_targets) if loss.scale is None else loss.scale
     _check("scale", scale, (n_targets,), np.float64)
     kind = {"mse": kernels.MSE, "mae": kernels.MAE, "huber": kernels.HUBER}[loss.kind]
-
-    def arguments(order: Order) -> tuple[Any, ...]:
-        _check("order", order, (len(order),), np.int64)
-        return (
-            rows.x, rows.y, point_weight, order, batch_size, kind, float(loss.delta), scale, weight, bias,
-        )  # fmt: skip
-
-    return arguments
+    return rows.x, rows.y, point_weight, batch_size, kind, float(loss.delta), scale, weight, bias
 
 
 def _check(name: str, array: Array, shape: tuple[int, ...], dtype: Any) -> None:

@@ -68,10 +68,9 @@ def make_compiled_engine(training: Training) -> Engine:
         return _begin(loader, n_done, validate)
 
     train_epoch = make_epoch_fn(len(train_loader), begin_training)
-    val_epoch = None
-    if val_loader is not None:
-        val_epoch = make_epoch_fn(len(val_loader), partial(begin_validation, val_loader))
-    return Engine("compiled", train_epoch, val_epoch)
+    if val_loader is None:
+        return Engine("compiled", train_epoch, None)
+    return Engine("compiled", train_epoch, make_epoch_fn(len(val_loader), partial(begin_validation, val_loader)))
 
 
 def _compiled_model(training: Training) -> tuple[nn.Linear, Loss]:

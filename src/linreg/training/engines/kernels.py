@@ -191,7 +191,7 @@ def adam_step(
 
 @kernel
 def sgd_chunk(
-    x: Array, y: Array, weight: Array, order: Order, batch_size: int, loss: int, delta: float, scale: Array,
+    order: Order, x: Array, y: Array, weight: Array, batch_size: int, loss: int, delta: float, scale: Array,
     w: Array, b: Array, w_moments: Array, b_moments: Array, steps_done: int, lr: Array, momentum: Array,
     dampening: float, weight_decay: float, nesterov: bool, losses: Array,
 ) -> None:  # fmt: skip
@@ -208,7 +208,7 @@ def sgd_chunk(
 
 @kernel
 def adam_chunk(
-    x: Array, y: Array, weight: Array, order: Order, batch_size: int, loss: int, delta: float, scale: Array,
+    order: Order, x: Array, y: Array, weight: Array, batch_size: int, loss: int, delta: float, scale: Array,
     w: Array, b: Array, w_moments: Array, b_moments: Array, steps_done: int, lr: Array, beta1: Array,
     beta2: float, eps: float, weight_decay: float, decoupled: bool, amsgrad: bool, losses: Array,
 ) -> None:  # fmt: skip
@@ -225,7 +225,7 @@ def adam_chunk(
 
 @kernel
 def val_chunk(
-    x: Array, y: Array, weight: Array, order: Order, batch_size: int, loss: int, delta: float, scale: Array,
+    order: Order, x: Array, y: Array, weight: Array, batch_size: int, loss: int, delta: float, scale: Array,
     w: Array, b: Array, losses: Array,
 ) -> None:  # fmt: skip
     """Write the mean loss of each batch to losses."""

@@ -76,7 +76,7 @@ def _linear(layer: Any) -> Passes:
 def _activation(derivative: Callable[[Any, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]) -> Any:
     """Make the function that returns the passes of an activation.
 
-    derivative: takes the module, the gradient with respect to yhat, x and yhat; returns the gradient with respect to x.
+    derivative: takes the layer, the gradient with respect to yhat, x and yhat; returns the gradient with respect to x.
     """
     return lambda module: (module.forward, lambda grad, x, yhat, is_first: derivative(module, grad, x, yhat))
 
@@ -85,17 +85,15 @@ _aten = torch.ops.aten
 # The operations are those of autograd, listed in torch's derivatives.yaml.
 _PASSES: dict[type[nn.Module], Callable[[Any], Passes]] = {
     nn.Linear: _linear,
-    nn.ReLU: _activation(lambda module, grad, x, yhat: _aten.threshold_backward.default(grad, yhat, 0)),
-    nn.Tanh: _activation(lambda module, grad, x, yhat: _aten.tanh_backward.default(grad, yhat)),
-    nn.Sigmoid: _activation(lambda module, grad, x, yhat: _aten.sigmoid_backward.default(grad, yhat)),
+    nn.ReLU: _activation(lambda layer, grad, x, yhat: _aten.threshold_backward.default(grad, yhat, 0)),
+    nn.Tanh: _activation(lambda layer, grad, x, yhat: _aten.tanh_backward.default(grad, yhat)),
+    nn.Sigmoid: _activation(lambda layer, grad, x, yhat: _aten.sigmoid_backward.default(grad, yhat)),
     nn.GELU: _activation(
-        lambda module, grad, x, yhat: _aten.gelu_backward.default(grad, x, approximate=module.approximate)
+        lambda layer, grad, x, yhat: _aten.gelu_backward.default(grad, x, approximate=layer.approximate)
     ),
-    nn.SiLU: _activation(lambda module, grad, x, yhat: _aten.silu_backward.default(grad, x)),
-    nn.ELU: _activation(
-        lambda module, grad, x, yhat: _aten.elu_backward.default(grad, module.alpha, 1.0, 1.0, False, x)
-    ),
+    nn.SiLU: _activation(lambda layer, grad, x, yhat: _aten.silu_backward.default(grad, x)),
+    nn.ELU: _activation(lambda layer, grad, x, yhat: _aten.elu_backward.default(grad, layer.alpha, 1.0, 1.0, False, x)),
     nn.LeakyReLU: _activation(
-        lambda module, grad, x, yhat: _aten.leaky_relu_backward.default(grad, x, module.negative_slope, False)
+        lambda layer, grad, x, yhat: _aten.leaky_relu_backward.default(grad, x, layer.negative_slope, False)
     ),
 }

@@ -26,14 +26,7 @@ def make_lean_train_fn(training: Training) -> RunFn:
             for parameter in group["params"]:
                 parameter.grad = None
 
-    take_step = make_gradient_step_fn(
-        training.model,
-        training.loss_fn,
-        update,
-        clip_grad_norm=training.clip_grad_norm,
-        after_step=training.after_step,
-        reported_loss_fn=training.reported_loss_fn,
-    )
+    take_step = make_gradient_step_fn(training.model, training.loss_fn, update, **training.step_options)
 
     def train(batches: Iterable[Batch]) -> list[float]:
         training.model.train()

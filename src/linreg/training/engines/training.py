@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import nn, optim
@@ -35,17 +36,15 @@ class Training:
         """The loss function of the validation part."""
         return self.loss_fn if self.reported_loss_fn is None else self.reported_loss_fn
 
+    @property
+    def step_options(self) -> dict[str, Any]:
+        """The keyword arguments of `make_train_step_fn`."""
+        return {name: getattr(self, name) for name in ("clip_grad_norm", "after_step", "reported_loss_fn")}
+
     @cached_property
     def train_step_fn(self) -> StepFn:
         """The textbook's training step."""
-        return make_train_step_fn(
-            self.model,
-            self.loss_fn,
-            self.optimizer,
-            clip_grad_norm=self.clip_grad_norm,
-            after_step=self.after_step,
-            reported_loss_fn=self.reported_loss_fn,
-        )
+        return make_train_step_fn(self.model, self.loss_fn, self.optimizer, **self.step_options)
 
     @cached_property
     def val_step_fn(self) -> StepFn:

@@ -23,7 +23,9 @@ def make_update_fn(optimizer: optim.Optimizer) -> Callable[[], None]:
     while hasattr(step, "__wrapped__"):  # the wrappers call hooks and a profiler, and import torch's compiler
         step = step.__wrapped__
     mark_as_stepped(optimizer)
-    own_update, hooks = _own_update_of(optimizer), hooks_of(optimizer)
+    group, hooks = optimizer.param_groups[0], hooks_of(optimizer)
+    is_special = any(map(group.get, SWITCHES)) or isinstance(group.get("lr"), torch.Tensor)
+    own_update = None if is_special else _UPDATES.get(type(optimizer))
 
     def update() -> None:
         groups = optimizer.param_groups
@@ -71,14 +73,6 @@ def plain_sgd_group(optimizer: optim.Optimizer) -> dict[str, Any] | None:
     if group is None or type(optimizer) is not optim.SGD or isinstance(group["lr"], torch.Tensor):
         return None
     return group
-
-
-def _own_update_of(optimizer: optim.Optimizer) -> Callable[..., bool] | None:
-    """Return this module's update for an optimizer; None if it has none."""
-    group = optimizer.param_groups[0]
-    if any(map(group.get, SWITCHES)) or isinstance(group.get("lr"), torch.Tensor):
-        return None
-    return _UPDATES.get(type(optimizer))
 
 
 def _sgd(group: dict[str, Any], state: dict[Any, Any]) -> bool:
@@ -132,8 +126,5 @@ def _adam(group: dict[str, Any], state: dict[Any, Any]) -> bool:
     return True
 
 
-_UPDATES: dict[type[optim.Optimizer], Callable[..., bool]] = {
-    optim.SGD: _sgd,
-    optim.Adam: _adam,
-    optim.AdamW: _adam,
-}
+# This module's updates, of the same bits as torch's.
+_UPDATES: dict[type[optim.Optimizer], Callable[..., bool]] = {optim.SGD: _sgd, optim.Adam: _adam, optim.AdamW: _adam}
