@@ -1,5 +1,8 @@
 """Checkpoints: complete, self-contained, refused if damaged, and never executed."""
 
+import copy
+import dataclasses
+import json
 import os
 import pickle
 import random
@@ -36,6 +39,12 @@ def test_a_loaded_checkpoint_equals_the_saved_one(path):
     saved = checkpoint.load(path)
     checkpoint.save(Path("again.pth"), saved)
     assert differences(saved, checkpoint.load("again.pth")) == []
+
+
+def test_equal_content_gives_equal_bytes(path):
+    saved = checkpoint.load(path)
+    other = dataclasses.replace(copy.deepcopy(saved), spec=json.loads(json.dumps(saved.spec)))
+    assert checkpoint.serialize(saved) == checkpoint.serialize(other) == path.read_bytes()
 
 
 def test_a_checkpoint_too_large_for_zip_is_not_written(path, monkeypatch):

@@ -64,7 +64,7 @@ def changed(path, change, *, whole=True):
     content = torch.load(path, weights_only=True)
     change(content)
     if whole:
-        content["checksums"] = files.checksums(files._tensors(content))
+        content["checksums"] = files.checksums(content)
     torch.save(content, "x.pth")
     return Path("x.pth")
 
@@ -737,7 +737,7 @@ def test_bombs_are_refused_at_once(whole, path):
     for name, line in zip(["good.pth", *names, "holes.pth", "huge.pth"], lines, strict=True):
         what, seconds, used = line.split()
         assert what == ("opened" if name in ("good.pth", "hidden.pth") else "refused"), name
-        assert float(seconds) < 3, (name, seconds)  # takes 0.5 s on an idle machine
+        assert float(seconds) < 20, (name, seconds)  # takes 0.5 s on an idle machine; opening it would take minutes
         assert int(used) < 200e6, (name, used)
 
 

@@ -484,13 +484,16 @@ def test_compiled_is_close_to_the_textbook(drawn):
     rounding = (
         100 * n_steps * np.finfo(np.float64).eps
     )  # Adam divides by roots of squares, which doubles the relative error
-    np.testing.assert_allclose(ours["losses"], theirs["losses"], rtol=rounding, atol=rounding)
+    # the signs of mae can cancel up to rounding, which Adam divides by its eps
+    is_amplified = drawn["loss"]["name"] == "mae" and drawn["optimizer"]["name"] != "sgd"
+    atol = 1e-9 if is_amplified else rounding
+    np.testing.assert_allclose(ours["losses"], theirs["losses"], rtol=rounding, atol=atol)
     state, its_state = (result["optimizer"]["state"] for result in (ours, theirs))
     assert {key: list(parts) for key, parts in state.items()} == {key: list(parts) for key, parts in its_state.items()}
     pairs = [(ours["parameters"][name], theirs["parameters"][name]) for name in theirs["parameters"]]
     pairs += [(state[key][name], its_state[key][name]) for key in its_state for name in its_state[key]]
     for mine, its in pairs:
-        torch.testing.assert_close(mine, its, rtol=rounding, atol=rounding)  # compares dtype and shape too
+        torch.testing.assert_close(mine, its, rtol=rounding, atol=atol)  # compares dtype and shape too
     schedules = [result["scheduler"] and {**result["scheduler"], "best": None} for result in (ours, theirs)]
     assert same(*schedules)  # the best loss of plateau is equal up to rounding only
 

@@ -39,7 +39,8 @@ class Unsound(Exception):  # noqa: N818  # it describes the file
 
 def read(path: Path) -> bytes:
     """Read a regular file once and completely, so that later changes of the file do not matter. Raises Unsound."""
-    with open(path, "rb", opener=_open_without_waiting) as file:  # Path.open takes no opener
+    flags = os.O_NONBLOCK | os.O_NOCTTY  # opening a pipe would wait for a writer
+    with open(path, "rb", opener=lambda name, mode: os.open(name, mode | flags)) as file:  # Path.open takes no opener
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise Unsound(_FOREIGN.format("not a regular file"))
@@ -58,10 +59,6 @@ def read(path: Path) -> bytes:
     if len(content) != status.st_size:
         raise Unsound(_DAMAGED.format("changed while being read"))
     return content
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)  # opening a pipe would wait for a writer
 
 
 def records(content: bytes) -> dict[str, memoryview]:
@@ -87,7 +84,8 @@ def records(content: bytes) -> dict[str, memoryview]:
             raise Unsound(_DAMAGED.format("table of contents and records differ"))
         data, position = _local(view, position, start, name, crc, size)
         folder, _, rest = name.decode(errors="replace").partition("/")
-        if (top and folder != top) or rest in views or not _is_known(rest):
+        is_known = rest in _REQUIRED | _OPTIONAL or _STORAGE.fullmatch(rest)
+        if (top and folder != top) or rest in views or not is_known:
             raise Unsound(_FOREIGN.format(f"unexpected or duplicate record {rest[:40]!a}"))
         top = folder
         if zlib.crc32(data) != crc:
@@ -105,20 +103,12 @@ def _end(view: memoryview) -> tuple[int, int]:
         raise Unsound(_DAMAGED.format("truncated"))
     end = len(view) - _END.size
     fields = _END.unpack_from(view, end)
-    number, size, start = fields[7], fields[8], fields[9]
-    if fields != _ending(fields[2], fields[3], number, size, start) or start + size != end:
+    made_by, needs, number, size, start = *fields[2:4], *fields[7:10]
+    short = min(number, 0xFFFF)
+    zip64 = (b"PK\6\6", 44, made_by, needs, 0, 0, number, number, size, start)
+    if fields != (*zip64, b"PK\6\7", 0, end, 1, b"PK\5\6", 0, 0, short, short, size, start, 0) or start + size != end:
         raise Unsound(_DAMAGED.format("no table of contents at its end"))
     return start, number
-
-
-def _ending(made_by: int, needs: int, number: int, size: int, start: int) -> tuple[bytes | int, ...]:
-    """Return the fields after a table of contents of number records and size bytes. made_by, needs: versions of zip."""
-    short = min(number, 0xFFFF)
-    return (
-        *(b"PK\6\6", 44, made_by, needs, 0, 0, number, number, size, start),
-        *(b"PK\6\7", 0, start + size, 1),
-        *(b"PK\5\6", 0, 0, short, short, size, start, 0),
-    )
 
 
 def _local(view: memoryview, position: int, end: int, name: bytes, crc: int, size: int) -> tuple[memoryview, int]:
@@ -135,10 +125,6 @@ def _local(view: memoryview, position: int, end: int, name: bytes, crc: int, siz
     if size and _DESCRIPTOR.unpack_from(view, data + size) != (b"PK\7\x08", crc, size, size):
         raise wrong
     return view[data : data + size], after
-
-
-def _is_known(name: str) -> bool:
-    return name in _REQUIRED | _OPTIONAL or _STORAGE.fullmatch(name) is not None
 
 
 def _check_names(records: Mapping[str, memoryview]) -> None:

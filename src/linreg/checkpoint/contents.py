@@ -163,27 +163,24 @@ def _type_problems(content: Mapping[str, Any], types: Mapping[str, tuple[type, .
 
 
 def _history_problems(content: Mapping[str, Any]) -> list[str]:
-    epoch, problems = content["epoch"], []
-    for key in ("loss", "val_loss", "lr"):
-        values = content[key]
-        if key == "val_loss":
-            values = [value for value in values if value is not None]
-        if len(content[key]) != epoch or not all(type(value) is float for value in values):
-            problems.append(f"{key} does not have a finite number for each of {printable(epoch)} epochs")
-    if not all(type(value) is float for value in content["position"]):
-        problems.append("position has a value that is not a number")
-    if not all(type(value) is int and 0 <= value <= epoch for value in content["resumed_at"]):
-        problems.append("resumed_at has a value that is not an epoch")
-    if content["planned_epochs"] < 1:
-        problems.append(f"planned_epochs is {printable(content['planned_epochs'])}")
-    if content["outcome"] not in _OUTCOMES:
-        problems.append(f"outcome is {printable(content['outcome'])}")
-    run = content["run"]
-    if set(run) != {"name", "id"} or not all(type(value) is str for value in run.values()):
-        problems.append("run does not have a name and an id")
-    elif not _RUN_NAME.fullmatch(run["name"]):
-        problems.append(f"run has the name {printable(run['name'])}")
-    return problems
+    epoch, run = content["epoch"], content["run"]
+    problems = [
+        f"{key} does not have a finite number for each of {printable(epoch)} epochs"
+        for key, types in (("loss", {float}), ("val_loss", {float, type(None)}), ("lr", {float}))
+        if len(content[key]) != epoch or not types.issuperset(map(type, content[key]))
+    ]
+    has_names = set(run) == {"name", "id"} and _are_strings([*run.values()])
+    checks = {
+        "position has a value that is not a number": all(type(value) is float for value in content["position"]),
+        "resumed_at has a value that is not an epoch": all(
+            type(value) is int and 0 <= value <= epoch for value in content["resumed_at"]
+        ),
+        f"planned_epochs is {printable(content['planned_epochs'])}": content["planned_epochs"] >= 1,
+        f"outcome is {printable(content['outcome'])}": content["outcome"] in _OUTCOMES,
+        "run does not have a name and an id": has_names,
+        f"run has the name {printable(run.get('name'))}": not has_names or _RUN_NAME.fullmatch(run["name"]),
+    }
+    return problems + [problem for problem, is_valid in checks.items() if not is_valid]
 
 
 def _name_problems(content: Mapping[str, Any]) -> list[str]:
@@ -202,23 +199,19 @@ def _are_strings(values: list[Any]) -> bool:
 
 def _are_features(preprocessing: Mapping[str, Any], names: list[str]) -> bool:
     """Return whether a preprocessing has the name and either the range or the categories of each feature."""
-    features = preprocessing.get("features")
-    if set(preprocessing) != {"features", "missing", "unseen"} or type(features) is not list:
-        return False
-    if not _are_strings([preprocessing["missing"], preprocessing["unseen"]]):
-        return False
-    for feature in features:
-        if type(feature) is not dict or set(feature) != {"name", "minimum", "maximum", "categories"}:
-            return False
-        categories = feature["categories"]
-        has_range = type(feature["minimum"]) is float and type(feature["maximum"]) is float
-        if has_range == (type(categories) is list and _are_strings(categories)):
-            return False
-        if not has_range and (feature["minimum"] is not None or feature["maximum"] is not None):
-            return False
-        if has_range and categories is not None:
-            return False
-    return [feature["name"] for feature in features] == names
+    match preprocessing:
+        case {"features": list(features), "missing": str(), "unseen": str(), **others} if not others:
+            return all(map(_is_feature, features)) and [feature["name"] for feature in features] == names
+    return False
+
+
+def _is_feature(feature: Any) -> bool:
+    match feature:
+        case {"name": _, "minimum": float(), "maximum": float(), "categories": None, **others}:
+            return not others
+        case {"name": _, "minimum": None, "maximum": None, "categories": list(categories), **others}:
+            return not others and _are_strings(categories)
+    return False
 
 
 def _state_problems(states: Mapping[str, Any]) -> list[str]:
@@ -234,9 +227,7 @@ def _state_problems(states: Mapping[str, Any]) -> list[str]:
 
 def _best_problems(content: Mapping[str, Any]) -> list[str]:
     best = content["best"]
-    problems = _type_problems(best, _BEST, "best.")
-    if not problems:
-        problems = _type_problems(best["states"], _STATES, "best.states.")
+    problems = _type_problems(best, _BEST, "best.") or _type_problems(best["states"], _STATES, "best.states.")
     if problems:
         return problems
     if not 0 <= best["epoch"] < content["epoch"]:
@@ -268,17 +259,18 @@ def _fit_problems(fit: Mapping[str, Any], state: Mapping[str, torch.Tensor], n_t
         "residual_variance": (n_targets,),
     }
     tensors = {key: fit[key] for key in shapes if fit[key] is not None}
-    is_valid = all(t.shape == shapes[key] and t.dtype == torch.float64 for key, t in tensors.items())
-    is_valid = is_valid and all(map(_are_strings, (fit["columns"], fit["names"], fit["left_out"])))
-    is_valid = is_valid and len(fit["r2"]) == n_targets and all(type(r2) in (float, type(None)) for r2 in fit["r2"])
-    for group in fit["groups"]:
-        is_valid = is_valid and type(group) is list and bool(group)
-        is_valid = is_valid and all(type(row) is int and 0 <= row < n_names for row in group)
-    if is_valid and not fit["exact"]:
-        weight, bias = state.get(f"{fit['layer']}.weight"), state.get(f"{fit['layer']}.bias")
-        n_inputs = n_columns - (bias is not None)
-        is_valid = weight is not None and weight.shape == (n_targets, n_inputs)
-        is_valid = is_valid and (bias is None or bias.shape == (n_targets,))
+    weight, bias = state.get(f"{fit['layer']}.weight"), state.get(f"{fit['layer']}.bias")
+    n_inputs = n_columns - (bias is not None)
+    has_layer = weight is not None and weight.shape == (n_targets, n_inputs)
+    is_valid = (
+        all(tensor.shape == shapes[key] and tensor.dtype == torch.float64 for key, tensor in tensors.items())
+        and all(map(_are_strings, (fit["columns"], fit["names"], fit["left_out"])))
+        and len(fit["r2"]) == n_targets
+        and {float, type(None)}.issuperset(map(type, fit["r2"]))
+        and all(type(group) is list and group for group in fit["groups"])
+        and all(type(row) is int and 0 <= row < n_names for group in fit["groups"] for row in group)
+        and (fit["exact"] or (has_layer and (bias is None or bias.shape == (n_targets,))))
+    )
     return [] if is_valid else ["fit does not match the model"]
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from linreg.checkpoint import archive, pickles
 from linreg.checkpoint.archive import Unsound
 from linreg.checkpoint.contents import FORMAT, KEYS, VERSION, Checkpoint, content_problems, printable, value_problem
-from linreg.checkpoint.serializing import checksums, serialize
+from linreg.checkpoint.serializing import checksum, serialize
 from linreg.errors import CheckpointError
 from linreg.system.files import replace_file
 
@@ -27,17 +27,20 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     replace_file(path, serialize(checkpoint))
 
 
-def _tensors(content: Any) -> Iterable[torch.Tensor]:
-    """Return the tensors in plain values, depth first, each once."""
-    tensors: dict[int, torch.Tensor] = {}
-    waiting = [content]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, torch.Tensor):
-            tensors.setdefault(id(value), value)
-        elif isinstance(value, dict | list | tuple):
-            waiting += reversed(value.values() if isinstance(value, dict) else value)
-    return tensors.values()
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors in plain values, depth first."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif type(value) in (dict, list, tuple):
+        for item in value.values() if type(value) is dict else value:
+            yield from _tensors(item)
+
+
+def checksums(content: Any) -> list[int]:
+    """Return the checksums of the tensors in plain values, in their order.
+
+    They detect swapped and incompletely read tensors, which the checksums of the zip do not."""
+    return [checksum(tensor) for tensor in {id(tensor): tensor for tensor in _tensors(content)}.values()]
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -59,7 +62,7 @@ def load(path: str | Path) -> Checkpoint:
                 "use the version of linreg that wrote it, or train again"
             )
         problems = content_problems(content)
-        if not problems and content["checksums"] != checksums(_tensors(content)):
+        if not problems and content["checksums"] != checksums(content):
             raise Unsound("damaged: wrong checksum of a tensor; use another checkpoint of the run")
         if problems:
             more = f", and {len(problems) - 10} more" if len(problems) > 10 else ""

@@ -8,7 +8,7 @@ nothing left to refuse.
 import math
 import pickle as p
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -51,11 +51,6 @@ class _Storage(NamedTuple):
 _VALUE, _LIST, _DICT, _NO_HOOKS, _TENSOR = map(_Kind, ("value", "list", "dict", "hooks", "tensor"))
 
 
-def strides(size: Sequence[int]) -> tuple[int, ...]:
-    """Return the strides of a contiguous tensor of this size."""
-    return tuple(math.prod(max(1, length) for length in size[axis + 1 :]) for axis in range(len(size)))
-
-
 def check(data: bytes, sizes: Mapping[str, int]) -> None:
     """Walk a pickle. Raises Unsound if it does anything that no checkpoint does.
 
@@ -74,17 +69,7 @@ def _unsound(reason: str) -> Unsound:
     return Unsound(f"holds more than plain values and tensors ({reason}); use a checkpoint written by linreg train")
 
 
-# The bytes of an opcode's argument, and its cost: at least the memory that it takes, so that a few bytes cannot claim
-# much. Strings and runs cost more by their length.
-_OPCODES = {
-    p.NONE: (0, 16), p.BINFLOAT: (8, 40), p.NEWTRUE: (0, 100), p.NEWFALSE: (0, 100), p.BININT1: (1, 100),
-    p.BININT2: (2, 100), p.BININT: (4, 100), p.LONG1: (1, 100), p.BINUNICODE: (4, 100), p.GLOBAL: (0, 100),
-    p.EMPTY_TUPLE: (0, 100), p.EMPTY_LIST: (0, 250), p.EMPTY_DICT: (0, 250), p.MARK: (0, 100), p.TUPLE: (0, 400),
-    p.TUPLE1: (0, 400), p.TUPLE2: (0, 400), p.TUPLE3: (0, 400), p.APPEND: (0, 100), p.APPENDS: (0, 100),
-    p.SETITEM: (0, 200), p.SETITEMS: (0, 100), p.BINPUT: (1, 100), p.LONG_BINPUT: (4, 100), p.BINGET: (1, 100),
-    p.LONG_BINGET: (4, 100), p.BINPERSID: (0, 800), p.REDUCE: (0, 700), p.STOP: (0, 0),
-}  # fmt: skip
-_SIZES = {p.TUPLE1: 1, p.TUPLE2: 2, p.TUPLE3: 3}
+_Action = Callable[["_Walk", int], None]
 
 
 class _Walk:
@@ -99,7 +84,7 @@ class _Walk:
         self.memo: list[Any] = []
 
     def run(self) -> None:
-        """Follow each opcode. Raises Unsound, or IndexError for a truncated pickle."""
+        """Do the action of each opcode. Raises Unsound, or IndexError for a truncated pickle."""
         if self.read(2) != p.PROTO + b"\2":
             raise _unsound("unexpected pickle protocol")
         opcode = b""
@@ -109,138 +94,170 @@ class _Walk:
                 raise IndexError
             if opcode not in _OPCODES:
                 raise _unsound(f"opcode {opcode!r}")
-            length, cost = _OPCODES[opcode]
-            argument = int.from_bytes(self.read(length), "little")
+            length, cost, act = _OPCODES[opcode]
+            argument = int.from_bytes(self.read(length), "little", signed=opcode == p.BININT)
             self.budget -= cost
             if self.budget < 0:
                 raise Unsound("holds more values than a checkpoint can have; use another checkpoint of the run")
-            if opcode in (p.NONE, p.BINFLOAT):
-                self.push_run(_NONES if opcode == p.NONE else _FLOATS, 1 + length, cost)
-            elif not self.push(opcode, argument):
-                self.build(opcode)
-        if len(self.stack) != 1 or self.stack[0] is not _DICT or self.marked or self.position != len(self.data):
-            raise _unsound("pickle is not a single dictionary")
+            act(self, argument)
 
     def read(self, length: int) -> bytes:
         """Return the next bytes, fewer at the end of the data."""
         self.position += length
         return self.data[self.position - length : self.position]
 
-    def push_run(self, pattern: re.Pattern[bytes], n_bytes: int, cost: int) -> None:
-        """Push a run of values of n_bytes each at once: a history has many."""
-        match = pattern.match(self.data, self.position - n_bytes)
-        if match is None:
-            raise IndexError
-        count = (match.end() - match.start()) // n_bytes
-        self.budget -= cost * (count - 1)
-        self.stack += [_VALUE] * count
-        self.position = match.end()
-
-    def push(self, opcode: bytes, argument: int) -> bool:
-        """Follow an opcode that pushes a value, or memoizes one. Return False for another one."""
-        value: Any
-        match opcode:
-            case p.BINPUT | p.LONG_BINPUT:
-                if argument != len(self.memo):
-                    raise _unsound("memo out of order")
-                self.memo.append(self.stack[-1])
-                return True
-            case p.BINGET | p.LONG_BINGET:
-                value = self.memo[argument]
-            case p.BINUNICODE:
-                self.budget -= 4 * argument
-                value = self.read(argument).decode()
-            case p.BININT1 | p.BININT2:
-                value = argument
-            case p.BININT:
-                value = argument - 2**32 if argument >= 2**31 else argument
-            case p.LONG1:
-                value = int.from_bytes(self.read(argument), "little", signed=True)
-                if value.bit_length() > 64:
-                    raise _unsound("an integer of more than 64 bits")
-            case p.NEWTRUE | p.NEWFALSE:
-                value = opcode == p.NEWTRUE
-            case p.EMPTY_TUPLE | p.EMPTY_LIST | p.EMPTY_DICT:
-                value = {p.EMPTY_TUPLE: (), p.EMPTY_LIST: _LIST, p.EMPTY_DICT: _DICT}[opcode]
-            case p.GLOBAL:
-                match = _NAMES.match(self.data, self.position)
-                if match is None:
-                    text = self.data[self.position : self.position + 60].decode(errors="replace")
-                    raise _unsound(f"names {text.split(chr(10))[:2]!a}")
-                value, self.position = _Name(match[0]), match.end()
-            case _:
-                return False
+    def push(self, value: Any) -> None:
+        """Add an entry to the stack."""
         self.stack.append(value)
-        return True
 
-    def build(self, opcode: bytes) -> None:
-        """Follow an opcode that takes values from the stack."""
-        match opcode:
-            case p.MARK:
-                self.marked.append(self.stack)
-                self.stack = []
-                if len(self.marked) > _DEPTH:
-                    raise _unsound("values nested too deeply")
-            case p.TUPLE:
-                items = self.pop_marked()
-                self.stack.append(_tuple(items))
-            case p.TUPLE1 | p.TUPLE2 | p.TUPLE3:
-                items = [self.stack.pop() for _ in range(_SIZES[opcode])]
-                self.stack.append(_tuple(items[::-1]))
-            case p.APPEND | p.APPENDS:
-                self.pop_marked() if opcode == p.APPENDS else self.stack.pop()
-                if self.stack[-1] is not _LIST:
-                    raise _unsound("items for a value that is not a list")
-            case p.SETITEM | p.SETITEMS:
-                items = self.pop_marked() if opcode == p.SETITEMS else [self.stack.pop(), self.stack.pop()][::-1]
-                if self.stack[-1] is not _DICT or len(items) % 2:
-                    raise _unsound("items for a value that is not a dictionary")
-                if not all(type(key) is str or type(key) is int for key in items[::2]):
-                    raise _unsound("a key that is not a string or an integer")
-                self.budget -= 50 * len(items)
-            case p.BINPERSID:
-                self.stack.append(_storage(self.stack.pop(), self.unused))
-            case p.REDUCE:
-                arguments = self.stack.pop()
-                self.stack.append(_result(self.stack.pop(), arguments))
-
-    def pop_marked(self) -> list[Any]:
-        """Return the items on the stack above the last mark, and remove them."""
+    def pop(self, length: int | None) -> list[Any]:
+        """Remove the last entries from the stack, or with None those above the last mark, and return them."""
+        if length is not None:
+            return [self.stack.pop() for _ in range(length)][::-1]
         items, self.stack = self.stack, self.marked.pop()
         return items
 
 
-def _tuple(items: list[Any]) -> Any:
-    """Return the entry for a tuple. The content of tuples nested three deep does not matter."""
+# The actions of the opcodes, on a walk and the opcode's argument.
+
+
+def _push(value: Any) -> _Action:
+    return lambda walk, _: walk.stack.append(value)
+
+
+def _push_run(pattern: re.Pattern[bytes], n_bytes: int, cost: int) -> _Action:
+    """Make the action that pushes a run of values of n_bytes each at once: a history has many."""
+
+    def push_run(walk: _Walk, _: int) -> None:
+        match = pattern.match(walk.data, walk.position - n_bytes)
+        if match is None:
+            raise IndexError
+        count = (match.end() - match.start()) // n_bytes
+        walk.budget -= cost * (count - 1)
+        walk.stack += [_VALUE] * count
+        walk.position = match.end()
+
+    return push_run
+
+
+def _push_long(walk: _Walk, length: int) -> None:
+    number = int.from_bytes(walk.read(length), "little", signed=True)
+    if number.bit_length() > 64:
+        raise _unsound("an integer of more than 64 bits")
+    walk.push(number)
+
+
+def _push_string(walk: _Walk, length: int) -> None:
+    walk.budget -= 4 * length
+    walk.push(walk.read(length).decode())
+
+
+def _push_name(walk: _Walk, _: int) -> None:
+    match = _NAMES.match(walk.data, walk.position)
+    if match is None:
+        text = walk.data[walk.position : walk.position + 60].decode(errors="replace")
+        raise _unsound(f"names {text.split(chr(10))[:2]!a}")
+    walk.push(_Name(match[0]))
+    walk.position = match.end()
+
+
+def _memoize(walk: _Walk, number: int) -> None:
+    if number != len(walk.memo):
+        raise _unsound("memo out of order")
+    walk.memo.append(walk.stack[-1])
+
+
+def _push_memo(walk: _Walk, number: int) -> None:
+    walk.push(walk.memo[number])
+
+
+def _mark(walk: _Walk, _: int) -> None:
+    walk.marked.append(walk.stack)
+    walk.stack = []
+    if len(walk.marked) > _DEPTH:
+        raise _unsound("values nested too deeply")
+
+
+def _check_end(walk: _Walk, _: int) -> None:
+    if len(walk.stack) != 1 or walk.stack[0] is not _DICT or walk.marked or walk.position != len(walk.data):
+        raise _unsound("pickle is not a single dictionary")
+
+
+def _take(length: int | None, act: Callable[[_Walk, list[Any]], None]) -> _Action:
+    """Make the action that removes entries from the stack, as `_Walk.pop` does, and acts on them."""
+    return lambda walk, _: act(walk, walk.pop(length))
+
+
+def _push_tuple(walk: _Walk, items: list[Any]) -> None:
+    """Push the entry for a tuple. The content of tuples nested three deep does not matter."""
     is_deep = any(type(item) is tuple and any(type(inner) is tuple for inner in item) for item in items)
-    return _VALUE if is_deep else tuple(items)
+    walk.push(_VALUE if is_deep else tuple(items))
 
 
-def _storage(persistent_id: Any, unused: dict[str, int]) -> _Storage:
-    """Return the entry for the storage of a persistent id, and remove its record from unused."""
-    match persistent_id:
-        case ("storage", _Name(text), str(key), str(location), int(numel)) if type(persistent_id) is tuple:
-            size = unused.pop(key, None)
+def _append(walk: _Walk, _: list[Any]) -> None:
+    if walk.stack[-1] is not _LIST:
+        raise _unsound("items for a value that is not a list")
+
+
+def _set_items(walk: _Walk, items: list[Any]) -> None:
+    """Check that keys and values, in turn, are set in a dictionary."""
+    if walk.stack[-1] is not _DICT or len(items) % 2:
+        raise _unsound("items for a value that is not a dictionary")
+    if not all(type(key) is str or type(key) is int for key in items[::2]):
+        raise _unsound("a key that is not a string or an integer")
+    walk.budget -= 50 * len(items)
+
+
+def _push_storage(walk: _Walk, items: list[Any]) -> None:
+    """Push the entry for the storage of a persistent id, and remove its record from the unused ones."""
+    match items[0]:
+        case ("storage", _Name(text), str(key), str(location), int(numel)) if type(items[0]) is tuple:
+            size = walk.unused.pop(key, None)
             if text not in _CLASSES or size is None or not _LOCATION.fullmatch(location) or type(numel) is not int:
                 raise _unsound("an unknown storage, or one that two tensors share")
             if numel * _CLASSES[text] != size:
                 raise _unsound("a storage of another size than its record")
-            return _Storage(numel)
-    raise _unsound("a persistent id that is not a storage's")
+            walk.push(_Storage(numel))
+        case _:
+            raise _unsound("a persistent id that is not a storage's")
 
 
-def _result(function: Any, arguments: Any) -> _Kind:
-    """Return the entry for the result of a call. Only the two calls that torch.save writes are allowed."""
-    if function == _Name(_HOOKS) and arguments == ():
-        return _NO_HOOKS
-    match arguments:
-        case (_Storage(numel), 0 as offset, tuple(size), tuple(stride), False, hooks) if function == _Name(_REBUILD):
-            is_shape = (
-                type(offset) is int
-                and len(size) <= _DIMENSIONS
-                and all(type(length) is int and length >= 0 for length in size)
-            )
-            if is_shape and math.prod(size) == numel and stride == strides(size) and hooks is _NO_HOOKS:
-                return _TENSOR
-            raise _unsound("a tensor that does not cover its storage in order")
-    raise _unsound("an unexpected call")
+def _strides(size: Sequence[int]) -> tuple[int, ...]:
+    """Return the strides of a contiguous tensor of this size."""
+    return tuple(math.prod(max(1, length) for length in size[axis + 1 :]) for axis in range(len(size)))
+
+
+def _call(walk: _Walk, items: list[Any]) -> None:
+    """Push the entry for the result of a call. Only the two calls that torch.save writes are allowed."""
+    match items:
+        case [_Name(text), ()] if text == _HOOKS:
+            walk.push(_NO_HOOKS)
+        case [_Name(text), (_Storage(numel), 0 as offset, tuple(size), tuple(stride), False, hooks)] if (
+            text == _REBUILD
+        ):
+            is_shape = len(size) <= _DIMENSIONS and all(type(length) is int and length >= 0 for length in size)
+            is_whole = is_shape and math.prod(size) == numel and stride == _strides(size)
+            if not is_whole or type(offset) is not int or hooks is not _NO_HOOKS:
+                raise _unsound("a tensor that does not cover its storage in order")
+            walk.push(_TENSOR)
+        case _:
+            raise _unsound("an unexpected call")
+
+
+# Of each opcode: the bytes of its argument, its cost and its action. The cost is at least the memory that it takes, so
+# that a few bytes cannot claim much. Strings and runs cost more by their length.
+_OPCODES: dict[bytes, tuple[int, int, _Action]] = {
+    p.NONE: (0, 16, _push_run(_NONES, 1, 16)), p.BINFLOAT: (8, 40, _push_run(_FLOATS, 9, 40)),
+    p.NEWTRUE: (0, 100, _push(True)), p.NEWFALSE: (0, 100, _push(False)),
+    p.BININT1: (1, 100, _Walk.push), p.BININT2: (2, 100, _Walk.push), p.BININT: (4, 100, _Walk.push),
+    p.LONG1: (1, 100, _push_long), p.BINUNICODE: (4, 100, _push_string), p.GLOBAL: (0, 100, _push_name),
+    p.EMPTY_TUPLE: (0, 100, _push(())), p.EMPTY_LIST: (0, 250, _push(_LIST)), p.EMPTY_DICT: (0, 250, _push(_DICT)),
+    p.MARK: (0, 100, _mark), p.TUPLE: (0, 400, _take(None, _push_tuple)), p.TUPLE1: (0, 400, _take(1, _push_tuple)),
+    p.TUPLE2: (0, 400, _take(2, _push_tuple)), p.TUPLE3: (0, 400, _take(3, _push_tuple)),
+    p.APPEND: (0, 100, _take(1, _append)), p.APPENDS: (0, 100, _take(None, _append)),
+    p.SETITEM: (0, 200, _take(2, _set_items)), p.SETITEMS: (0, 100, _take(None, _set_items)),
+    p.BINPUT: (1, 100, _memoize), p.LONG_BINPUT: (4, 100, _memoize),
+    p.BINGET: (1, 100, _push_memo), p.LONG_BINGET: (4, 100, _push_memo),
+    p.BINPERSID: (0, 800, _take(1, _push_storage)), p.REDUCE: (0, 700, _take(2, _call)),
+    p.STOP: (0, 0, _check_end),
+}  # fmt: skip
