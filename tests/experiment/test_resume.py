@@ -26,6 +26,7 @@ from linreg.experiment.building import build
 from linreg.experiment.resuming import resume
 from linreg.experiment.session import train
 from linreg.runs.folders import create, hold
+from linreg.runs.sessions import new_session
 from linreg.spec.schema import spec_from_dict
 from tests.conftest import differences, same, series, small_spec, write_spec
 
@@ -630,6 +631,7 @@ def test_a_model_that_is_not_finite_is_never_saved():
     experiment = build(spec)
     progress = state.Progress(experiment.loaders.generator.get_state(), planned_epochs=6)
     with create("small", Path("runs"), Path("checkpoints")) as run, torch.no_grad():
+        run.start_session(new_session(experiment.device, "auto", 0, None), data_fingerprint="", spec="")
         experiment.model[0].bias.fill_(float("nan"))
         with pytest.raises(
             DivergedError,

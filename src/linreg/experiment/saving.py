@@ -14,7 +14,6 @@ from linreg.experiment.building import Experiment
 from linreg.experiment.divergence import refuse_losses, remedy
 from linreg.experiment.state import Progress, states
 from linreg.runs.folders import Run
-from linreg.runs.sessions import environment
 from linreg.system.files import replace_file
 
 SECONDS_BETWEEN_SAVES = 1.0
@@ -40,7 +39,7 @@ class Saver:
             "fit": experiment.baseline.fit if experiment.baseline else None,
             "run": {"name": run.name, "id": run.info["id"]},
             "data_fingerprint": experiment.data.fingerprint,
-            "environment": environment(experiment.device),
+            "environment": run.session["environment"],
         }
         self.seconds = self.spec.every_seconds or SECONDS_BETWEEN_SAVES
         self.due_at = time.monotonic() + self.seconds

@@ -21,8 +21,8 @@ from linreg.exact.closed_form import MOST_COLUMNS, Equations, Exact, LinearPart,
 from linreg.experiment.data import open_parts
 from linreg.experiment.network import build_network, choose_device
 from linreg.experiment.result import Result, make_result
-from linreg.runs.folders import create
-from linreg.runs.sessions import environment, new_session
+from linreg.runs.folders import Run, create
+from linreg.runs.sessions import new_session
 from linreg.runs.writer import EpochRecord, open_writer
 from linreg.spec.schema import ExperimentSpec
 from linreg.system import generators
@@ -57,7 +57,7 @@ def solve(spec: ExperimentSpec, *, runs: Path, checkpoints: Path) -> Result:
         with open_writer(run.folder) as writer:
             writer.write_spec(spec.to_yaml())
             writer.write(record, solved.network)
-        save(run.last, _checkpoint(spec, solved, record, {"name": run.name, "id": run.info["id"]}))
+        save(run.last, _checkpoint(spec, solved, record, run))
         run.publish()
         session |= {"ended": session["started"], "epochs": 1, "outcome": "finished"}
         run.write_info(outcome="finished")
@@ -134,7 +134,7 @@ def _solution(spec: ExperimentSpec, equations: Equations, where: str) -> Exact:
     return exact
 
 
-def _checkpoint(spec: ExperimentSpec, solved: Solved, record: EpochRecord, run: dict[str, str]) -> Checkpoint:
+def _checkpoint(spec: ExperimentSpec, solved: Solved, record: EpochRecord, run: Run) -> Checkpoint:
     names, targets = list(solved.rows.feature_names), list(solved.rows.target_names)
     return Checkpoint(
         epoch=1,
@@ -158,7 +158,7 @@ def _checkpoint(spec: ExperimentSpec, solved: Solved, record: EpochRecord, run: 
         fit=solved.exact.fit,
         resumed_at=[],
         outcome="finished",
-        run=run,
+        run={"name": run.name, "id": run.info["id"]},
         data_fingerprint=solved.rows.fingerprint,
-        environment=environment(solved.device),
+        environment=run.session["environment"],
     )

@@ -45,6 +45,12 @@ class Run:
         """The path of the newest checkpoint."""
         return self.checkpoints / "last.pth"
 
+    @property
+    def session(self) -> dict[str, Any]:
+        """The record of the current session."""
+        session: dict[str, Any] = self.info["sessions"][-1]
+        return session
+
     def write_info(self, **changes: Any) -> None:
         """Change some keys of run.json."""
         self.info |= changes
