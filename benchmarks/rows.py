@@ -21,11 +21,11 @@ _SCALES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: something of linreg's beside a reference.
+    """One comparison of linreg with a reference.
 
-    ratio: ours / reference where lower is better, reference / ours (a speed-up) where higher is; None if it could not
-    be measured. target: what the ratio should be at most, or at least; None where it is only told. seconds: ours,
-    in `unit`, as is the reference's. note: why it was not measured, or what a reader has to know.
+    ratio: ours / reference if lower is better, reference / ours (a speed-up) if higher is; None if it was not measured.
+    target: the largest or smallest allowed ratio; None without one. seconds: ours, in `unit`, like the reference's.
+    note: the reason why it was not measured, or a remark.
     """
 
     name: str

@@ -131,7 +131,7 @@ def time_steps(runs: int) -> Times:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         peers = {name: stack.enter_context(open_peer(name, folder)) for name in PEERS}
-        for workload, told in times.items():
+        for workload, times_of in times.items():
             functions = {}
             for name, peer in peers.items():
                 if workload in PEERS[name].workloads:
@@ -140,9 +140,9 @@ def time_steps(runs: int) -> Times:
                         ask(peer, workload)
                         functions[name] = partial(ask, peer, workload)
                     except PeerError as error:
-                        told[name] = str(error)
+                        times_of[name] = str(error)
             print(f"steps: {workload}: {runs} rounds", file=sys.stderr)
-            told.update(in_turn(functions, runs, warm_up=0))
+            times_of.update(in_turn(functions, runs, warm_up=0))
     return times
 
 
@@ -160,12 +160,12 @@ def cases() -> Iterator[tuple[str, str, str, float | None]]:
 
 
 def compare_steps(times: Times) -> list[Row]:
-    """Make the rows of COMPARED: what could not be timed says why."""
+    """Return a row for each comparison, with the reason if it was not timed."""
     rows = []
     for workload, engine, reference, target in cases():
-        told = [times[workload].get(name, "not timed") for name in (engine, reference)]
-        seconds = [value if isinstance(value, float) else None for value in told]
-        note = "; ".join(value for value in told if isinstance(value, str))
+        values = [times[workload].get(name, "not timed") for name in (engine, reference)]
+        seconds = [value if isinstance(value, float) else None for value in values]
+        note = "; ".join(value for value in values if isinstance(value, str))
         rows.append(compare(title(workload, engine), reference, *seconds, target=target, better="higher", note=note))
     return rows
 

@@ -125,7 +125,7 @@ def measure(runs: int, n_rows: int = N_ROWS) -> list[Row]:
             "the matrix in float32",
             max(peaks) / 1e6,
             matrix / 1e6,
-            target=2.6,
+            target=2.5,
             note="with all that is imported",
             unit="MB",
         ),

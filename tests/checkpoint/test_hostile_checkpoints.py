@@ -548,9 +548,9 @@ def use_all(bad):
 )
 def test_a_model_of_another_size_is_refused_before_it_takes_memory(path, hidden):
     bad = changed(path, lambda content: content["spec"]["model"].update(hidden=hidden))
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert len(list(use_all(bad))) == 3
-    assert time.perf_counter() - begin < 3
+    assert time.process_time() - begin < 3
 
 
 @pytest.mark.parametrize(
@@ -698,13 +698,13 @@ from linreg.errors import CheckpointError
 
 for path in sys.argv[1:]:
     before = peak()
-    begin = time.perf_counter()
+    begin = time.process_time()
     try:
         checkpoint.load(path)
         what = "opened"
     except CheckpointError:
         what = "refused"
-    print(what, time.perf_counter() - begin, peak() - before)
+    print(what, time.process_time() - begin, peak() - before)
 """
 
 
@@ -737,7 +737,7 @@ def test_bombs_are_refused_at_once(whole, path):
     for name, line in zip(["good.pth", *names, "holes.pth", "huge.pth"], lines, strict=True):
         what, seconds, used = line.split()
         assert what == ("opened" if name in ("good.pth", "hidden.pth") else "refused"), name
-        assert float(seconds) < 20, (name, seconds)  # takes 0.5 s on an idle machine; opening it would take minutes
+        assert float(seconds) < 3, (name, seconds)  # of the processor: other load does not count
         assert int(used) < 200e6, (name, used)
 
 

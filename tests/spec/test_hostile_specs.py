@@ -25,13 +25,13 @@ from linreg.spec.schema import check_spec, load_spec, spec_from_dict
 from linreg.system.memory import usable_bytes
 from tests.conftest import ROOT, run_with_peak, small_spec, write_spec
 
-SECONDS, BYTES = 2.0, 100 * 2**20
+SECONDS, BYTES = 1.0, 100 * 2**20  # of the processor: 0.3 s on an idle machine, twice that beside other work
 PLACED = re.compile(r"x\.yaml:[0-9]+:[0-9]+: .+")
-UNPLACED = re.compile(r"x\.yaml: and (maybe more|[0-9]+ more)")  # after the last that is told
+UNPLACED = re.compile(r"x\.yaml: and (maybe more|[0-9]+ more)")  # after the last reported one
 
 
 def refusal(text, overrides=()):
-    """Check a spec; give what is wrong with it, at most SECONDS and BYTES later."""
+    """Check a spec within SECONDS and BYTES, and return its problems."""
     problems = ()
     begin = time.process_time()
     try:

@@ -463,6 +463,19 @@ def test_the_chunk_size_follows_the_clock_and_chunks_end_with_the_epoch(monkeypa
 
 
 LINEAR = {"name": "linear"}
+CANCELLING = {
+    "dtype": "float64",
+    "seed": 0,
+    "model": LINEAR,
+    "loss": {"name": "mae"},
+    "optimizer": {"name": "adam", "lr": 0.0625},
+    "data": {
+        "source": {"name": "drawn", "n": 25, "features": 4, "targets": 2, "seed": 176, "weighted": False},
+        "batch_size": 14,
+        "shuffle": True,
+        "standardize": False,
+    },
+}
 COMPILED = SPECS.filter(
     lambda spec: spec["optimizer"]["name"] in ("sgd", "adam", "adamw") and spec["clip_grad_norm"] is None
 ).map(lambda spec: {**spec, "model": LINEAR, "dtype": "float64"})
@@ -474,6 +487,7 @@ COMPILED = SPECS.filter(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
 )
 @given(COMPILED)
+@example(CANCELLING)
 def test_compiled_is_close_to_the_textbook(drawn):
     """In float64 rounding is far below the effect of a wrong formula; each step adds a few units of it."""
     spec = small_spec(**without_none(drawn))
@@ -484,16 +498,15 @@ def test_compiled_is_close_to_the_textbook(drawn):
     rounding = (
         100 * n_steps * np.finfo(np.float64).eps
     )  # Adam divides by roots of squares, which doubles the relative error
-    # the signs of mae can cancel up to rounding, which Adam divides by its eps
-    is_amplified = drawn["loss"]["name"] == "mae" and drawn["optimizer"]["name"] != "sgd"
-    atol = 1e-9 if is_amplified else rounding
+    atol = rounding
+    if drawn["loss"]["name"] == "mae" and drawn["optimizer"]["name"] != "sgd":
+        # gradients of mae can cancel up to rounding; a step of Adam divides them by its eps and multiplies by lr
+        atol += n_steps * np.finfo(np.float64).eps * drawn["optimizer"]["lr"] / 1e-8
     np.testing.assert_allclose(ours["losses"], theirs["losses"], rtol=rounding, atol=atol)
     state, its_state = (result["optimizer"]["state"] for result in (ours, theirs))
     assert {key: list(parts) for key, parts in state.items()} == {key: list(parts) for key, parts in its_state.items()}
-    pairs = [(ours["parameters"][name], theirs["parameters"][name]) for name in theirs["parameters"]]
-    pairs += [(state[key][name], its_state[key][name]) for key in its_state for name in its_state[key]]
-    for mine, its in pairs:
-        torch.testing.assert_close(mine, its, rtol=rounding, atol=atol)  # compares dtype and shape too
+    torch.testing.assert_close(ours["parameters"], theirs["parameters"], rtol=rounding, atol=atol)
+    torch.testing.assert_close(state, its_state, rtol=rounding, atol=rounding)  # compares dtype and shape too
     schedules = [result["scheduler"] and {**result["scheduler"], "best": None} for result in (ours, theirs)]
     assert same(*schedules)  # the best loss of plateau is equal up to rounding only
 

@@ -85,7 +85,7 @@ def flatten_options(function: Callable[..., None]) -> Callable[..., None]:
         options = {name: group(**{f.name: values.pop(f.name) for f in fields(group)}) for name, group in groups.items()}
         function(**values, **options)
 
-    command.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    command.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]  # Typer reads it
     return command
 
 

@@ -1,9 +1,7 @@
 """The exact solution beside a trained model: its losses, and the largest stable learning rate."""
 
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,6 @@ from linreg.data.mapped import MappedDataset
 from linreg.data.pipeline import Data, ascending, in_blocks
 from linreg.exact.closed_form import Equations, Exact, LinearPart, linear_part
 from linreg.exact.least_squares import DEPENDENT
-from linreg.system.threads import map_in_threads
 
 
 def baseline(data: Data, network: nn.Module, *, batch_size: int | None) -> Exact | None:
@@ -29,13 +26,10 @@ def baseline(data: Data, network: nn.Module, *, batch_size: int | None) -> Exact
         return None
     dataset = data.dataset
     equations = Equations(part, data.features, data.preprocessing, len(data.target_names))
-    # one block of a map at a time, to stay within its memory limit
-    n_threads = 1 if isinstance(dataset, MappedDataset) else torch.get_num_threads()
     mask = np.zeros(len(dataset), dtype=bool)
     mask[data.train_data.indices] = True
-    with closing(map_in_threads(partial(_in_float64, part, dataset), ascending(mask), n_threads)) as blocks:
-        for rows in blocks:
-            equations.train.add(*rows)
+    for rows in ascending(mask):
+        equations.train.add(*_in_float64(part, dataset, rows))
     try:
         # a column depends on others up to the rounding of the dataset's dtype
         rounding = 4 * torch.finfo(part.layer.weight.dtype).eps
@@ -52,8 +46,7 @@ def baseline(data: Data, network: nn.Module, *, batch_size: int | None) -> Exact
         return squares if weight is None else weight * squares
 
     indices = np.asarray(data.val_data.indices)
-    with closing(map_in_threads(squared_errors, in_blocks(indices), n_threads)) as squares:
-        val_loss = _mean_by_batch(squares, batch_size or len(indices))
+    val_loss = _mean_by_batch(map(squared_errors, in_blocks(indices)), batch_size or len(indices))
     return replace(optimum, val_loss=val_loss)
 
 

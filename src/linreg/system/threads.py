@@ -17,8 +17,7 @@ def map_in_threads(
     """Apply a function to items in at most MOST_THREADS threads, and yield the results in the order of the items.
 
     Items are taken only as fast as results. Raises the errors of the function. Without threads, on two cores, 1,000,000
-    rows x 20 columns: reading CSV takes 51 % more time, predicting for a CSV 13 %, the baseline 7 % (medians of 5
-    runs).
+    rows x 20 columns: reading CSV takes 51 % more time, and predicting for a CSV 13 % (medians of 5 runs).
     """
     n_threads = max(1, min(n_threads, MOST_THREADS))
     waiting: deque[Future[Result]] = deque()

@@ -39,7 +39,7 @@ def make_update_fn(optimizer: optim.Optimizer) -> Callable[[], None]:
 
 def mark_as_stepped(optimizer: optim.Optimizer) -> None:
     """Stop a scheduler from warning that `optimizer.step` was never called."""
-    optimizer._opt_called = True  # type: ignore[attr-defined]
+    optimizer._opt_called = True  # type: ignore[attr-defined]  # torch sets it, too
 
 
 def is_from_torch(optimizer: optim.Optimizer) -> bool:
