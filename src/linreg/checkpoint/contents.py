@@ -84,7 +84,9 @@ _FIT = {
     "residual_variance": (torch.Tensor, type(None)), "degrees_of_freedom": (int,), "n_rows": (int,), "r2": (list,),
     "left_out": (list,), "names": (list,), "transform": (torch.Tensor,), "groups": (list,), "y_mean": (torch.Tensor,),
     "y_scale": (torch.Tensor,), "layer": (str,), "exact": (bool,), "ridge": (float,),
+    "r2_uncentred": (list, type(None)), "relations": (list,),
 }  # fmt: skip
+_FIT_LATER: dict[str, Any] = {"r2_uncentred": None, "relations": []}  # files of linreg 0.1 lack these
 _OUTCOMES = ("running", "interrupted", "finished", "early_stopped")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MAY_BE_INFINITE = ("optimizer_state_dict", "scheduler_state_dict")  # such as the best loss before the first epoch
@@ -246,6 +248,7 @@ def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Size, to
 
 def _fit_problems(fit: Mapping[str, Any], state: Mapping[str, torch.Tensor], n_targets: int) -> list[str]:
     """Check the shapes that `equation` and the intervals of predictions rely on."""
+    fit = {**_FIT_LATER, **fit}
     problems = _type_problems(fit, _FIT, "fit.")
     if problems:
         return problems
@@ -267,6 +270,10 @@ def _fit_problems(fit: Mapping[str, Any], state: Mapping[str, torch.Tensor], n_t
         and all(map(_are_strings, (fit["columns"], fit["names"], fit["left_out"])))
         and len(fit["r2"]) == n_targets
         and {float, type(None)}.issuperset(map(type, fit["r2"]))
+        and (fit["r2_uncentred"] is None or len(fit["r2_uncentred"]) == n_targets)
+        and {float, type(None)}.issuperset(map(type, fit["r2_uncentred"] or []))
+        and all(type(factors) is list and len(factors) == n_columns for factors in fit["relations"])
+        and all(type(factor) is float for factors in fit["relations"] for factor in factors)
         and all(type(group) is list and group for group in fit["groups"])
         and all(type(row) is int and 0 <= row < n_names for group in fit["groups"] for row in group)
         and (fit["exact"] or (has_layer and (bias is None or bias.shape == (n_targets,))))

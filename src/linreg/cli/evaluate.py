@@ -45,5 +45,5 @@ def evaluate(
         part = evaluation.part if data else f"{evaluation.part} part"
         print_stderr(f"{part}, {evaluation.n_samples} points")
         rows = [{"target": target, **metrics} for target, metrics in targets.items()]
-        print_stdout(format_table(rows, ["target", "mse", "rmse", "mae", "r2"]))
+        print_stdout(format_table(rows, list(rows[0])))
     check_expectations(expectations, results)

@@ -91,9 +91,17 @@ def coefficients_table(coefficients: Sequence[Mapping[str, Any]]) -> str:
 
 def fit_line(fit: Mapping[str, Any]) -> str:
     """Describe in a line how well the exact solution fits the training part."""
-    r2 = fit["r2"] if isinstance(fit["r2"], list) else [fit["r2"]]
-    values = ", ".join(format_value(value) for value in r2)
-    return f"least squares on the training part: R2 {values}, {fit['degrees_of_freedom']} degrees of freedom"
+    text = f"least squares on the training part: R2 {_values(fit['r2'])}"
+    if "r2_uncentred" in fit:
+        text += f" (uncentred, as without an intercept: {_values(fit['r2_uncentred'])})"
+    text += f", {fit['degrees_of_freedom']} degrees of freedom"
+    if fit["perfect_fit"]:
+        text += "\nperfect fit: residuals are zero up to rounding; standard errors are not meaningful"
+    return text
+
+
+def _values(values: Any) -> str:
+    return ", ".join(format_value(value) for value in (values if isinstance(values, list) else [values]))
 
 
 def format_value(value: Any) -> str:

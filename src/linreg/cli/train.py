@@ -28,6 +28,7 @@ from linreg.system.startup import importing_torch
 if TYPE_CHECKING:
     from linreg.experiment.result import Result
 
+NO_LOSS = 1e-6  # of an exact solution, relative to a loss beside it
 MOST_COEFFICIENTS = 20  # in a summary
 
 
@@ -112,8 +113,10 @@ def _distance(result: "Result") -> str:
         exact, loss = result.exact_val_loss, result.val_loss
     if exact is None or loss is None:
         return ""
-    percent = f", {100 * (loss / exact - 1):+,.1f} %" if exact > 0 else ""
-    return f" (exact {exact:.6g}{percent})"
+    if exact <= NO_LOSS * abs(loss):
+        return f" (exact {exact:.3g}: {loss - exact:.3g} above)"
+    ratio = loss / exact
+    return f" (exact {exact:.6g}, {f'{ratio:,.0f} times' if ratio > 11 else f'{100 * (ratio - 1):+,.1f} %'})"
 
 
 def _folders(options: o.TrainOptions) -> str:

@@ -44,14 +44,18 @@ class Data:
         return sum(len(feature.columns) for feature in self.features)
 
 
-def prepare(rows: Rows, *, split: Mapping[str, Any], standardize: Standardize, dtype: str, where: str) -> Data:
+def prepare(
+    rows: Rows, *, split: Mapping[str, Any], standardize: Standardize, center: bool, dtype: str, where: str
+) -> Data:
     """Divide rows into parts, learn the preprocessing from the training part, and make the dataset.
 
-    split: the arguments of `divide`; dtype: that of the network. Raises DataError.
+    split: the arguments of `divide`; center: see `learn`; dtype: that of the network. Raises DataError.
     """
     parts = divide(rows.n_rows, **split)
     needed = is_needed(rows, standardize)
-    preprocessing = learn_from(rows, parts, standardize=standardize, where=where, ranges_in=None if needed else dtype)
+    preprocessing = learn_from(
+        rows, parts, standardize=standardize, center=center, where=where, ranges_in=None if needed else dtype
+    )
     features = preprocessing.features
     described = to_dict(features, rows)
     weight, recode = rows.weight(), make_recode_fn(features, rows)
@@ -74,7 +78,7 @@ def prepare(rows: Rows, *, split: Mapping[str, Any], standardize: Standardize, d
 
 
 def learn_from(
-    rows: Rows, parts: Parts, *, standardize: Standardize, where: str, ranges_in: str | None = None
+    rows: Rows, parts: Parts, *, standardize: Standardize, center: bool, where: str, ranges_in: str | None = None
 ) -> Preprocessing:
     """Learn the preprocessing from the statistics of the training part, in one pass; medians need another.
 
@@ -91,7 +95,7 @@ def learn_from(
                 statistics.add_ranges(block.x[mask].astype(ranges_in, copy=False))
     statistics.finish()
     medians = partial(rows.medians, parts.mask)
-    return learn(statistics, rows, standardize=standardize, where=where, medians=medians)
+    return learn(statistics, rows, standardize=standardize, center=center, where=where, medians=medians)
 
 
 def in_blocks(indices: Any) -> Iterator[Any]:

@@ -40,7 +40,7 @@ class Feature:
 class Preprocessing(nn.Module):
     """Maps the inputs of a table (N, n_features), float64, to inputs of the network (N, n_columns), and its outputs
     (N, n_targets) to the targets' units. In x a gap is NaN, and a category is its position in the list of its feature,
-    -1 for an unseen one.
+    -1 for an unseen one. A column with scale 0, constant in the training part, becomes 0 whatever its value.
 
     Its buffers are float64, whatever the dtype of the network: a year standardized in float32 would lose its days.
     """
@@ -77,7 +77,8 @@ class Preprocessing(nn.Module):
         x = torch.where(torch.isnan(x), self.fill, x.double()) if self.fills else x.double()
         if any(feature.categories is not None for feature in self.features):
             x = torch.cat([self._columns_of(position, x) for position in range(len(self.features))], dim=1)
-        return (x - self.mean) / self.scale
+        scaled, constant = (x - self.mean) / self.scale, self.scale == 0
+        return scaled.masked_fill(constant, 0.0) if constant.any() else scaled
 
     def _columns_of(self, position: int, x: torch.Tensor) -> torch.Tensor:
         column, categories = x[:, position : position + 1], self.features[position].categories
@@ -103,10 +104,11 @@ class Preprocessed(nn.Module):
         self.network = network
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Predict for inputs (N, n_features), float64; (N, n_targets) in the network's precision."""
+        """Predict for inputs (N, n_features), float64; (N, n_targets) in float64, as a mean may need more digits than
+        the network's precision has."""
         like = next(self.network.parameters())
         yhat: torch.Tensor = self.network(self.preprocessing(x.cpu()).to(like))
-        return self.preprocessing.restored(yhat.cpu()).to(yhat.dtype)
+        return self.preprocessing.restored(yhat.cpu())
 
 
 def learn(
@@ -114,14 +116,15 @@ def learn(
     points: Points,
     *,
     standardize: Standardize,
+    center: bool = True,
     where: str,
     medians: Callable[[Sequence[int]], NDArray[np.float64]] | None = None,
 ) -> Preprocessing:
     """Make the preprocessing from the statistics of the training part.
 
-    Scales are standard deviations over n, as in scikit-learn's StandardScaler; a constant column keeps its scale.
-    medians: returns the medians of the features at some positions, for `missing: median`. Raises DataError for a column
-    without values, or with values too large for their mean.
+    Scales are standard deviations over n, as in scikit-learn's StandardScaler. center: whether `standardize` subtracts
+    means; without it a constant column keeps its scale. medians: returns the medians of the features at some positions,
+    for `missing: median`. Raises DataError for a column without values, or with values too large for their mean.
     """
     if standardize or points.missing == "mean":
         names = [*points.feature_names, *points.target_names]
@@ -138,13 +141,12 @@ def learn(
         fills = _fills(statistics, points, features, medians)
         preprocessing.fill.copy_(torch.from_numpy(fills))
     if standardize in (True, "features"):
-        _standardize_features(preprocessing, statistics, fills)
+        _standardize_features(preprocessing, statistics, fills, center)
     if standardize in (True, "target"):
-        means = statistics.mean[statistics.n_features :]
-        variances = statistics.squares[statistics.n_features :] / statistics.n_rows
-        scales = [_scale(*pair) for pair in zip(variances, means, strict=True)]
-        preprocessing.y_mean.copy_(torch.from_numpy(means))
-        preprocessing.y_scale.copy_(torch.tensor(scales, dtype=torch.float64))
+        for target in range(statistics.n_targets):
+            mean, scale = statistics.mean_and_scale(statistics.n_features + target)
+            preprocessing.y_mean[target] = mean if center else 0.0
+            preprocessing.y_scale[target] = scale or 1.0
     return preprocessing
 
 
@@ -178,21 +180,15 @@ def _fills(
 
 
 def _standardize_features(
-    preprocessing: Preprocessing, statistics: Statistics, fills: NDArray[np.float64] | None
+    preprocessing: Preprocessing, statistics: Statistics, fills: NDArray[np.float64] | None, center: bool
 ) -> None:
     """Set mean and scale of the numeric columns. A filled gap counts as a value."""
-    column, n_rows = 0, statistics.n_rows
+    column = 0
     for position, feature in enumerate(preprocessing.features):
         if feature.categories is None:
-            count, mean, squares = (float(a[position]) for a in (statistics.count, statistics.mean, statistics.squares))
-            gaps = n_rows - count
-            if gaps and fills is not None:
-                fill = fills[position]
-                overall = mean + (fill - mean) * gaps / n_rows
-                squares += count * (mean - overall) ** 2 + gaps * (fill - overall) ** 2
-                mean = overall
-            preprocessing.mean[column] = mean
-            preprocessing.scale[column] = _scale(squares / n_rows, mean)
+            mean, scale = statistics.mean_and_scale(position, fill=None if fills is None else float(fills[position]))
+            preprocessing.mean[column] = mean if center else 0.0
+            preprocessing.scale[column] = scale if center else scale or 1.0
         column += len(feature.columns)
 
 
@@ -207,12 +203,6 @@ def sorted_categories(categories: Sequence[str]) -> list[str]:
         return sorted(categories, key=float)
     except ValueError:
         return sorted(categories)
-
-
-def _scale(variance: float, mean: float) -> float:
-    """Return the standard deviation; 1 for a column that is constant, up to the rounding of its mean."""
-    constant = variance <= (10 * np.finfo(np.float64).eps * mean) ** 2
-    return 1.0 if constant else float(variance**0.5)
 
 
 def to_dict(features: Sequence[Feature], points: Points) -> dict[str, Any]:

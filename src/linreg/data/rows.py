@@ -4,7 +4,7 @@ The stages of `pipeline` read rows through it. `ResidentRows`, `MappedRows` and 
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from linreg.data.preprocessing import FILLING
 from linreg.data.sources import Block, Points
 from linreg.data.transform import Transform
 from linreg.errors import DataError
+
+HEAD_ROWS = 2**10  # at the beginning of a table
 
 
 class Rows(Points):
@@ -34,6 +36,10 @@ class Rows(Points):
     def categories(self) -> Mapping[str, Sequence[str]]:  # type: ignore[override]  # grows while a table is read
         """The categories of each categorical feature, in the order of their codes in x."""
         return self.source.categories
+
+    def head(self) -> Block:
+        """Return the first HEAD_ROWS rows as numbers, or all if there are fewer."""
+        return _head(self.blocks())
 
     def medians(self, mask: NDArray[np.bool_], positions: Sequence[int]) -> NDArray[np.float64]:
         """Return the medians of the features at some positions, without gaps, over the rows of the mask."""
@@ -58,16 +64,35 @@ class StreamedRows(Rows):
         super().__init__(source)
         self.where = where
         fingerprint = Fingerprint(source)
+        first: list[Block] = []
         for block in source.blocks():
+            if fingerprint.n_rows < HEAD_ROWS:
+                first.append(block)
             fingerprint.add(block)
             self.is_weighted = block.weight is not None
+        self._head = _head(first)
         self.n_rows, self.fingerprint = fingerprint.n_rows, fingerprint.text()
+
+    def head(self) -> Block:
+        """Return the first rows, which were kept."""
+        return self._head
 
     def blocks(self) -> Iterator[Block]:
         """Read the rows. Raises DataError for a value that is not finite."""
         for block in self.source.blocks():
             refuse_infinite(block, self.source, self.where)
             yield block
+
+
+def _head(blocks: Iterable[Block]) -> Block:
+    x, y, n_rows = [], [], 0
+    for block in blocks:
+        x.append(np.array(block.x[: HEAD_ROWS - n_rows], dtype=np.float64))
+        y.append(np.array(block.y[: HEAD_ROWS - n_rows], dtype=np.float64))
+        n_rows += len(x[-1])
+        if n_rows == HEAD_ROWS:
+            break
+    return Block(np.concatenate(x), np.concatenate(y))
 
 
 def masked_blocks(points: Points, mask: NDArray[np.bool_]) -> Iterator[tuple[Block, NDArray[np.bool_]]]:

@@ -60,6 +60,24 @@ class Statistics:
         self.minimum[features] = np.minimum(self.minimum[features], _as_decimals(low))
         self.maximum[features] = np.maximum(self.maximum[features], _as_decimals(high))
 
+    def mean_and_scale(self, column: int, *, fill: float | None = None) -> tuple[float, float]:
+        """Return mean and standard deviation of a column, with `fill` for each gap; 0 for a column that is constant.
+
+        The values of a constant column may differ by rounding, and the mean of n equal numbers is rounded up to n
+        times. Source of the bound: scikit-learn, `_is_constant_feature`, here for the rows that are merged at once."""
+        low, high, mean = (float(array[column]) for array in (self.minimum, self.maximum, self.mean))
+        count, squares = float(self.count[column]), float(self.squares[column])
+        gaps = self.n_rows - count
+        if gaps and fill is not None:
+            overall = mean + (fill - mean) * gaps / self.n_rows
+            squares += count * (mean - overall) ** 2 + gaps * (fill - overall) ** 2
+            mean, low, high = overall, min(low, fill), max(high, fill)
+        if low == high:
+            return low, 0.0
+        variance = squares / self.n_rows
+        rounding = max(10, min(self.n_rows, len(self.waiting))) * np.finfo(np.float64).eps * mean
+        return mean, 0.0 if variance <= rounding**2 else float(variance**0.5)
+
     def finish(self) -> None:
         """Merge the last rows. Source of the formula for two parts: T. F. Chan, G. H. Golub and
         R. J. LeVeque, Updating formulae and a pairwise algorithm for computing sample variances (1979), eq. 2.1."""

@@ -33,7 +33,7 @@ def baseline(data: Data, network: nn.Module, *, batch_size: int | None) -> Exact
     try:
         # a column depends on others up to the rounding of the dataset's dtype
         rounding = 4 * torch.finfo(part.layer.weight.dtype).eps
-        optimum = equations.solve(ridge=0.0, is_result=False, dependent=max(DEPENDENT, rounding))
+        optimum = equations.solve(ridge=0.0, is_result=False, dependent=max(DEPENDENT, rounding), rounding=rounding)
     except OverflowError:
         return None
     if data.val_data is None:

@@ -2,10 +2,11 @@
 
 `fit`, a part of a checkpoint, has the optimum on the scale of the network, and its transform to the units of the table:
 `columns`, `coefficients` (p, n_targets), `inverse` (p, p) with inverse @ inverse.T = (X'X)^-1,
-`residual_variance` (n_targets,) or None, `degrees_of_freedom`, `n_rows`, `r2`, `left_out`; `names` (q), `groups` (the
-rows of each category), `transform` (q, p), `y_mean` and `y_scale`, with which (transform @ coefficients) * y_scale,
-plus y_mean in the intercept, are those in the original units; `layer`, the name of the layer with the coefficients;
-`exact`, whether the model has the optimum itself; and `ridge`.
+`residual_variance` (n_targets,) or None, `degrees_of_freedom`, `n_rows`, `r2`, `r2_uncentred` (without an intercept),
+`left_out`, `relations` (for each linearly dependent column the factors (p,) with which the columns add to 0); `names`
+(q), `groups` (the rows of each category), `transform` (q, p), `y_mean` and `y_scale`, with which
+(transform @ coefficients) * y_scale, plus y_mean in the intercept, are those in the original units; `layer`, the name
+of the layer with the coefficients; `exact`, whether the model has the optimum itself; and `ridge`.
 """
 
 import copy
@@ -87,7 +88,7 @@ class Equations:
     ) -> None:
         self.part, self.features, self.preprocessing, self.n_targets = part, features, preprocessing, t
         width = part.layer.in_features + part.intercept
-        self.train, self.val = Factor(width, t), Factor(width, t)
+        self.train, self.val = (Factor(width, t, intercept=part.intercept) for _ in range(2))
 
     def add(
         self, x: NDArray[Any], y: NDArray[Any], weight: NDArray[Any] | None, mask: NDArray[np.bool_] | None = None
@@ -118,8 +119,8 @@ class Equations:
                 inputs, targets = self.preprocessing(inputs), self.preprocessing.scaled(targets)
         return self.part.design(inputs), targets.numpy()
 
-    def solve(self, *, ridge: float, is_result: bool, dependent: float = DEPENDENT) -> Exact:
-        """Solve for the optimum on the training part. dependent: see `least_squares.solve`."""
+    def solve(self, *, ridge: float, is_result: bool, dependent: float = DEPENDENT, rounding: float = 0.0) -> Exact:
+        """Solve for the optimum on the training part. dependent, rounding: see `least_squares.solve`."""
         offset = int(self.part.intercept)
         names = self._column_names()
         identity = not len(self.part.basis)
@@ -128,11 +129,12 @@ class Equations:
         if ridge:
             penalty = np.full(self.train.n_columns, ridge)
             penalty[:offset] = 0
-        solution = solve(
-            self.train, intercept=self.part.intercept, penalty=penalty, last=references, dependent=dependent
-        )
-        left_out = [self._warning(names, left) for left in solution.left_out if left.column not in references]
         scale, mean = self._y_scale()
+        solution = solve(
+            self.train, penalty=penalty, last=references, dependent=dependent, rounding=rounding, offset=mean / scale
+        )
+        dependents = [left for left in solution.left_out if left.column not in references]
+        left_out = [_warning(names, left, is_result) for left in dependents]
         original_names, transform = self._transform(names, offset, identity)
         fit = {
             "columns": names,
@@ -142,7 +144,9 @@ class Equations:
             "degrees_of_freedom": solution.degrees_of_freedom,
             "n_rows": self.train.n_rows,
             "r2": solution.r2,
+            "r2_uncentred": solution.r2_uncentred,
             "left_out": [names[left.column] for left in solution.left_out],
+            "relations": [_relation(left, len(names)) for left in dependents],
             "names": original_names,
             "transform": torch.from_numpy(transform),
             "groups": self._groups(original_names),
@@ -191,14 +195,6 @@ class Equations:
         groups = [feature.columns for feature in self.features if feature.categories is not None]
         return [[positions[column] for column in group] for group in groups if set(group) <= set(positions)]
 
-    def _warning(self, names: list[str], left: LeftOut) -> str:
-        others = [names[column] for column in left.combination if names[column] != INTERCEPT]
-        if not others:
-            return f"column {names[left.column]!r} is constant in the training part; its coefficient is set to 0"
-        listed = ", ".join(map(repr, others[:10])) + (f" and {len(others) - 10} more" if len(others) > 10 else "")
-        relation = f"repeats {listed}" if len(others) == 1 else f"is a linear combination of {listed}"
-        return f"column {names[left.column]!r} {relation}; its coefficient is set to 0"
-
     def _y_scale(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         if self.preprocessing is None:
             return np.ones(self.n_targets), np.zeros(self.n_targets)
@@ -210,7 +206,8 @@ class Equations:
         centred = self.preprocessing is not None and bool((self.preprocessing.y_mean != 0).any())
         slopes, shifts = np.ones(p - offset), np.zeros(p - offset)
         if self.preprocessing is not None and identity:
-            slopes = 1 / self.preprocessing.scale.numpy()
+            scale = self.preprocessing.scale.numpy()
+            slopes = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)  # 0 for a constant column
             shifts = -self.preprocessing.mean.numpy() * slopes
             centred = centred or bool((shifts != 0).any())
         matrix = np.zeros((p, p))
@@ -225,3 +222,25 @@ class Equations:
 
 def _tensor(values: NDArray[np.float64] | None) -> torch.Tensor | None:
     return None if values is None else torch.from_numpy(values)
+
+
+def _warning(names: list[str], left: LeftOut, is_result: bool) -> str:
+    """Describe a column that was left out, and its effect on the model: the optimum itself, or a trained one."""
+    others = [names[column] for column in left.combination if names[column] != INTERCEPT]
+    listed = ", ".join(map(repr, others[:10])) + (f" and {len(others) - 10} more" if len(others) > 10 else "")
+    relation = f"repeats {listed}" if len(others) == 1 else f"is a linear combination of {listed}"
+    if not others:
+        relation = "is constant in the training part"
+    effect = "its coefficient is set to 0" if is_result else "a trained model divides the effect among them"
+    if not others and not is_result:
+        effect = "a model cannot learn its effect; put it in exclude"
+    return f"column {names[left.column]!r} {relation}; {effect}"
+
+
+def _relation(left: LeftOut, n_columns: int) -> list[float]:
+    """Return the factors (n_columns,) with which the columns add to 0 in the training part."""
+    factors = [0.0] * n_columns
+    for column, factor in left.combination.items():
+        factors[column] = factor
+    factors[left.column] = -1.0
+    return factors

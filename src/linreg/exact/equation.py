@@ -13,9 +13,10 @@ def equation(fit: Mapping[str, Any], state: Mapping[str, Any], target_names: Seq
     """Return the equation of a model in the table's units, from a checkpoint's `fit` (see `closed_form`).
 
     coefficients: by target and column, the intercept first: `name`, `estimate` (of the model), `std_error` and `t`
-    (None with ridge, and for a column that was left out), `exact` (of the optimum); `target` if there are several. r2:
-    of the optimum on the training part, a list for several targets. residual_std_error, degrees_of_freedom: of the
-    optimum.
+    (None with ridge, and for a column that was left out; t also for a perfect fit), `exact` (of the optimum); `target`
+    if there are several. r2, and r2_uncentred without an intercept: of the optimum on the training part, a list for
+    several targets. residual_std_error, degrees_of_freedom: of the optimum. perfect_fit: the targets whose residuals
+    are zero up to rounding.
     """
     transform, scale = fit["transform"].numpy(), fit["y_scale"].numpy()
     trained = _own_coefficients(fit, state)
@@ -25,7 +26,7 @@ def equation(fit: Mapping[str, Any], state: Mapping[str, Any], target_names: Seq
     left_out = set(fit["left_out"])
     coefficients, texts = [], []
     for column, target in enumerate(target_names):
-        deviation = None if variance is None else float(np.sqrt(variance[column])) * float(scale[column])
+        deviation = float(np.sqrt(variance[column])) * float(scale[column]) if variance is not None else None
         for row, name in enumerate(fit["names"]):
             error = None if deviation is None or name in left_out else float(spread[row]) * deviation
             estimate = float(estimates[row, column])
@@ -41,14 +42,16 @@ def equation(fit: Mapping[str, Any], state: Mapping[str, Any], target_names: Seq
             )
         texts.append(_text(target, fit["names"], estimates[:, column]))
     deviations = None if variance is None else [float(v**0.5 * s) for v, s in zip(variance, scale, strict=True)]
-    single = len(target_names) == 1
+    single, uncentred = len(target_names) == 1, fit.get("r2_uncentred")
     return {
         "equation": texts[0] if single else texts,
         "coefficients": coefficients,
         "r2": fit["r2"][0] if single else fit["r2"],
+        **({} if uncentred is None else {"r2_uncentred": uncentred[0] if single else uncentred}),
         "residual_std_error": deviations[0] if deviations and single else deviations,
         "degrees_of_freedom": fit["degrees_of_freedom"],
         "left_out": list(fit["left_out"]),
+        "perfect_fit": [] if variance is None else [t for t, v in zip(target_names, variance, strict=True) if v == 0],
     }
 
 

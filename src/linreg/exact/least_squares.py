@@ -15,20 +15,23 @@ ROWS = 2**14  # gathered before they are factorised
 PIECE = 2**13  # values factorised at once: they fit the near caches, and OpenBLAS uses one thread
 WIDE_ROWS = 2**12  # factorised at once if a piece of that size would be wider than high
 SMALL = 2e6  # n_rows * n_columns^2 up to which extended precision takes no noticeable time
+PERFECT = 1e-15  # relative size of residuals that are rounding; as in the summary of R's lm
+CONSTANT = 1e-13  # relative size of the variation of a constant column
 DEPENDENT = 1e-11  # relative size of the rest of a column that is linearly dependent on others
 
 Array = NDArray[np.floating]
 
 
 class Factor:
-    """The triangle of a growing number of rows [design | y], each times the square root of its weight.
+    """The triangle of a growing number of rows [design | y], each times the square root of its weight. A design without
+    an intercept has a column of ones after y, for the mean of y.
 
     The triangle and the sum of the weights do not depend on how the rows are cut into blocks, to the last bit."""
 
-    def __init__(self, n_columns: int, n_targets: int) -> None:
-        self.n_columns, self.n_targets = n_columns, n_targets
-        self.n_rows = 0
-        width = n_columns + n_targets
+    def __init__(self, n_columns: int, n_targets: int, *, intercept: bool = True) -> None:
+        self.n_columns, self.n_targets, self.intercept = n_columns, n_targets, intercept
+        self.n_rows = self.n_observations = 0  # an observation has a weight > 0
+        width = n_columns + n_targets + (not intercept)
         self._rows = np.empty((width + ROWS, width))  # the triangle so far, then the rows to add to it
         self._rows[:width] = 0
         self._n_filled = width
@@ -43,11 +46,14 @@ class Factor:
         """Add rows: design (n, n_columns), y (n, n_targets), weight (n,) or None."""
         root = None if weight is None else np.sqrt(weight.astype(np.float64))[:, None]
         self.n_rows += len(design)
+        self.n_observations += len(design) if weight is None else int(np.count_nonzero(weight))
         first, width = 0, self._rows.shape[1]
         while first < len(design):
             room = self._rows[self._n_filled : self._n_filled + len(design) - first]
             last = first + len(room)
-            room[:, : self.n_columns], room[:, self.n_columns :] = design[first:last], y[first:last]
+            end = self.n_columns + self.n_targets
+            room[:, : self.n_columns], room[:, self.n_columns : end] = design[first:last], y[first:last]
+            room[:, end:] = 1.0
             if root is not None:
                 room *= root[first:last]
             self._weights[self._n_filled - width :][: len(room)] = 1.0 if weight is None else weight[first:last]
@@ -58,7 +64,7 @@ class Factor:
                 self._n_filled = width
 
     def triangle(self) -> Array:
-        """Return R, square with n_columns + n_targets, in extended precision if there are few rows."""
+        """Return R, a square with the width of a row, in extended precision if there are few rows."""
         rows, width = self._rows[: self._n_filled], self._rows.shape[1]
         is_small = self.n_rows == len(rows) - width and self.n_rows * width**2 <= SMALL
         return _householder(rows.astype(np.longdouble) if is_small else rows)
@@ -76,7 +82,8 @@ class LeftOut:
 class Solution:
     """The optimum. coefficients (n_columns, n_targets), 0 for a column left out; inverse (n_columns, n_columns), whose
     product with its transpose is the inverse of X'X; residual_variance (n_targets,), the sum of squared residuals over
-    the degrees of freedom, or None without any; r2 by target, None where the target does not vary; losses (n_targets,):
+    the degrees of freedom, 0 for a perfect fit, or None without any; r2 by target, None where the target does not vary;
+    r2_uncentred: the same relative to 0 instead of the mean, for a design without an intercept; losses (n_targets,):
     the weighted mean squared errors; largest_eigenvalue: of X'X over the total weight."""
 
     coefficients: NDArray[np.float64]
@@ -84,6 +91,7 @@ class Solution:
     residual_variance: NDArray[np.float64] | None
     degrees_of_freedom: int
     r2: list[float | None]
+    r2_uncentred: list[float | None] | None
     losses: NDArray[np.float64]
     largest_eigenvalue: float
     left_out: list[LeftOut] = field(default_factory=list)
@@ -92,24 +100,25 @@ class Solution:
 def solve(
     factor: Factor,
     *,
-    intercept: bool,
     penalty: Array | None = None,
     last: Sequence[int] = (),
     dependent: float = DEPENDENT,
+    rounding: float = 0.0,
+    offset: Array | None = None,
 ) -> Solution:
     """Solve for the coefficients that minimise the weighted sum of squares.
 
-    intercept: whether the first column is constant, so that r2 compares with the mean; penalty (n_columns,): added to
-    the diagonal of X'X, as in ridge regression; last: the first columns to leave out among linearly dependent ones;
-    dependent: the relative size of the rest of a dependent column. Columns that depend on those before them are left
-    out, with coefficient 0. Raises OverflowError.
+    penalty (n_columns,): added to the diagonal of X'X, as in ridge regression; last: the first columns to leave out
+    among linearly dependent ones; dependent: the relative size of the rest of a dependent column; rounding: the
+    relative rounding of y; offset (n_targets,): a constant that was subtracted from y. Columns that depend on those
+    before them are left out, with coefficient 0. Raises OverflowError.
     """
-    p = factor.n_columns
+    p, t = factor.n_columns, factor.n_targets
     triangle = factor.triangle()
     if not np.isfinite(triangle.astype(np.float64)).all():
         raise OverflowError("the sums of squares are too large for float64; give large columns another unit")
     order = [column for column in range(p) if column not in set(last)] + list(last)
-    original = _retriangulated(triangle, [*order, *range(p, p + factor.n_targets)])
+    original = _retriangulated(triangle, [*order, *range(p, len(triangle))])
     upper = original
     if penalty is not None:
         rows = np.zeros((p, upper.shape[1]), dtype=upper.dtype)
@@ -124,48 +133,65 @@ def solve(
         del kept[position]
         upper = _retriangulated(upper, [i for i in range(upper.shape[1]) if i != position])
     rank = len(kept)
-    solved = _back(upper[:rank, :rank], upper[:rank, rank:])
+    solved = _back(upper[:rank, :rank], upper[:rank, rank : rank + t])
     unit = _back(upper[:rank, :rank], np.eye(rank, dtype=upper.dtype))
-    coefficients, inverse = np.zeros((p, factor.n_targets)), np.zeros((p, p))
+    coefficients, inverse = np.zeros((p, t)), np.zeros((p, p))
     coefficients[kept] = solved.astype(np.float64)
     inverse[np.ix_(kept, range(rank))] = unit.astype(np.float64)
 
-    residual = _squared_residuals(original, order, coefficients if penalty is not None else None, upper, rank)
-    targets = original[:, p:]
-    total = (targets[1:] if intercept else targets).astype(np.longdouble)
-    squares = (total**2).sum(axis=0)
-    dof = factor.n_rows - rank
+    residual = _squared_residuals(original, order, coefficients if penalty is not None else None, upper, rank, t)
+    squares = (original[:, p : p + t].astype(np.longdouble) ** 2).sum(axis=0)
+    around_mean = _squares_around_mean(original[:, p:], factor.intercept)
+    dof = factor.n_observations - rank
     singular = np.linalg.svd(triangle[:p, :p].astype(np.float64), compute_uv=False)
     weight = max(factor.total_weight, np.finfo(float).tiny)
+    constant_squares = 0.0 if offset is None else weight * np.asarray(offset, np.longdouble) ** 2
+    is_perfect = residual <= PERFECT**2 * (squares + constant_squares) + rounding**2 * squares
+    is_constant = around_mean <= CONSTANT**2 * squares
+    variance = np.where(is_perfect, 0.0, residual / max(dof, 1)).astype(np.float64)
     return Solution(
         coefficients,
         inverse,
-        (residual / dof).astype(np.float64) if dof > 0 and penalty is None else None,
+        variance if dof > 0 and penalty is None else None,
         dof,
-        [float(1 - r / s) if s > 0 else None for r, s in zip(residual, squares, strict=True)],
+        _r2(residual, np.where(is_constant, 0.0, around_mean)),
+        None if factor.intercept else _r2(residual, squares),
         (residual / weight).astype(np.float64),
         float(singular[0] ** 2 / weight) if p else 0.0,
         left_out,
     )
 
 
+def _r2(residual: Array, total: Array) -> list[float | None]:
+    return [float(1 - r / s) if s > 0 else None for r, s in zip(residual, total, strict=True)]
+
+
+def _squares_around_mean(targets: Array, intercept: bool) -> Array:
+    """Return the sum of squares of each target around its mean. targets: the last columns of the triangle."""
+    if not intercept:  # the ones first, then y
+        n = targets.shape[1]
+        targets = _householder(targets[:, [n - 1, *range(n - 1)]])[:, 1:]
+    squares: Array = (targets[1:].astype(np.longdouble) ** 2).sum(axis=0)
+    return squares
+
+
 def mean_squared_errors(factor: Factor, coefficients: Array) -> NDArray[np.float64]:
     """Return the weighted mean squared errors (n_targets,) of coefficients (n_columns, n_targets) on a factor's
     rows."""
     both = np.vstack([-coefficients, np.eye(factor.n_targets)])
-    squares = ((factor.triangle() @ both) ** 2).sum(axis=0)
+    squares = ((factor.triangle()[:, : len(both)] @ both) ** 2).sum(axis=0)
     return np.asarray(squares / factor.total_weight, dtype=np.float64)
 
 
 def _squared_residuals(
-    original: Array, order: Sequence[int], penalised: Array | None, upper: Array, rank: int
+    original: Array, order: Sequence[int], penalised: Array | None, upper: Array, rank: int, n_targets: int
 ) -> Array:
     """Return the sum of squared residuals of each target."""
     if penalised is None:
-        rest: Array = upper[rank:, rank:]
+        rest: Array = upper[rank:, rank : rank + n_targets]
     else:
         p = len(order)
-        rest = original[:, p:] - original[:, :p] @ penalised[list(order)].astype(original.dtype)
+        rest = original[:, p : p + n_targets] - original[:, :p] @ penalised[list(order)].astype(original.dtype)
     squares: Array = (rest**2).sum(axis=0)
     return squares
 

@@ -24,7 +24,13 @@ def prepare(spec: ExperimentSpec) -> pipeline.Data:
     else:  # without preprocessing the rows are read straight into the dataset
         needed = is_needed(points, standardize)
         rows = ResidentRows(points, dtype="float64" if needed else spec.dtype, gaps=needed, where=where)
-    return pipeline.prepare(rows, split=split, standardize=standardize, dtype=spec.dtype, where=where)
+    center = has_intercept(spec)
+    return pipeline.prepare(rows, split=split, standardize=standardize, center=center, dtype=spec.dtype, where=where)
+
+
+def has_intercept(spec: ExperimentSpec) -> bool:
+    """Return whether the model of a spec has an intercept. Without one, `standardize` must not shift columns."""
+    return spec.model.params.get("bias") is not False
 
 
 def open_parts(spec: ExperimentSpec) -> tuple[Rows, Parts]:

@@ -12,8 +12,9 @@ from linreg.data.rows import masked_blocks
 from linreg.data.sources import Block, Points
 from linreg.data.transform import make_recode_fn
 from linreg.errors import DataError, UsageError
-from linreg.experiment.data import open_parts
+from linreg.experiment.data import has_intercept, open_parts
 from linreg.experiment.loaded import LoadedModel, open_like
+from linreg.experiment.metrics import Metrics
 from linreg.runs import plots
 from linreg.system.files import replace_file
 
@@ -45,14 +46,15 @@ def evaluate(
     recode = make_recode_fn(model.features, points)
     metrics, sample = Metrics(len(targets)), _Sample()
     for block in blocks:
-        y, yhat = block.y.astype(np.float64), model(recode(block)).astype(np.float64)
+        y, yhat = block.y, model.predict(recode(block), block.where)
         metrics.add(y, yhat, block.weight)
         if plot is not None:
             sample.add(y, yhat)
     if plot is not None:
         y, yhat = sample.points()
         replace_file(Path(plot), plots.to_png(plots.plot_predictions(y, yhat, targets)))
-    return Evaluation(part, metrics.n_samples, dict(zip(targets, metrics.by_target(), strict=True)))
+    by_target = metrics.by_target(intercept=has_intercept(model.spec))
+    return Evaluation(part, metrics.n_samples, dict(zip(targets, by_target, strict=True)))
 
 
 def _table(model: LoadedModel, data: str | Path) -> tuple[str, Points, Iterable[Block]]:
@@ -93,38 +95,3 @@ class _Sample:
 
     def points(self) -> list[NDArray[Any]]:
         return [np.concatenate(side)[:MOST_POINTS] for side in zip(*self.pairs, strict=True)]
-
-
-class Metrics:
-    """Metrics as sums over points, weighted if points have weights."""
-
-    def __init__(self, n_targets: int) -> None:
-        self.n_samples, self.weight = 0, 0.0
-        self.squared, self.absolute, self.mean, self.total = (np.zeros(n_targets) for _ in range(4))
-
-    def add(self, y: NDArray[np.float64], yhat: NDArray[np.float64], weight: NDArray[Any] | None = None) -> None:
-        """Add points: y and yhat (N, n_targets), weight (N,)."""
-        w = np.ones((len(y), 1)) if weight is None else np.asarray(weight, dtype=np.float64)[:, None]
-        self.n_samples += len(y)
-        weight_sum = float(w.sum())
-        if not weight_sum:
-            return
-        error = y - yhat
-        self.squared += (w * error**2).sum(axis=0)
-        self.absolute += (w * np.abs(error)).sum(axis=0)
-        mean = (w * y).sum(axis=0) / weight_sum
-        gap = mean - self.mean
-        self.total += (w * (y - mean) ** 2).sum(axis=0) + gap**2 * self.weight * weight_sum / (self.weight + weight_sum)
-        self.mean += gap * weight_sum / (self.weight + weight_sum)
-        self.weight += weight_sum
-
-    def by_target(self) -> list[dict[str, float | None]]:
-        """Return mse, rmse, mae and r2 (1 - residual over total sum of squares) of each target."""
-        by_target: list[dict[str, float | None]] = []
-        for squared, absolute, total in zip(self.squared, self.absolute, self.total, strict=True):
-            if not self.weight:
-                raise DataError("sample_weight: every weight is 0; use some weights > 0")
-            mse = float(squared / self.weight)
-            r2 = float(1 - squared / total) if total > 0 else None
-            by_target.append({"mse": mse, "rmse": mse**0.5, "mae": float(absolute / self.weight), "r2": r2})
-        return by_target

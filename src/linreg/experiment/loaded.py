@@ -1,7 +1,7 @@
 """A trained model, loaded from its checkpoint: used by `predict`, `predict_table` and `evaluate`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,11 @@ from torch import nn
 
 from linreg.checkpoint import Checkpoint, load_or_advise
 from linreg.data.preprocessing import FILLING, Preprocessed, Preprocessing, features_of
-from linreg.errors import CheckpointError, UsageError
+from linreg.errors import CheckpointError, DataError, UsageError
 from linreg.experiment.compatibility import assemble
-from linreg.experiment.network import choose_device
+from linreg.experiment.network import apply_model, choose_device
 from linreg.experiment.state import saved_spec
 from linreg.spec.schema import ExperimentSpec
-
-BATCH_CELLS = 2**15  # torch divides larger batches among threads, which are busy with reading the table
 
 
 class LoadedModel:
@@ -42,16 +40,16 @@ class LoadedModel:
         return self.saved.preprocessing["missing"] in FILLING
 
     def __call__(self, x: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Predict for inputs (N, n_features): (N, n_targets) in the model's precision."""
-        dtype = self.spec.dtype if self.preprocessing is None else "float64"
-        with np.errstate(over="ignore"):  # the prediction reports a value that does not fit
-            inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=dtype))
-        if self.preprocessing is None:
-            inputs = inputs.to(self.device)
-        batch_size = max(1, BATCH_CELLS // inputs.shape[1])
-        with torch.no_grad():
-            outputs = [self.model(batch).cpu() for batch in torch.split(inputs, batch_size)]
-        return np.asarray(torch.cat(outputs).numpy())
+        """Predict for inputs (N, n_features): (N, n_targets) (see `apply_model`)."""
+        return apply_model(self.model, x, self.spec.dtype, self.device)
+
+    def predict(self, x: NDArray[np.floating], where: Callable[[int], str]) -> NDArray[np.floating]:
+        """Predict for the inputs of a block. Raises DataError for a prediction that is not finite, by its row."""
+        yhat = self(x)
+        if not np.isfinite(yhat).all():
+            row = int(np.nonzero(~np.isfinite(yhat).all(axis=1))[0][0])
+            raise DataError(f"{where(row)}: its prediction is not finite; use smaller values")
+        return yhat
 
     def margin(self, x: NDArray[np.floating], level: float) -> NDArray[np.float64]:
         """Return half the width (N, n_targets) of the interval that holds a new point with probability `level`.

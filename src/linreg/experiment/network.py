@@ -1,11 +1,16 @@
 """The network of a spec, and the device it is on. `build`, `solve` and `LoadedModel` use it."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from linreg.components.models import MODELS
+from linreg.data.preprocessing import Preprocessed
 from linreg.errors import SpecError
 from linreg.spec.schema import ExperimentSpec
+
+BATCH_CELLS = 2**15  # torch divides larger batches among threads, which are busy with reading the table
 
 
 def build_network(spec: ExperimentSpec, n_columns: int, n_targets: int, device: torch.device) -> nn.Module:
@@ -29,3 +34,18 @@ def choose_device(spec: ExperimentSpec) -> torch.device:
     if name == "mps" and spec.dtype == "float64":
         raise SpecError([f"{spec.where('dtype')}: mps has no float64; use float32, or another device"])
     return torch.device(name)
+
+
+def apply_model(
+    model: nn.Module, x: NDArray[np.floating], dtype: str, device: torch.device | None = None
+) -> NDArray[np.floating]:
+    """Predict for inputs (N, n_features): (N, n_targets), in float64 with a preprocessing, else in the dtype."""
+    is_preprocessed = isinstance(model, Preprocessed)  # then it moves its inputs itself
+    with np.errstate(over="ignore"):  # the prediction reports a value that does not fit
+        inputs = torch.from_numpy(np.ascontiguousarray(x, dtype="float64" if is_preprocessed else dtype))
+    if not is_preprocessed:
+        inputs = inputs.to(device)
+    batch_size = max(1, BATCH_CELLS // max(1, inputs.shape[1]))
+    with torch.no_grad():
+        outputs = [model(batch).cpu() for batch in torch.split(inputs, batch_size)]
+    return np.asarray(torch.cat(outputs).numpy())

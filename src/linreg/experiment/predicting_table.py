@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from linreg.data.ranges import Ranges
 from linreg.data.sources import Block
 from linreg.data.transform import make_recode_fn
-from linreg.errors import DataError, UsageError
+from linreg.errors import UsageError
 from linreg.experiment.loaded import LoadedModel, open_like
 from linreg.system.threads import map_in_threads
 
@@ -77,10 +77,7 @@ def _predicted_columns(
     model: LoadedModel, block: Block, x: NDArray[np.floating], interval: float | None
 ) -> dict[str, NDArray[np.floating]]:
     """Return the output columns for a block with inputs x (N, n_features). Raises DataError."""
-    yhat = model(x)
-    if not np.isfinite(yhat).all():
-        wrong = np.nonzero(~np.isfinite(yhat).all(axis=1))[0]
-        raise DataError(f"{block.where(int(wrong[0]))}: its prediction is not finite; use smaller values")
+    yhat = model.predict(x, block.where)
     margin = None if interval is None else model.margin(x, interval)
     columns = {}
     for position, name in enumerate(model.saved.target_names):

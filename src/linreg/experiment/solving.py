@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,16 @@ from torch import nn
 
 from linreg.checkpoint import Checkpoint, save
 from linreg.data.pipeline import learn_from
-from linreg.data.preprocessing import Feature, Preprocessed, is_needed, learn, to_dict
+from linreg.data.preprocessing import Feature, Preprocessed, Preprocessing, is_needed, learn, to_dict
 from linreg.data.rows import Rows, masked_blocks
 from linreg.data.split import Parts
 from linreg.data.statistics import Statistics
-from linreg.data.transform import make_recode_fn
+from linreg.data.transform import RecodeFn, make_recode_fn
 from linreg.errors import DataError, DivergedError, SpecError
 from linreg.exact.closed_form import MOST_COLUMNS, Equations, Exact, LinearPart, linear_part
-from linreg.experiment.data import open_parts
-from linreg.experiment.network import build_network, choose_device
+from linreg.experiment.data import has_intercept, open_parts
+from linreg.experiment.metrics import Metrics
+from linreg.experiment.network import apply_model, build_network, choose_device
 from linreg.experiment.result import Result, make_result
 from linreg.runs.folders import Run, create
 from linreg.runs.sessions import new_session
@@ -83,7 +84,8 @@ def solve_exactly(spec: ExperimentSpec) -> Solved:
     rows, parts = open_parts(spec)
     preprocessing = None
     if is_needed(rows, standardize):
-        preprocessing = learn_from(rows, parts, standardize=standardize, where=where)
+        center = has_intercept(spec)
+        preprocessing = learn_from(rows, parts, standardize=standardize, center=center, where=where)
     features = [Feature(name) for name in rows.feature_names] if preprocessing is None else preprocessing.features
 
     with torch.random.fork_rng(devices=[]):
@@ -91,14 +93,17 @@ def solve_exactly(spec: ExperimentSpec) -> Solved:
         n_columns = sum(len(feature.columns) for feature in features)
         network = build_network(spec, n_columns, len(rows.target_names), torch.device("cpu"))
     part = _solvable_part(spec, network, n_columns)
+    learnt = preprocessing is not None
+    if part.intercept and not len(part.basis):
+        preprocessing = _centred(preprocessing, features, rows)
     equations = Equations(part, features, preprocessing, len(rows.target_names))
     recode = make_recode_fn(features, rows)
     ranges = Statistics(len(rows.feature_names), len(rows.target_names))
     for block, mask in masked_blocks(rows, parts.mask):
-        if preprocessing is None and mask.any():
+        if not learnt and mask.any():
             ranges.add_ranges(block.x[mask])
         equations.add(recode(block), block.y, block.weight, mask)
-    if preprocessing is None:  # only the ranges
+    if not learnt:  # only the ranges
         features = learn(ranges, rows, standardize=False, where=where).features
     exact = _solution(spec, equations, where)
     part.set_coefficients(exact.fit["coefficients"].T)
@@ -107,7 +112,54 @@ def solve_exactly(spec: ExperimentSpec) -> Solved:
             f"{where}: the solution does not fit {spec.dtype}; set dtype: float64, or standardize: true"
         )
     model = network if preprocessing is None else Preprocessed(preprocessing, network)
+    if preprocessing is None or spec.dtype == "float32":
+        exact = _measured(spec, exact, model, rows, parts, recode)
     return Solved(exact, model, network, to_dict(features, rows), rows, parts, device)
+
+
+def _centred(preprocessing: Preprocessing | None, features: list[Feature], rows: Rows) -> Preprocessing:
+    """Return a preprocessing that also subtracts a typical value from each column of numbers that has no mean.
+
+    The fit is the same, without cancellation between the intercept and large columns, such as seconds since 1970."""
+    if preprocessing is None:
+        preprocessing = Preprocessing(features, len(rows.target_names), fills=False)
+    head = rows.head()
+    for values, mean, scale in (
+        (preprocessing(torch.from_numpy(head.x)), preprocessing.mean, preprocessing.scale),
+        (preprocessing.scaled(torch.from_numpy(head.y)), preprocessing.y_mean, preprocessing.y_scale),
+    ):
+        # the first row and a mean of differences: exact for equal numbers
+        typical = values[0] + (values - values[0]).mean(dim=0)
+        mean.copy_(torch.where((mean == 0) & (scale == 1), typical, mean))
+    column = 0
+    for feature in preprocessing.features:
+        if feature.categories is not None:
+            preprocessing.mean[column : column + len(feature.columns)] = 0.0
+        column += len(feature.columns)
+    return preprocessing
+
+
+def _measured(
+    spec: ExperimentSpec, exact: Exact, model: nn.Module, rows: Rows, parts: Parts, recode: RecodeFn
+) -> Exact:
+    """Return the optimum with the losses of the stored model, which rounds. Warn if they differ noticeably."""
+    metrics = [Metrics(len(rows.target_names)) for _ in range(2)]
+    for block, mask in masked_blocks(rows, parts.mask):
+        y, yhat = block.y, apply_model(model, recode(block), spec.dtype)
+        for measured, chosen in zip(metrics, (mask, ~mask), strict=True):
+            if chosen.any():
+                measured.add(y[chosen], yhat[chosen], None if block.weight is None else block.weight[chosen])
+    loss, val_loss = (measured.loss() if measured.n_samples else None for measured in metrics)
+    assert loss is not None
+    variance = exact.fit["residual_variance"]
+    is_perfect = variance is not None and bool((variance == 0).all())
+    if abs(loss - exact.loss) > 1e-6 * exact.loss and not is_perfect:
+        remedy = "dtype: float64, or standardize: true" if spec.dtype == "float32" else "standardize: true"
+        log.warning(
+            "%s: the stored model has the loss %.6g instead of %.6g, as its precision rounds; set %s",
+            spec.where("data", "source"), loss, exact.loss, remedy,
+        )  # fmt: skip
+    return replace(exact, loss=loss, val_loss=val_loss)
 
 
 def _solvable_part(spec: ExperimentSpec, network: nn.Module, n_columns: int) -> LinearPart:

@@ -130,7 +130,9 @@ class ExperimentSpec(_Part):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:[0-9]{1,3}|mps)$")] = Field(
         "auto", description="auto, cpu, cuda, cuda:1 or mps"
     )
-    dtype: Literal["float32", "float64"] = Field("float32", description="precision of data and parameters")
+    dtype: Literal["float32", "float64"] = Field(
+        "float32", description="precision of data and parameters; with `solver: exact`, float64 by default"
+    )
     engine: Literal["auto", "textbook", "compiled"] = Field(
         "auto",
         description="how an epoch runs; `auto` gives the textbook's bits; `compiled`, for model linear, "
@@ -167,11 +169,12 @@ class ExperimentSpec(_Part):
     @model_validator(mode="wrap")
     @classmethod
     def _fill_unused(cls, value: Any, check: Callable[[Any], Self]) -> Self:
-        """Fill in epochs and optimizer for an exact solution, which needs neither; they are never shown."""
+        """Fill in epochs and optimizer for an exact solution, which needs neither, so they are never shown; and its
+        precision, float64."""
         exact = isinstance(value, Mapping) and value.get("solver") == "exact"
         if not exact:
             return check(value)
-        checked = check({"epochs": 1, "optimizer": {"name": "sgd", "lr": 0.1}, **value})
+        checked = check({"epochs": 1, "optimizer": {"name": "sgd", "lr": 0.1}, "dtype": "float64", **value})
         checked._unused = tuple(key for key in _OF_GRADIENTS if key in value)
         return checked
 
