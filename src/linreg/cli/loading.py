@@ -30,13 +30,25 @@ def load_spec(path: Path, overrides: list[str], plugins: list[Path] | None) -> "
 
 
 def checkpoint_or_latest(checkpoint: Path | None, checkpoints: Path) -> Path:
-    """Return the checkpoint, or the newest one in the folder if none is given. Raises CheckpointError."""
-    if checkpoint is not None:
-        return checkpoint
-    from linreg.runs.folders import latest_checkpoint
+    """Return a checkpoint: the given file, or that of the given run, or of the newest one in the folder.
 
-    latest = latest_checkpoint(checkpoints)
-    if latest is None:
-        raise CheckpointError(f"{checkpoints / 'latest'}: no checkpoint yet; train first, or name one")
-    print_stderr(f"using {latest}")
-    return latest
+    That of a run is its best epoch if early_stopping is set, else its last one. Raises CheckpointError."""
+    if checkpoint is None:
+        from linreg.runs.folders import latest_checkpoint
+
+        path = latest_checkpoint(checkpoints)
+        if path is None:
+            raise CheckpointError(f"{checkpoints / 'latest'}: no checkpoint yet; train first, or name one")
+    elif len(checkpoint.parts) == 1 and not checkpoint.exists() and (checkpoints / checkpoint).is_dir():
+        path = checkpoints / checkpoint / "last.pth"
+    else:
+        return checkpoint
+    best = path.with_name("best.pth")
+    if path.name == "last.pth" and best.is_file():
+        with importing_torch():
+            from linreg.checkpoint import load_or_advise
+        if load_or_advise(path).spec.get("early_stopping"):
+            path = best
+    why = ", the best epoch of a run with early_stopping" if path == best else ""
+    print_stderr(f"using {path}{why}")
+    return path

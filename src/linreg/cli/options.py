@@ -25,7 +25,9 @@ def option(name: str, metavar: str, help: str) -> Any:
 
 Spec = Annotated[Path, argument("SPEC", "A YAML experiment spec.")]
 Overrides = Annotated[list[str] | None, argument("KEY=VALUE", "Keys of the spec to override, as optimizer.lr=0.05.")]
-LatestCheckpoint = Annotated[Path | None, argument("CKPT", "A checkpoint (.pth); by default the newest one.")]
+LatestCheckpoint = Annotated[
+    Path | None, argument("CKPT|RUN", "A checkpoint (.pth), or a run; by default the newest run.")
+]
 Device = Annotated[str | None, option("--device", "NAME", "auto, cpu, cuda, cuda:1 or mps.")]
 Name = Annotated[str | None, option("--name", "NAME", "Name of the experiment and its folders.")]
 Epochs = Annotated[int | None, option("--epochs", "N", "Total number of epochs.")]

@@ -17,7 +17,7 @@ from linreg.data.preprocessing import Feature, Preprocessing, Standardize, is_ne
 from linreg.data.rows import Rows, masked_blocks
 from linreg.data.split import Parts, divide, subsets
 from linreg.data.statistics import Statistics
-from linreg.data.transform import Transform, WeightScale, make_recode_fn
+from linreg.data.transform import Recode, Transform, WeightScale
 
 INDICES_AT_ONCE = 2**13
 
@@ -58,7 +58,7 @@ def prepare(
     )
     features = preprocessing.features
     described = to_dict(features, rows)
-    weight, recode = rows.weight(), make_recode_fn(features, rows)
+    weight, recode = rows.weight(), Recode(features, rows)
     scale = None if weight is None else WeightScale(weight, parts, where=where)
     transform = Transform(recode, features, preprocessing if needed else None, scale, dtype)
     dataset = rows.dataset(transform, where)

@@ -1,5 +1,6 @@
 """The transform of rows from a source to the network: categories, preprocessing, weights."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from linreg.data.sources import Block, Points
 from linreg.data.split import Parts
 from linreg.errors import DataError
 
-RecodeFn = Callable[[Block], NDArray[np.floating]]
+MOST_LISTED = 10  # unseen categories in a warning
 
 
 class WeightScale:
@@ -41,7 +42,7 @@ class Transform:
     """Maps rows of a source to inputs and targets of the network. features: the learnt features; preprocessing: None if
     rows need none; scale: the divisors of the weights, or None; dtype: of the network."""
 
-    recode: RecodeFn
+    recode: "Recode"
     features: Sequence[Feature]
     preprocessing: Preprocessing | None
     scale: WeightScale | None
@@ -60,32 +61,58 @@ class Transform:
         return self.preprocessing(x), self.preprocessing.scaled(y)
 
 
-def make_recode_fn(features: Sequence[Feature], points: Points) -> RecodeFn:
-    """Make a function that returns the x of a block with the category codes of the features instead of those of
-    `points`.
+class Recode:
+    """Returns the x of a block with the category codes of the features instead of those of `points`.
 
-    An unseen category becomes -1 if `points.unseen` allows it, else a DataError."""
-    categorical = [i for i, feature in enumerate(features) if feature.categories is not None]
-    codes_of = {i: {category: j for j, category in enumerate(features[i].categories or ())} for i in categorical}
+    An unseen category becomes -1 if `points.unseen` allows it, and is counted; else it is a DataError."""
 
-    def recode(block: Block) -> NDArray[np.floating]:
-        if not categorical:
+    def __init__(self, features: Sequence[Feature], points: Points) -> None:
+        self.features, self.points = features, points
+        self.categorical = [i for i, feature in enumerate(features) if feature.categories is not None]
+        self.codes = {i: codes_of(features[i].categories or ()) for i in self.categorical}
+        self.unseen: dict[int, Counter[str]] = {i: Counter() for i in self.categorical}
+        self.n_rows = 0
+
+    def __call__(self, block: Block) -> NDArray[np.floating]:
+        """Return x (n, n_features). Raises DataError."""
+        self.n_rows += len(block.x)
+        if not self.categorical:
             return block.x
         x = np.array(block.x, dtype=np.float64)
-        for i in categorical:
-            known = points.categories[features[i].name]
-            table = np.array([codes_of[i].get(category, -1) for category in known], dtype=np.float64)
+        for i in self.categorical:
+            known = self.points.categories[self.features[i].name]
+            table = np.array([self.codes[i](category) for category in known], dtype=np.float64)
             is_known = ~np.isnan(x[:, i])
             x[is_known, i] = table[x[is_known, i].astype(np.int64)]
             unseen = np.nonzero(x[:, i] < 0)[0]
-            if len(unseen) and points.unseen == "error":
-                row = int(unseen[0])
-                value = known[int(block.x[row, i])]
-                raise DataError(
-                    f"{block.where(row)}, column {features[i].name!r}: {value!r} is not among the categories of the "
-                    f"training part ({', '.join((features[i].categories or [])[:10])}); fix it, or train with "
-                    "unseen: zeros"
-                )
+            if len(unseen) and self.points.unseen == "error":
+                self._refuse(block, int(unseen[0]), i)
+            self.unseen[i].update(known[int(code)] for code in block.x[unseen, i])
         return x
 
-    return recode
+    def _refuse(self, block: Block, row: int, i: int) -> None:
+        feature, name = self.features[i], self.points.feature_names[i]
+        value = self.points.categories[name][int(block.x[row, i])]
+        raise DataError(
+            f"{block.where(row)}, column {feature.name!r}: {value!r} is not among the categories of the training part "
+            f"({', '.join((feature.categories or [])[:10])}); fix it, or train with unseen: zeros"
+        )
+
+    def warnings(self) -> list[str]:
+        """Return a warning for each column with unseen categories."""
+        texts = []
+        for i, counts in self.unseen.items():
+            if counts:
+                listed = ", ".join(f"{category!r} ({number})" for category, number in counts.most_common(MOST_LISTED))
+                more = f" and {len(counts) - MOST_LISTED} more" if len(counts) > MOST_LISTED else ""
+                texts.append(
+                    f"{self.features[i].name}: {counts.total()} of {self.n_rows} rows have a category that is not in "
+                    f"the training part, and count as none of its categories: {listed}{more}"
+                )
+        return texts
+
+
+def codes_of(categories: Sequence[str]) -> Callable[[str], int]:
+    """Return the function from a category to its position in a list, -1 for an unknown one."""
+    positions = {category: position for position, category in enumerate(categories)}
+    return lambda category: positions.get(category, -1)

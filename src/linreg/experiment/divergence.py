@@ -16,8 +16,12 @@ log = logging.getLogger("linreg")
 
 
 def log_warnings(experiment: Experiment) -> None:
-    """Log a warning for a learning rate that is too large for the data, and for linearly dependent columns."""
+    """Log a warning for a learning rate that rises again or is too large for the data, and for linearly dependent
+    columns."""
     spec, optimum = experiment.spec, experiment.baseline
+    if spec.scheduler is not None and spec.scheduler.name == "cosine" and spec.epochs > spec.scheduler.params["t_max"]:
+        t_max = spec.scheduler.params["t_max"]
+        log.warning("%s: after t_max (%d epochs) the learning rate rises again", spec.where("scheduler"), t_max)
     if optimum is None:
         return
     for warning in optimum.left_out:

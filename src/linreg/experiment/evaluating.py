@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from linreg.data.rows import masked_blocks
 from linreg.data.sources import Block, Points
-from linreg.data.transform import make_recode_fn
+from linreg.data.transform import Recode
 from linreg.errors import DataError, UsageError
 from linreg.experiment.data import has_intercept, open_parts
+from linreg.experiment.doubts import Doubts
 from linreg.experiment.loaded import LoadedModel, open_like
 from linreg.experiment.metrics import Metrics
 from linreg.runs import plots
@@ -43,16 +44,20 @@ def evaluate(
     model = LoadedModel(path, device=device)
     targets = model.saved.target_names
     part, points, blocks = _own_part(model, path) if data is None else _table(model, data)
-    recode = make_recode_fn(model.features, points)
+    recode = Recode(model.features, points)
+    doubts = Doubts(model, recode)
     metrics, sample = Metrics(len(targets)), _Sample()
     for block in blocks:
-        y, yhat = block.y, model.predict(recode(block), block.where)
+        x, y = recode(block), block.y
+        yhat = model.predict(x, block.where)
+        doubts.add(x)
         metrics.add(y, yhat, block.weight)
         if plot is not None:
             sample.add(y, yhat)
     if plot is not None:
         y, yhat = sample.points()
         replace_file(Path(plot), plots.to_png(plots.plot_predictions(y, yhat, targets)))
+    doubts.log(ranges=False)
     by_target = metrics.by_target(intercept=has_intercept(model.spec))
     return Evaluation(part, metrics.n_samples, dict(zip(targets, by_target, strict=True)))
 

@@ -51,14 +51,22 @@ class LoadedModel:
             raise DataError(f"{where(row)}: its prediction is not finite; use smaller values")
         return yhat
 
+    def design(self, x: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the design matrix (N, p) of a model that is linear in its parameters."""
+        from linreg.exact.closed_form import linear_part  # imported only for intervals and relations
+
+        part = linear_part(self.model.network if isinstance(self.model, Preprocessed) else self.model)
+        assert part is not None  # a fit has one
+        inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64))
+        with torch.no_grad():
+            return part.design(inputs if self.preprocessing is None else self.preprocessing(inputs))
+
     def margin(self, x: NDArray[np.floating], level: float) -> NDArray[np.float64]:
         """Return half the width (N, n_targets) of the interval that holds a new point with probability `level`.
 
         Raises UsageError where the model is not an exact linear fit with degrees of freedom left. Source: N. R. Draper
         and H. Smith, Applied Regression Analysis, 3rd ed., eq. 8.1.6.
         """
-        from linreg.exact.closed_form import linear_part  # imported only for intervals
-
         fit = self.saved.fit
         if fit is None or not fit["exact"]:
             raise UsageError(f"--interval: {self.saved.path} is not an exact fit; train with solver: exact")
@@ -68,13 +76,7 @@ class LoadedModel:
             )
         from scipy.special import stdtrit
 
-        network = self.model.network if isinstance(self.model, Preprocessed) else self.model
-        part = linear_part(network)
-        assert part is not None  # an exact fit has one
-        inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64))
-        with torch.no_grad():
-            design = part.design(inputs if self.preprocessing is None else self.preprocessing(inputs))
-        leverage = ((design @ fit["inverse"].numpy()) ** 2).sum(axis=1, keepdims=True)
+        leverage = ((self.design(x) @ fit["inverse"].numpy()) ** 2).sum(axis=1, keepdims=True)
         deviation = np.sqrt((1 + leverage) * fit["residual_variance"].numpy()) * fit["y_scale"].numpy()
         return np.asarray(stdtrit(fit["degrees_of_freedom"], (1 + level) / 2) * deviation)
 
@@ -88,6 +90,7 @@ def open_like(model: LoadedModel, path: Any, *, targets: Sequence[str], missing:
         for key in ("missing_values", "encoding")
         if key in model.spec.data.source.params
     }
+    weight = model.spec.data.source.params.get("sample_weight") if targets else None
     if model.spec.data.source.name == "csv":
         options |= {key: model.spec.data.source.params[key] for key in ("delimiter", "decimal")}
     return like(
@@ -96,7 +99,7 @@ def open_like(model: LoadedModel, path: Any, *, targets: Sequence[str], missing:
         features=model.saved.feature_names,
         categorical=[feature.name for feature in model.features if feature.categories is not None],
         targets=targets,
-        sample_weight=model.spec.data.source.params.get("sample_weight") if targets else None,
+        sample_weight=weight,
         missing=missing,
         unseen=model.saved.preprocessing["unseen"],
         keep=keep,

@@ -1,6 +1,5 @@
 """Prediction for rows of inputs: `predict`."""
 
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,11 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linreg.data.preprocessing import Feature
-from linreg.data.ranges import Ranges
 from linreg.errors import UsageError
+from linreg.experiment.doubts import Doubts
 from linreg.experiment.loaded import LoadedModel
-
-log = logging.getLogger("linreg")
 
 Value = float | str
 Row = Value | Sequence[Value] | dict[str, Value]
@@ -58,10 +55,9 @@ def predict(path: str | Path, rows: Sequence[Row], *, device: str = "cpu", inter
         row = int(np.nonzero(~np.isfinite(predictions).all(axis=1))[0][0])
         raise UsageError(f"--inputs: the prediction for row {row + 1} is not finite; give smaller values")
     margin = None if interval is None else model.margin(table, interval)
-    ranges = Ranges(model.features)
-    ranges.add(table)
-    for warning in ranges.warnings():
-        log.warning("%s", warning)
+    doubts = Doubts(model)
+    doubts.add(table)
+    doubts.log()
     return Prediction(
         saved.feature_names,
         saved.target_names,

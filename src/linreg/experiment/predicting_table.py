@@ -1,6 +1,5 @@
 """Prediction for a whole table, file to file, with memory for a few blocks of rows: `predict_table`."""
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -10,14 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from linreg.data.ranges import Ranges
 from linreg.data.sources import Block
-from linreg.data.transform import make_recode_fn
+from linreg.data.transform import Recode
 from linreg.errors import UsageError
+from linreg.experiment.doubts import Doubts
 from linreg.experiment.loaded import LoadedModel, open_like
 from linreg.system.threads import map_in_threads
-
-log = logging.getLogger("linreg")
 
 
 def predict_table(
@@ -51,12 +48,13 @@ def predict_table(
     clash = [name for name in points.keep if name in columns_made]
     if clash:
         raise UsageError(f"--keep {clash[0]}: is also the name of an output column; rename it in the table")
-    recode, ranges = make_recode_fn(model.features, points), Ranges(model.features)
+    recode = Recode(model.features, points)
+    doubts = Doubts(model, recode)
 
     def predicted(blocks: Iterable[Block]) -> Iterator[dict[str, Any]]:
         for block in blocks:
             x = recode(block)
-            ranges.add(x)
+            doubts.add(x)
             yield {**block.kept, **_predicted_columns(model, block, x, interval)}
 
     with (  # threads convert numbers to text
@@ -67,10 +65,9 @@ def predict_table(
         for text in texts:
             out.write(text)
             if report:
-                report(ranges.n_rows)
-    for warning in ranges.warnings():
-        log.warning("%s", warning)
-    return ranges.n_rows
+                report(doubts.n_rows)
+    doubts.log()
+    return doubts.n_rows
 
 
 def _predicted_columns(

@@ -110,7 +110,7 @@ class Saver:
         begin = time.monotonic()
         for path, content in files.items():
             replace_file(path, content)
-        self.run.publish()
+        self.run.publish(best=self.experiment.spec.early_stopping is not None and self.saved_best is not None)
         self._prune(files[self.run.last])
         share = 0.0 if self.spec.every_seconds else (cost + time.monotonic() - begin) / SHARE_OF_SAVING
         self.due_at = time.monotonic() + max(self.seconds, share)

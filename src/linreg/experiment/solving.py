@@ -15,7 +15,7 @@ from linreg.data.preprocessing import Feature, Preprocessed, Preprocessing, is_n
 from linreg.data.rows import Rows, masked_blocks
 from linreg.data.split import Parts
 from linreg.data.statistics import Statistics
-from linreg.data.transform import RecodeFn, make_recode_fn
+from linreg.data.transform import Recode
 from linreg.errors import DataError, DivergedError, SpecError
 from linreg.exact.closed_form import MOST_COLUMNS, Equations, Exact, LinearPart, linear_part
 from linreg.experiment.data import has_intercept, open_parts
@@ -97,7 +97,7 @@ def solve_exactly(spec: ExperimentSpec) -> Solved:
     if part.intercept and not len(part.basis):
         preprocessing = _centred(preprocessing, features, rows)
     equations = Equations(part, features, preprocessing, len(rows.target_names))
-    recode = make_recode_fn(features, rows)
+    recode = Recode(features, rows)
     ranges = Statistics(len(rows.feature_names), len(rows.target_names))
     for block, mask in masked_blocks(rows, parts.mask):
         if not learnt and mask.any():
@@ -139,9 +139,7 @@ def _centred(preprocessing: Preprocessing | None, features: list[Feature], rows:
     return preprocessing
 
 
-def _measured(
-    spec: ExperimentSpec, exact: Exact, model: nn.Module, rows: Rows, parts: Parts, recode: RecodeFn
-) -> Exact:
+def _measured(spec: ExperimentSpec, exact: Exact, model: nn.Module, rows: Rows, parts: Parts, recode: Recode) -> Exact:
     """Return the optimum with the losses of the stored model, which rounds. Warn if they differ noticeably."""
     metrics = [Metrics(len(rows.target_names)) for _ in range(2)]
     for block, mask in masked_blocks(rows, parts.mask):

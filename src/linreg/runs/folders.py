@@ -62,16 +62,16 @@ class Run:
         self.write_info(name=self.name, outcome="running", sessions=sessions, data_fingerprint=data_fingerprint)
         replace_file(self.folder / "spec.yaml", spec)
 
-    def publish(self) -> None:
-        """Make this run's last.pth the default checkpoint of `predict`."""
-        folder = self.checkpoints.parent
+    def publish(self, *, best: bool = False) -> None:
+        """Make this run's last.pth, or its best.pth, the default checkpoint of `predict`."""
+        folder, path = self.checkpoints.parent, self.checkpoints / "best.pth" if best else self.last
         version = _version_of(folder / "latest")
         if version is not None and version == self.published:
             return
-        if latest_checkpoint(folder) == self.last:
+        if latest_checkpoint(folder) == path:
             self.published = version  # the version before the read: another process may have replaced the file since
         else:
-            _write_latest(folder, self.last)
+            _write_latest(folder, path)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 The table sources open it for training, prediction and evaluation open one like it.
 """
 
+import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from linreg.data.tables.formats import (
 from linreg.data.tables.formats.errors import refuse
 from linreg.data.tables.paths import common_columns, files_of, first_file, format_of
 from linreg.errors import DataError, show, suggest
+
+log = logging.getLogger("linreg")
 
 __all__ = ["Format", "Table", "like", "open_table"]
 
@@ -231,6 +234,9 @@ def like(
         format = format_of(first_file(path), **options)
         files = files_of(str(path), format)
     known = common_columns(files, format)
+    if sample_weight is not None and sample_weight not in known:
+        log.warning("%s: has no column %r; its rows are measured without weights", files[0], sample_weight)
+        sample_weight = None
     wanted = [*features, *targets, *([sample_weight] if sample_weight else [])]
     absent = [name for name in [*wanted, *(name for name in keep if name != "*")] if name not in known]
     if absent:
