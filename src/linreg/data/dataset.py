@@ -1,7 +1,6 @@
 """The dataset of the loaders, and the checks of arrays before they become one."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -80,14 +79,3 @@ def _refuse_shape(name: str, array: object, names: Sequence[str], where: str) ->
         raise DataError(
             f"{where}: {list(names)} are not names for the {array.shape[1]} columns of {name}; name each column once"
         )
-
-
-def refuse_unfit(name: str, converted: NDArray[Any], given: NDArray[Any], *, where: str, first: int = 0) -> None:
-    """Raise a DataError for a value that is not finite after its conversion. first: the number of the first row."""
-    if np.isfinite(converted).all():
-        return
-    row, column = (int(places[0]) for places in np.nonzero(~np.isfinite(converted)))
-    raise DataError(
-        f"{where}: {name}[{first + row}, {column}] is {given[row, column]}; every value must be finite, and fit "
-        f"{converted.dtype}"
-    )

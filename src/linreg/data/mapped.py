@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from linreg.data.dataset import Point
+from linreg.data.precision import Precision, refuse_unfit
 from linreg.data.rows import Rows
 from linreg.data.sources import Block, Points
 from linreg.data.transform import Transform
@@ -116,11 +117,15 @@ class MappedRows(Rows):
             x, y = transform.preprocessing(x), transform.preprocessing.scaled(y)
             names = [*transform.preprocessing.column_names, *self.target_names]
         values = torch.cat([x, y], dim=1)
-        for row, column in (~torch.isfinite(values.to(getattr(torch, transform.dtype)))).nonzero().tolist():
-            raise DataError(
-                f"{where}: column {names[column]!r} has {float(values[row, column]):g}; every value must be finite, "
-                f"and fit {transform.dtype}"
-            )
+        converted = values.to(getattr(torch, transform.dtype))
+        if not torch.isfinite(converted).all():
+            for block in self.blocks():  # to find the row
+                given = transform.values(block)
+                with np.errstate(over="ignore"):
+                    refuse_unfit(names, given.astype(transform.dtype), given, block.where, where=where)
+        precision = Precision(names, transform.dtype, where=where)
+        precision.add(values.numpy(), n_rows=self.n_rows)
+        precision.log(lambda: map(transform.values, self.blocks()))
 
     def _block(self, rows: NDArray[np.float64], numbers: Sequence[int] | NDArray[np.int64]) -> Block:
         n_features, width = len(self.feature_names), len(self.feature_names) + len(self.target_names)

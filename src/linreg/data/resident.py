@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from linreg.data.dataset import CustomDataset, refuse_unfit
+from linreg.data.dataset import CustomDataset
+from linreg.data.precision import Precision, refuse_unfit
 from linreg.data.rows import Fingerprint, Rows, refuse_infinite
 from linreg.data.sources import Block, Points
 from linreg.data.transform import Transform
@@ -28,6 +29,8 @@ class ResidentRows(Rows):
     def __init__(self, source: Points, *, dtype: str, gaps: bool, where: str) -> None:
         super().__init__(source)
         x, y, weight, fingerprint = _Growing(dtype), _Growing(dtype), _Growing("float64"), Fingerprint(source)
+        names = [*self.feature_names, *self.target_names]
+        precision = Precision(names, dtype, where=where)
         self._starts: list[int] = []
         self._places: list[Callable[[int], str]] = []
         with arrow_without_pool():
@@ -39,13 +42,16 @@ class ResidentRows(Rows):
                 if x.array.nbytes + y.array.nbytes + block.x.nbytes > usable_bytes():
                     most = gigabytes(usable_bytes())
                     raise DataError(f"{where}: the rows take more than the {most} of memory; set data.memory: mapped")
-                parts = [("x", x, block.x, not gaps), ("y", y, block.y, not gaps)]
+                precision.add(block.x)
+                precision.add(block.y, block.x.shape[1])
+                for columns, rows, values in ((self.feature_names, x, block.x), (self.target_names, y, block.y)):
+                    added = rows.add(values)
+                    if not gaps:
+                        refuse_unfit(columns, added, values, block.where, where=where)
                 if block.weight is not None:
-                    parts.append(("weight", weight, block.weight[:, None], True))
-                for name, rows, values, must_fit in parts:
-                    first, added = rows.n_rows, rows.add(values)
-                    if must_fit:
-                        refuse_unfit(name, added, values, where=where, first=first)
+                    values = block.weight[:, None]
+                    refuse_unfit(["sample_weight"], weight.add(values), values, block.where, where=where)
+            precision.log(lambda: (np.hstack([block.x, block.y]) for block in source.blocks()))
         self.x, self.y = x.whole(), y.whole()
         self.n_rows, self.fingerprint = len(self.x), fingerprint.text()
         self.is_weighted = weight.n_rows > 0
@@ -74,14 +80,19 @@ class ResidentRows(Rows):
     def _preprocessed(self, transform: Transform, where: str) -> tuple[NDArray[Any], NDArray[Any]]:
         x = np.empty((self.n_rows, transform.n_columns), transform.dtype)
         y = np.empty(self.y.shape, transform.dtype)
+        names = [transform.column_names, self.target_names]
+        precision = Precision([*names[0], *names[1]], transform.dtype, where=where)
         first = 0
         for block in self.blocks():
-            rows = slice(first, first + len(block.x))
+            rows, width = slice(first, first + len(block.x)), 0
             with torch.no_grad(), np.errstate(over="ignore"):
-                for name, array, tensor in zip("xy", (x, y), transform(block), strict=False):
+                for columns, array, tensor in zip(names, (x, y), transform(block), strict=True):
+                    precision.add(tensor.numpy(), width)
                     array[rows] = tensor.numpy()
-                    refuse_unfit(name, array[rows], tensor.numpy(), where=where, first=first)
+                    refuse_unfit(columns, array[rows], tensor.numpy(), block.where, where=where)
+                    width += len(columns)
             first = rows.stop
+        precision.log(lambda: map(transform.values, self.blocks()))
         return x, y
 
     def _place(self, first: int, number: int) -> str:

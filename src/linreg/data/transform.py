@@ -51,7 +51,17 @@ class Transform:
     @property
     def n_columns(self) -> int:
         """The number of inputs of the network."""
-        return sum(len(feature.columns) for feature in self.features)
+        return len(self.column_names)
+
+    @property
+    def column_names(self) -> list[str]:
+        """The names of the inputs of the network."""
+        return [column for feature in self.features for column in feature.columns]
+
+    def values(self, block: Block) -> NDArray[np.floating]:
+        """Return x and y side by side (n, n_columns + n_targets)."""
+        with torch.no_grad():
+            return np.hstack([part.numpy() for part in self(block)])
 
     def __call__(self, block: Block) -> tuple[torch.Tensor, torch.Tensor]:
         """Return x (n, n_columns) and y (n, n_targets) in the precision of the block."""

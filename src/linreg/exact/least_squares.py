@@ -141,20 +141,18 @@ def solve(
 
     residual = _squared_residuals(original, order, coefficients if penalty is not None else None, upper, rank, t)
     squares = (original[:, p : p + t].astype(np.longdouble) ** 2).sum(axis=0)
-    around_mean = _squares_around_mean(original[:, p:], factor.intercept)
     dof = factor.n_observations - rank
     singular = np.linalg.svd(triangle[:p, :p].astype(np.float64), compute_uv=False)
     weight = max(factor.total_weight, np.finfo(float).tiny)
-    constant_squares = 0.0 if offset is None else weight * np.asarray(offset, np.longdouble) ** 2
-    is_perfect = residual <= PERFECT**2 * (squares + constant_squares) + rounding**2 * squares
-    is_constant = around_mean <= CONSTANT**2 * squares
+    unshifted = squares if offset is None else squares + weight * np.asarray(offset, np.longdouble) ** 2
+    is_perfect = residual <= PERFECT**2 * unshifted + rounding**2 * squares
     variance = np.where(is_perfect, 0.0, residual / max(dof, 1)).astype(np.float64)
     return Solution(
         coefficients,
         inverse,
         variance if dof > 0 and penalty is None else None,
         dof,
-        _r2(residual, np.where(is_constant, 0.0, around_mean)),
+        _r2(residual, _squares_around_mean(original[:, p:], factor.intercept)),
         None if factor.intercept else _r2(residual, squares),
         (residual / weight).astype(np.float64),
         float(singular[0] ** 2 / weight) if p else 0.0,
@@ -167,12 +165,14 @@ def _r2(residual: Array, total: Array) -> list[float | None]:
 
 
 def _squares_around_mean(targets: Array, intercept: bool) -> Array:
-    """Return the sum of squares of each target around its mean. targets: the last columns of the triangle."""
+    """Return the sum of squares of each target around its mean, 0 for a constant one. targets: the last columns of the
+    triangle."""
     if not intercept:  # the ones first, then y
         n = targets.shape[1]
         targets = _householder(targets[:, [n - 1, *range(n - 1)]])[:, 1:]
-    squares: Array = (targets[1:].astype(np.longdouble) ** 2).sum(axis=0)
-    return squares
+    squares = targets.astype(np.longdouble) ** 2
+    around_mean: Array = squares[1:].sum(axis=0)
+    return np.where(around_mean <= CONSTANT**2 * squares.sum(axis=0), 0.0, around_mean)
 
 
 def mean_squared_errors(factor: Factor, coefficients: Array) -> NDArray[np.float64]:
