@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from linreg.cli import options as o
-from linreg.cli.text import print_stdout
+from linreg.cli.text import print_stdout, show_log
 
 
 def init(
@@ -15,7 +15,8 @@ def init(
         list[str] | None, o.option("--missing-value", "TEXT", "A text that marks a missing value; repeatable.")
     ] = None,
 ) -> None:
-    """Look at a table; print a commented spec to start from."""
+    """Look at a table; print a commented spec to start from. Notes on the table go to stderr."""
+    show_log(quiet=False)
     from linreg.experiment.starter import starter_spec
 
     spec = starter_spec(data, targets=target, name=name, delimiter=delimiter, missing_values=missing_value or [])

@@ -1,7 +1,7 @@
 """`linreg predict`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -39,6 +39,10 @@ def predict(
         list[str] | None,
         o.option("--keep", "COLUMN", "A column of the table to write too; repeatable, '*' for all."),
     ] = None,
+    on_gap: Annotated[
+        Literal["error", "empty"] | None,
+        o.option("--on-gap", "error|empty", "For a row with a gap: an error, or an empty prediction."),
+    ] = None,
     interval: Annotated[
         float | None,
         o.option("--interval", "LEVEL", "Add prediction intervals of this level, as 0.95; for exact fits."),
@@ -51,6 +55,8 @@ def predict(
 ) -> None:
     """Predict the targets of some inputs, or of a whole table."""
     _check_options(inputs, table, output, keep, interval, json=json)
+    if on_gap is not None and table is None:
+        raise UsageError("--on-gap: needs --input FILE; add it, or remove this option")
     rows = parse_rows(inputs or [])
     load_plugins(plugin)
     path = checkpoint_or_latest(checkpoint, checkpoints)
@@ -78,7 +84,7 @@ def predict(
                 show(n_rows)
 
         source = None if str(table) == "-" else table
-        n_rows = predict_table(path, source, output, keep=keep or (), report=report, **common)
+        n_rows = predict_table(path, source, output, keep=keep or (), on_gap=on_gap, report=report, **common)
     if output is not None:
         if not quiet:
             print_stderr(f"{n_rows} rows")

@@ -43,7 +43,7 @@ class Precision:
     def log(self, rows: Callable[[], Iterable[Values]]) -> None:
         """Log a warning for each column that loses its variation. rows: reads all columns (n, width) again, which is
         necessary only for a table with large numbers that vary little."""
-        suspects = self._suspects() if self.n_rows else []
+        suspects = self._suspects() if self.n_rows else np.empty(0, np.int64)
         if not len(suspects):
             return
         n_rows, origin = 0, self.low[suspects]

@@ -123,6 +123,11 @@ class Recode:
 
 
 def codes_of(categories: Sequence[str]) -> Callable[[str], int]:
-    """Return the function from a category to its position in a list, -1 for an unknown one."""
+    """Return the function from a category to its position in a list, -1 for an unknown one.
+
+    Truth values are 1 and 0 in some formats, so these are the same categories as true and false."""
     positions = {category: position for position, category in enumerate(categories)}
+    for pair in ((("true", "1"), ("false", "0")), (("1", "true"), ("0", "false"))):
+        if set(categories) <= {own for own, _ in pair}:
+            positions |= {other: positions[own] for own, other in pair if own in positions}
     return lambda category: positions.get(category, -1)

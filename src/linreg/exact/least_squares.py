@@ -134,10 +134,9 @@ def solve(
         upper = _retriangulated(upper, [i for i in range(upper.shape[1]) if i != position])
     rank = len(kept)
     solved = _back(upper[:rank, :rank], upper[:rank, rank : rank + t])
-    unit = _back(upper[:rank, :rank], np.eye(rank, dtype=upper.dtype))
     coefficients, inverse = np.zeros((p, t)), np.zeros((p, p))
     coefficients[kept] = solved.astype(np.float64)
-    inverse[np.ix_(kept, range(rank))] = unit.astype(np.float64)
+    inverse[np.ix_(kept, range(rank))] = _back(upper[:rank, :rank], np.eye(rank, dtype=upper.dtype)).astype(np.float64)
 
     residual = _squared_residuals(original, order, coefficients if penalty is not None else None, upper, rank, t)
     squares = (original[:, p : p + t].astype(np.longdouble) ** 2).sum(axis=0)

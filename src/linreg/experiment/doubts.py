@@ -59,7 +59,7 @@ class Relations:
         if self.factors.size:
             design = self.model.design(x)
             scale = np.abs(design) @ np.abs(self.factors)
-            wrong = np.abs(design @ self.factors) > self.tolerance * np.maximum(scale, np.median(scale, axis=0))
+            wrong = np.abs(design @ self.factors) > self.tolerance * np.maximum(scale, np.nanmedian(scale, axis=0))
             for position, rows in enumerate(wrong.T):
                 if rows.any() and not self.outside[position]:
                     self.first[position] = self.n_rows + int(np.nonzero(rows)[0][0]) + 1

@@ -35,6 +35,12 @@ class LoadedModel:
         return self.model.preprocessing if isinstance(self.model, Preprocessed) else None
 
     @property
+    def dates(self) -> list[str]:
+        """The features that are dates."""
+        dates = self.spec.data.source.params.get("dates", [])
+        return [dates] if isinstance(dates, str) else list(dates)
+
+    @property
     def fills_gaps(self) -> bool:
         """Whether the preprocessing fills gaps in the inputs."""
         return self.saved.preprocessing["missing"] in FILLING
@@ -81,28 +87,32 @@ class LoadedModel:
         return np.asarray(stdtrit(fit["degrees_of_freedom"], (1 + level) / 2) * deviation)
 
 
-def open_like(model: LoadedModel, path: Any, *, targets: Sequence[str], missing: str, keep: Sequence[str] = ()) -> Any:
+def open_like(
+    model: LoadedModel,
+    path: Any,
+    *,
+    targets: Sequence[str],
+    missing: str,
+    gap_hint: str = "add the value, or remove the row",
+    keep: Sequence[str] = (),
+) -> Any:
     """Open a table with the columns of the table that the model was trained on. Raises DataError."""
-    from linreg.data.tables.reading import like
+    from linreg.data.tables.reading import format_options, like
 
-    options = {
-        key: model.spec.data.source.params[key]
-        for key in ("missing_values", "encoding")
-        if key in model.spec.data.source.params
-    }
-    weight = model.spec.data.source.params.get("sample_weight") if targets else None
-    if model.spec.data.source.name == "csv":
-        options |= {key: model.spec.data.source.params[key] for key in ("delimiter", "decimal")}
+    params = model.spec.data.source.params
+    weight = params.get("sample_weight") if targets else None
     return like(
         path,
-        options,
+        format_options(params),
         features=model.saved.feature_names,
         categorical=[feature.name for feature in model.features if feature.categories is not None],
+        dates=model.dates,
         targets=targets,
         sample_weight=weight,
         missing=missing,
         unseen=model.saved.preprocessing["unseen"],
         keep=keep,
+        gap_hint=gap_hint,
     )
 
 

@@ -1,7 +1,7 @@
 """Prediction for rows of inputs: `predict`."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linreg.data.preprocessing import Feature
+from linreg.data.transform import codes_of
 from linreg.errors import UsageError
 from linreg.experiment.doubts import Doubts
 from linreg.experiment.loaded import LoadedModel
@@ -42,7 +43,9 @@ def predict(path: str | Path, rows: Sequence[Row], *, device: str = "cpu", inter
     model = LoadedModel(path, device=device)
     saved = model.saved
     ordered = [_ordered(row, saved.feature_names) for row in rows]
-    table = np.array([[_number(*pair) for pair in zip(row, model.features, strict=True)] for row in ordered])
+    parse = make_parse_fn(model)
+    table = np.array([[parse(*pair) for pair in zip(row, model.features, strict=True)] for row in ordered])
+    table = table.reshape(len(rows), len(model.features))
     if model.preprocessing is None:
         with np.errstate(over="ignore"):
             table = table.astype(model.spec.dtype)
@@ -91,17 +94,48 @@ def _ordered(row: Row, names: list[str]) -> list[Value]:
     return [row[name] for name in names]
 
 
-def _number(value: Value, feature: Feature) -> float:
-    """Return a value as a number; the number of a category is its position in the feature's list."""
-    if feature.categories is None:
-        if isinstance(value, str):
+def make_parse_fn(model: LoadedModel) -> Callable[[Value, Feature], float]:
+    """Make a function that returns a value as the number that a table would have: that of a category is its position in
+    the feature's list, that of a date its days since 1970-01-01. It raises UsageError."""
+    params = model.spec.data.source.params
+
+    def parse(value: Value, feature: Feature) -> float:
+        if feature.categories is not None:
+            return float(_position(value, feature.name, feature.categories))
+        if not isinstance(value, str):
+            if feature.name in model.dates:
+                raise UsageError(f"--inputs {_show(value)}: {feature.name} is a date; write for instance 2024-05-31")
+            return float(value)
+        import pyarrow as pa
+
+        from linreg.data.tables import cells, reading
+
+        options, array = reading.format_options(params), pa.array([value])
+        if feature.name in model.dates:
+            try:
+                return float(cells.parse_dates(array, options.get("date_format", ""))[0])
+            except pa.ArrowInvalid:
+                wanted = params["date_format"] or "2024-05-31"
+                raise UsageError(f"--inputs {value}: {value!r} is not a date as {wanted}") from None
+        number = float(cells.parse_numbers(array, options["numbers"])[0])
+        if np.isnan(number):
             raise UsageError(f"--inputs {value}: {value!r} is not a number; write for instance 0.2, -0.34 or 1e-3")
-        return float(value)
-    for position, category in enumerate(feature.categories):
-        if category == value or (not isinstance(value, str) and _is_plain(category) and float(category) == value):
-            return float(position)
-    known = ", ".join(feature.categories[:20])
-    raise UsageError(f"--inputs {_show(value)}: unknown {feature.name}; it is one of {known}")
+        return number
+
+    return parse
+
+
+def _position(value: Value, name: str, categories: list[str]) -> int:
+    from linreg.data.tables.cells import canonical
+
+    position = codes_of(categories)(canonical(value if isinstance(value, str) else repr(float(value))))
+    if position < 0 and not isinstance(value, str):  # 01 is written as a number, too
+        same = [i for i, category in enumerate(categories) if _is_plain(category) and float(category) == value]
+        position = same[0] if same else -1
+    if position < 0:
+        known = ", ".join(categories[:20])
+        raise UsageError(f"--inputs {_show(value)}: unknown {name}; it is one of {known}")
+    return position
 
 
 def _is_plain(text: str) -> bool:

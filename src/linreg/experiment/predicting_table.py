@@ -1,5 +1,6 @@
 """Prediction for a whole table, file to file, with memory for a few blocks of rows: `predict_table`."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +17,8 @@ from linreg.experiment.doubts import Doubts
 from linreg.experiment.loaded import LoadedModel, open_like
 from linreg.system.threads import map_in_threads
 
+log = logging.getLogger("linreg")
+
 
 def predict_table(
     path: str | Path,
@@ -23,6 +26,7 @@ def predict_table(
     output: Path | None = None,
     *,
     keep: Sequence[str] = (),
+    on_gap: str | None = None,
     interval: float | None = None,
     device: str = "cpu",
     report: Callable[[int], None] | None = None,
@@ -30,8 +34,9 @@ def predict_table(
     """Predict for the rows of a table (None: stdin), and write `<target>_predicted` to output (None: stdout), after the
     columns to keep (`*`: all of them); with an interval also `<target>_lower` and `<target>_upper`.
 
-    report: called with the number of finished rows. Return that of all rows. Raises CheckpointError, DataError,
-    StorageError.
+    on_gap: `empty` leaves the prediction for a row with a gap empty, `error` refuses it; by default empty for a model
+    that drops such rows. Not used if the preprocessing fills gaps. report: called with the number of finished rows.
+    Return that of all rows. Raises CheckpointError, DataError, StorageError.
     """
     from linreg.data.tables.formats import standard_input
     from linreg.data.tables.writing import open_output
@@ -40,8 +45,11 @@ def predict_table(
     saved = model.saved
     if interval is not None:
         model.margin(np.zeros((1, saved.n_features)), interval)  # fail before the table is read
-    missing = saved.preprocessing["missing"] if model.fills_gaps else "error"
-    points = open_like(model, standard_input() if table is None else table, targets=(), missing=missing, keep=keep)
+    leaves_empty = (on_gap or ("empty" if saved.preprocessing["missing"] == "drop" else "error")) == "empty"
+    missing = saved.preprocessing["missing"] if model.fills_gaps else "keep" if leaves_empty else "error"
+    hint = "add the value, or use --on-gap empty"
+    source = standard_input() if table is None else table
+    points = open_like(model, source, targets=(), missing=missing, gap_hint=hint, keep=keep)
     if output is not None and table is not None and output.exists() and any(output.samefile(f) for f in points.files):
         raise UsageError(f"--output {output}: is also the input; name another file")
     columns_made = [f"{name}_{what}" for name in saved.target_names for what in ("predicted", "lower", "upper")]
@@ -51,11 +59,16 @@ def predict_table(
     recode = Recode(model.features, points)
     doubts = Doubts(model, recode)
 
+    n_empty = 0
+
     def predicted(blocks: Iterable[Block]) -> Iterator[dict[str, Any]]:
+        nonlocal n_empty
         for block in blocks:
             x = recode(block)
             doubts.add(x)
-            yield {**block.kept, **_predicted_columns(model, block, x, interval)}
+            gaps = np.isnan(x).any(axis=1) if missing == "keep" else np.zeros(len(x), dtype=bool)
+            n_empty += int(gaps.sum())
+            yield {**block.kept, **_predicted_columns(model, block, x, gaps, interval)}
 
     with (  # threads convert numbers to text
         open_output(output) as out,
@@ -67,19 +80,26 @@ def predict_table(
             if report:
                 report(doubts.n_rows)
     doubts.log()
+    if n_empty:
+        log.warning("%d of %d rows have a gap; their predictions are empty", n_empty, doubts.n_rows)
     return doubts.n_rows
 
 
 def _predicted_columns(
-    model: LoadedModel, block: Block, x: NDArray[np.floating], interval: float | None
-) -> dict[str, NDArray[np.floating]]:
-    """Return the output columns for a block with inputs x (N, n_features). Raises DataError."""
-    yhat = model.predict(x, block.where)
+    model: LoadedModel, block: Block, x: NDArray[np.floating], gaps: NDArray[np.bool_], interval: float | None
+) -> dict[str, Any]:
+    """Return the output columns for a block with inputs x (N, n_features), empty where there are gaps (N,). Raises
+    DataError."""
+    yhat = model.predict(np.where(gaps[:, None], 0.0, x) if gaps.any() else x, block.where)
     margin = None if interval is None else model.margin(x, interval)
-    columns = {}
+    columns: dict[str, Any] = {}
     for position, name in enumerate(model.saved.target_names):
         columns[f"{name}_predicted"] = yhat[:, position]
         if margin is not None:
             columns[f"{name}_lower"] = (yhat - margin).astype(yhat.dtype)[:, position]
             columns[f"{name}_upper"] = (yhat + margin).astype(yhat.dtype)[:, position]
+    if gaps.any():
+        import pyarrow as pa
+
+        columns = {name: pa.array(values, mask=gaps) for name, values in columns.items()}
     return columns

@@ -1,18 +1,26 @@
 """Starter spec for a table, with comments on its columns: `linreg init`."""
 
+import logging
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from itertools import islice
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 from linreg.data.tables.column import Column, short
+from linreg.data.tables.formats import Layout, Numbers
 from linreg.data.tables.paths import ALL_SUFFIXES
 from linreg.data.tables.profile import Profile, profile
 from linreg.data.tables.reading import open_table
 from linreg.errors import DataError, UsageError, show
+from linreg.experiment.hints import notes
 from linreg.spec.document import MAX_BYTES, write_yaml
 from linreg.spec.schema import NAME_PATTERN
+
+log = logging.getLogger("linreg")
 
 MOST_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 20_000, 20, 1_000
 FEWEST_ROWS_FOR_MLP = 200
@@ -29,26 +37,36 @@ def starter_spec(
     delimiter = "\t" if delimiter == "\\t" else delimiter  # a shell passes \t as it is
     _refuse_options(targets, name, delimiter)
     table = profile(path, targets=targets, delimiter=delimiter, missing_values=missing_values)
+    targets = table.targets
     for target in targets:
         _refuse_target(table, table.columns[target])
     drops = any(table.columns[target].n_gaps for target in targets)
-    excluded = _excluded(table, targets, drops=drops)
+    date_format = _date_format(table)
+    excluded = _excluded(table, targets, date_format, drops=drops)
     features = [column for name, column in table.columns.items() if name not in excluded and name not in targets]
     if not features:
         why = "; ".join(f"{short(name)}: {reason}" for name, reason in list(excluded.items())[:3])
         raise DataError(f"{path}: no column is left as a feature{f' ({why})' if why else ''}; add one")
     missing = "drop" if drops else "median" if any(column.n_gaps for column in features) else "error"
-    usable = _count_usable(table, targets, excluded, features, missing)
+    usable = _count_usable(table, excluded, features, missing, date_format)
     lines = [
         *_head(table, targets, excluded, usable),
         f"name: {_scalar(name)}",
-        *_settings(usable, _source(table, targets, excluded, features, missing)),
+        *_settings(usable, _source(table, targets, excluded, features, missing, date_format)),
     ]
     text = "\n".join(lines)
     if len(text.encode()) > MAX_BYTES:
         what = f"{len(table.columns):,} columns make a spec of more than {MAX_BYTES:,} bytes"
         raise DataError(f"{path}: {what}; remove columns that are not features")
+    for note in notes(table, excluded, features):
+        log.info("%s", note)
     return text
+
+
+def _date_format(table: Profile) -> str:
+    """Return the format of the dates, the most frequent among the columns, ISO 8601 if there are none."""
+    formats = Counter(format for column in table.columns.values() for format in column.date_formats)
+    return formats.most_common(1)[0][0] if formats else ""
 
 
 def _name_of(path: Path) -> str:
@@ -84,7 +102,7 @@ def _refuse_target(table: Profile, column: Column) -> None:
     raise DataError(f"{where}: is text, such as {show(column.stray)}; name a column of numbers")
 
 
-def _excluded(table: Profile, targets: Sequence[str], *, drops: bool) -> dict[str, str]:
+def _excluded(table: Profile, targets: Sequence[str], date_format: str, *, drops: bool) -> dict[str, str]:
     """Return the columns that cannot be features, with the reason. drops: whether rows with a gap are dropped."""
     excluded: dict[str, str] = {}
     first_with = {table.columns[target].content: f"target {short(target)}" for target in targets}
@@ -92,6 +110,8 @@ def _excluded(table: Profile, targets: Sequence[str], *, drops: bool) -> dict[st
         if name in targets:
             continue
         reason = column.useless()
+        if column.date_formats and date_format not in column.date_formats:
+            reason = f"dates as {column.date_formats[0] or 'ISO 8601'}, and date_format is {date_format or 'ISO 8601'}"
         same = short(name) if column.unusable else first_with.setdefault(column.content, short(name))
         share = column.n_gaps / table.n_profiled
         if not reason and same != short(name):
@@ -104,17 +124,18 @@ def _excluded(table: Profile, targets: Sequence[str], *, drops: bool) -> dict[st
 
 
 def _count_usable(
-    table: Profile, targets: Sequence[str], excluded: Mapping[str, str], features: Sequence[Column], missing: str
+    table: Profile, excluded: Mapping[str, str], features: Sequence[Column], missing: str, date_format: str
 ) -> int:
     """Read the profiled rows as the spec does. Returns the number of usable rows in the whole table, an estimate if the
     profile is partial. Raises DataError if there are fewer than two."""
     points = open_table(
         table.path,
-        table.format,
-        target=targets,
+        replace(table.format, date_format=date_format),
+        target=table.targets,
         features=None,
         exclude=list(excluded),
-        categorical=[column.name for column in features if not column.is_number],
+        categorical=[column.name for column in features if column.is_category],
+        dates=[column.name for column in features if column.date_formats],
         sample_weight=None,
         missing=missing,
         unseen="zeros",
@@ -148,14 +169,21 @@ def _head(table: Profile, targets: Sequence[str], excluded: Mapping[str, str], u
 
 
 def _source(
-    table: Profile, targets: Sequence[str], excluded: Mapping[str, str], features: Sequence[Column], missing: str
+    table: Profile,
+    targets: Sequence[str],
+    excluded: Mapping[str, str],
+    features: Sequence[Column],
+    missing: str,
+    date_format: str,
 ) -> list[str]:
     """Write the lines of data.source."""
-    categorical = [column for column in features if not column.is_number]
+    categorical = [column for column in features if column.is_category]
     lines = ["name: " + table.format.name, "path: " + _scalar(table.path)]
     lines += ["target: " + (_scalar(targets[0]) if len(targets) == 1 else _sequence(targets))]
     lines += _block("exclude", excluded)
     lines += _block("categorical", {column.name: f"{len(column.counts)} names" for column in categorical})
+    lines += _block("dates", {column.name: "in days" for column in features if column.date_formats})
+    lines += [f"date_format: {_scalar(date_format)}"] if date_format else []
     lines += _dialect(table)
     if table.format.missing_values:
         lines += [f"missing_values: {_sequence(table.format.missing_values)}    # these cells are gaps"]
@@ -174,12 +202,29 @@ def _source(
 
 
 def _dialect(table: Profile) -> list[str]:
-    """Write the params of a CSV dialect that differ from the defaults."""
-    if table.format.name != "csv":
-        return []
-    defaults = {"delimiter": ",", "decimal": ".", "encoding": "utf-8"}
-    params = {key: getattr(table.format, key) for key in defaults}
-    return [f"{key}: {_scalar(value)}" for key, value in params.items() if value != defaults[key]]
+    """Write how the table is written, where it differs from the defaults."""
+    lines, numbers = [], table.format.numbers
+    if table.format.name == "csv":
+        defaults: dict[str, Any] = {"delimiter": ",", "encoding": "utf-8", **asdict(Layout())}
+        params = {"delimiter": table.format.delimiter, "encoding": table.format.encoding, **asdict(table.format.layout)}
+        lines += [f"{key}: {_scalar(value)}" for key, value in params.items() if value != defaults[key]]
+        if numbers.is_plain and numbers.decimal != ".":
+            return [*lines, f"decimal: {_scalar(numbers.decimal)}"]
+    if numbers != Numbers():
+        lines.append(f"numbers: {_notation(numbers)}")
+    return lines
+
+
+def _notation(numbers: Numbers) -> str:
+    """Write a notation of numbers as YAML."""
+    parts = {
+        key: _scalar(value) for key, value in (("thousands", numbers.thousands), ("decimal", numbers.decimal)) if value
+    }
+    if numbers.strip:
+        parts["strip"] = _sequence(numbers.strip)
+    if numbers.accounting:
+        parts["accounting"] = "true"
+    return f"{{{', '.join(f'{key}: {value}' for key, value in parts.items())}}}"
 
 
 def _settings(usable: int, source: Sequence[str]) -> list[str]:
@@ -216,8 +261,8 @@ def _sequence(items: Sequence[str]) -> str:
     return f"[{', '.join(map(_scalar, items))}]"
 
 
-def _scalar(text: str) -> str:
-    """Write text as YAML that is read back as the same text, in a block or in a flow sequence."""
+def _scalar(text: Any) -> str:
+    """Write a value as YAML that is read back as the same value, in a block or in a flow sequence."""
     written = write_yaml([text]).strip()  # - text, or [text]
     written = written[2:] if written.startswith("- ") else written[1:-1]
     return written.replace("\n", "\n          ")  # YAML folds long text

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from linreg.data.tables.cells import parse_numbers
-from linreg.data.tables.formats import Format
+from linreg.data.tables.cells import canonical, parse_numbers
+from linreg.data.tables.formats import Format, Numbers
 from linreg.data.tables.formats.typed import as_float64, decoded, is_number, is_text, to_numpy
+from linreg.data.tables.notation import GAP_MARKERS, date_formats
 
 MOST_DISTINCT = 1_000  # values of a column that are counted
 MOST_CATEGORIES = 50
-GAP_MARKERS = ("?", "NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "-")
 _ROW_NUMBER = re.compile(r"(unnamed: 0|index|idx|id|.*_id|row|no|nr)?", re.IGNORECASE)
 
 
@@ -29,7 +29,7 @@ class Column:
     unusable: the type in arrow, if it is neither number nor text; stray: the first text; markers: the number of cells
     that may mark a gap, by text; counts: the number of cells by value, for the first MOST_DISTINCT values; is_many:
     whether there are more values; share_distinct: distinct values / values in the first block; is_by_one: whether each
-    value is the one before it plus 1.
+    value is the one before it plus 1; date_formats: those with which all its texts are dates.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Column:
     maximum: float = -np.inf
     is_whole: bool = True
     is_by_one: bool = True
+    date_formats: list[str] = field(default_factory=list)
     numbers_hash: Any = field(default_factory=blake2b)
     texts_hash: Any = field(default_factory=blake2b)
 
@@ -55,6 +56,8 @@ class Column:
         if pa.types.is_null(cells.type):
             self.n_gaps += len(cells)
             return
+        if pa.types.is_date(cells.type) or pa.types.is_timestamp(cells.type):
+            cells = cells.cast(pa.string())
         if not is_text(cells.type) and not is_number(cells.type):
             self.unusable = str(cells.type)
             return
@@ -101,6 +104,8 @@ class Column:
             else:
                 self.n_texts += count
         self.markers = Counter()
+        if self.n_texts and not self.n_numbers:
+            self.date_formats = date_formats([str(value) for value in self.counts])
 
     @property
     def is_number(self) -> bool:
@@ -110,6 +115,8 @@ class Column:
     @property
     def is_category(self) -> bool:
         """Whether the column is text with few distinct values."""
+        if self.date_formats:
+            return False
         few = not self.is_many and len(self.counts) <= MOST_CATEGORIES and 2 * len(self.counts) < self.n_known
         return self.n_texts > 0 and few
 
@@ -136,7 +143,7 @@ class Column:
         if self.is_number:
             is_id = self.is_by_one and _ROW_NUMBER.fullmatch(self.name.strip())
             return "identifier: it numbers the rows" if is_id else ""
-        if self.is_category:
+        if self.is_category or self.date_formats:
             return ""
         if self.n_texts < 0.1 * self.n_numbers:
             hint = "fix it or add it to missing_values, then remove this line"
@@ -153,6 +160,9 @@ class Column:
             hint = "; if the numbers are codes, put it in categorical" if few and not is_target else ""
             kind = "whole number" if self.is_whole else "number"
             return f"{kind}, {self.minimum:.6g} to {self.maximum:.6g}, {distinct}, {gaps}{hint}"
+        if self.date_formats:
+            first, last = min(self.counts), max(self.counts)
+            return f"date, {distinct}, {gaps}, such as {short(first)} and {short(last)}"
         if self.is_category:
             most = ", ".join(f"{short(value)} ({count:,})" for value, count in self.counts.most_common(3))
             return f"category, {distinct}, {gaps}; most frequent: {most}"
@@ -167,14 +177,14 @@ def _parsed(cells: Any, format: Format) -> tuple[NDArray[np.float64], Sequence[s
     """Return cells of text as numbers (n,), the cells that are not numbers, and all values. A gap is NaN and empty."""
     cells = pc.fill_null(cells, "")
     cells = pc.if_else(pc.is_in(cells, value_set=pa.array(format.missing_values, cells.type)), "", cells)
-    numbers = parse_numbers(cells, format.decimal)
-    return numbers, cells.filter(pa.array(np.isnan(numbers))).to_pylist(), cells.to_pylist()
+    numbers = parse_numbers(cells, format.numbers)
+    return numbers, cells.filter(pa.array(np.isnan(numbers))).to_pylist(), [canonical(c) for c in cells.to_pylist()]
 
 
 def _converted(cells: Any, format: Format) -> tuple[NDArray[np.float64], Sequence[str], Sequence[Any]]:
     """Do the same for cells of numbers. An infinite number is text."""
     numbers = to_numpy(as_float64(cells)).copy()
-    numbers[np.isin(numbers, parse_numbers(pa.array(format.missing_values, pa.string()), "."))] = np.nan
+    numbers[np.isin(numbers, parse_numbers(pa.array(format.missing_values, pa.string()), Numbers()))] = np.nan
     infinite = np.isinf(numbers)
     texts = np.where(infinite, numbers.astype(str), "")[infinite | np.isnan(numbers)].tolist()
     values = [None if np.isnan(number) else number for number in numbers.tolist()]

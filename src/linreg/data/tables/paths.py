@@ -1,20 +1,75 @@
 """The files of a table: found by path, with the format that their suffix or first line indicates."""
 
+import logging
+import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from linreg.data.tables.formats import File, Format, StandardInput, column_names
+from linreg.data.tables.formats.files import COMPRESSED, read_head
 from linreg.errors import DataError, suggest
 
-SUFFIXES = {
-    "csv": (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt"),
+log = logging.getLogger("linreg")
+
+_PLAIN = {
+    "csv": (".csv", ".tsv", ".txt", ".data", ".dat", ".tab"),
     "parquet": (".parquet", ".pq"),
+    "feather": (".feather", ".arrow", ".ipc"),
+    "jsonl": (".jsonl", ".ndjson", ".json"),
+    "sqlite": (".sqlite", ".sqlite3", ".db"),
+    "excel": (".xlsx", ".xlsm", ".xls", ".ods"),
     "npz": (".npz",),
     "npy": (".npy",),
-    "jsonl": (".jsonl", ".ndjson", ".json"),
+}
+SUFFIXES = {
+    name: (*suffixes, *(suffix + more for more in COMPRESSED for suffix in suffixes if name in ("csv", "jsonl")))
+    for name, suffixes in _PLAIN.items()
 }
 ALL_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+_MAGIC = {
+    b"PAR1": "parquet",
+    b"ARROW1": "feather",
+    b"SQLite format 3\0": "sqlite",
+    b"\x93NUMPY": "npy",
+    b"\xd0\xcf\x11\xe0": "excel",
+}
+_TITLES = {
+    "csv": "CSV", "parquet": "Parquet", "feather": "Feather", "jsonl": "JSON lines", "sqlite": "a SQLite database",
+    "excel": "a workbook", "npz": ".npz of NumPy", "npy": ".npy of NumPy",
+}  # fmt: skip
+
+
+def content_of(file: Path) -> str:
+    """Return the format that the content of a file shows, or an empty text if it may be any text."""
+    with file.open("rb") as stream:
+        head = stream.read(2**12)
+    for magic, name in _MAGIC.items():
+        if head.startswith(magic):
+            return name
+    if head.startswith(b"PK\x03\x04"):
+        return _content_of_zip(file)
+    line = head.lstrip(b"\xef\xbb\xbf \t\r\n").partition(b"\n")[0]
+    return "jsonl" if re.match(rb'\{\s*("|\})', line) else ""
+
+
+def _content_of_zip(file: Path) -> str:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return ""
+    if "[Content_Types].xml" in names or "mimetype" in names:
+        return "excel"
+    return "npz" if names and all(name.endswith(".npy") for name in names) else ""
+
+
+def refuse_other_content(file: Path, format: Format) -> None:
+    """Raise a DataError if the content of a file shows another format than its spec."""
+    content = content_of(file)
+    if content and content != format.name:
+        raise DataError(f"{file}: is {_TITLES[content]}, not {_TITLES[format.name]}; set name: {content}")
 
 
 def files_of(path: str | Sequence[str], format: Format) -> list[Path]:
@@ -27,7 +82,8 @@ def files_of(path: str | Sequence[str], format: Format) -> list[Path]:
             suffixes = SUFFIXES[format.name]
             inside = _tables_in(place, suffixes)
             if not inside:
-                raise DataError(f"{place}: a folder without a file that ends with {' or '.join(suffixes)}; add one")
+                listed = " or ".join(_PLAIN[format.name])
+                raise DataError(f"{place}: a folder without a file that ends with {listed}; add one")
             files += inside
         elif not place.exists():
             near = suggest(place.name, [file.name for file in place.parent.iterdir()] if place.parent.is_dir() else [])
@@ -54,18 +110,26 @@ def _tables_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def format_of(file: Path | StandardInput, **options: Any) -> Format:
-    """Return the format of a file by its suffix, or of standard input by its first line. Raises DataError."""
+    """Return the format of a file by its content, or by its suffix if the content is text. Raises DataError."""
     if isinstance(file, StandardInput):
-        if file.head.startswith(b"PAR1"):
-            return Format("parquet", **options)
-        return Format("jsonl" if file.head.lstrip().startswith(b"{") else "csv", **options)
-    lower = file.name.lower()
-    for name, suffixes in SUFFIXES.items():
-        if lower.endswith(suffixes):
-            if lower.endswith((".tsv", ".tsv.gz")):
-                options = {"delimiter": "\t", **options}
-            return Format(name, **options)
-    raise DataError(f"{file}: unknown file type; the name must end with one of {', '.join(ALL_SUFFIXES)}")
+        magic = next((name for magic, name in _MAGIC.items() if file.head.startswith(magic)), "")
+        return Format(magic or ("jsonl" if file.head.lstrip().startswith(b"{") else "csv"), **options)
+    lower, content = file.name.lower(), content_of(file)
+    named = next((name for name, suffixes in SUFFIXES.items() if lower.endswith(suffixes)), "")
+    if content and content != named:
+        log.warning("%s: is %s, whatever its name says; it is read as such", file, _TITLES[content])
+    if not content and not named:
+        if b"\0" in read_head(file, 2**12):
+            raise DataError(f"{file}: unknown file type; the name must end with one of {', '.join(_all_plain())}")
+        log.warning("%s: unknown suffix; it is read as CSV", file)
+    name = content or named or "csv"
+    if name == "csv" and ".tsv" in lower:
+        options = {"delimiter": "\t", **options}
+    return Format(name, **options)
+
+
+def _all_plain() -> list[str]:
+    return [suffix for suffixes in _PLAIN.values() for suffix in suffixes]
 
 
 def common_columns(files: Sequence[File], format: Format) -> list[str]:

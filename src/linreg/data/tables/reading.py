@@ -6,7 +6,7 @@ The table sources open it for training, prediction and evaluation open one like 
 import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,32 +21,37 @@ from linreg.data.tables.formats import (
     Columns,
     File,
     Format,
+    Layout,
+    Numbers,
     StandardInput,
+    canonical_name,
     map_batches,
 )
 from linreg.data.tables.formats.errors import refuse
-from linreg.data.tables.paths import common_columns, files_of, first_file, format_of
+from linreg.data.tables.paths import common_columns, files_of, first_file, format_of, refuse_other_content
 from linreg.errors import DataError, show, suggest
 
 log = logging.getLogger("linreg")
 
-__all__ = ["Format", "Table", "like", "open_table"]
+__all__ = ["Format", "Table", "format_options", "like", "open_table"]
 
 
 @dataclass(frozen=True)
 class Table(Points):
-    """Files, read as one table. keep: columns that a prediction copies to its output. names: the positions of the
-    categories by feature, in order of appearance."""
+    """Files, read as one table. missing: also `keep`, for rows whose gaps stay; keep: columns that a prediction copies
+    to its output. names: the positions of the categories by feature, in order of appearance."""
 
     files: Sequence[File]
     format: Format
     feature_names: Sequence[str]
     target_names: Sequence[str]
     categorical: Sequence[str] = ()
+    dates: Sequence[str] = ()
     sample_weight: str | None = None
     missing: str = "error"
     unseen: str = "error"
     keep: Sequence[str] = ()
+    gap_hint: str = "add the value, or set missing: drop, mean or median"
     names: Mapping[str, dict[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -59,9 +64,11 @@ class Table(Points):
 
     @property
     def columns(self) -> Columns:
-        """The columns to read: as numbers, as text, and unchanged."""
-        numbers = [name for name in self.feature_names if name not in self.categorical]
-        return Columns([*numbers, *self.target_names, *self._weights], list(self.categorical), list(self.keep))
+        """The columns to read: as numbers, as text, unchanged, and as dates."""
+        others = {*self.categorical, *self.dates}
+        numbers = [name for name in self.feature_names if name not in others]
+        numbers += [*self.target_names, *self._weights]
+        return Columns(numbers, list(self.categorical), list(self.keep), list(self.dates))
 
     @property
     def _weights(self) -> list[str]:
@@ -108,7 +115,7 @@ class Table(Points):
         for name in self.categorical:
             x[:, self.feature_names.index(name)] = self._codes(rows.texts[name], self.names[name])
         gaps = np.isnan(x).any() or np.isnan(y).any() or (weight is not None and np.isnan(weight).any())
-        if gaps and self.missing != "drop":
+        if gaps and self.missing not in ("drop", "keep"):
             self._refuse_gaps(x, y, weight, where)
         if weight is not None and (weight < 0).any():
             row = int(np.nonzero(weight < 0)[0][0])
@@ -123,8 +130,14 @@ class Table(Points):
 
     def _codes(self, texts: Any, positions: dict[str, int]) -> NDArray[np.float64]:
         """Return the positions of categories (n,), NaN for a gap. Adds new categories to the positions."""
-        encoded = texts.dictionary_encode()
-        codes = [positions.setdefault(value, len(positions)) for value in encoded.dictionary.to_pylist()]
+        from linreg.data.tables.cells import canonical  # imports pyarrow.compute
+
+        encoded, codes = texts.dictionary_encode(), []
+        gaps = {"", *self.format.missing_values}
+        for value in encoded.dictionary.to_pylist():
+            form = canonical(value)
+            is_gap = value in gaps or value.strip() in gaps or form in gaps
+            codes.append(np.nan if is_gap else positions.setdefault(form, len(positions)))
         indices = encoded.indices.to_numpy(zero_copy_only=False).astype(np.float64)  # NaN where null
         known = ~np.isnan(indices)
         indices[known] = np.array(codes, dtype=np.float64)[indices[known].astype(np.int64)] if codes else 0.0
@@ -141,7 +154,7 @@ class Table(Points):
             problem = "missing, and a weight is not filled in; add the value, or set missing: drop"
             parts.append(([self.sample_weight], weight[:, None], problem))
         if self.missing == "error":
-            parts.insert(0, (self.feature_names, x, "missing; add the value, or set missing: drop, mean or median"))
+            parts.insert(0, (self.feature_names, x, f"missing; {self.gap_hint}"))
         problems = []
         for names, values, problem in parts:
             for row, column in zip(*np.nonzero(np.isnan(values)), strict=True):
@@ -169,12 +182,15 @@ def open_table(
     features: str | Sequence[str] | None,
     exclude: str | Sequence[str],
     categorical: str | Sequence[str],
+    dates: str | Sequence[str] = (),
     sample_weight: str | None,
     missing: str,
     unseen: str,
 ) -> Table:
     """Find the files and columns of a table; read no row. Raises DataError for files, ValueError for column names."""
     files = files_of(path, format)
+    for file in files:
+        refuse_other_content(file, format)
     known = common_columns(files, format)
     chosen = None if features is None else _list(features)
     listed = {
@@ -182,7 +198,8 @@ def open_table(
         "exclude": _list(exclude),
         "features": chosen or [],
         "categorical": _list(categorical),
-        "sample_weight": [] if sample_weight is None else [sample_weight],
+        "dates": _list(dates),
+        "sample_weight": [] if sample_weight is None else _list(sample_weight),
     }
     for key, names in listed.items():
         _refuse_names(key, names, known, files[0])
@@ -196,21 +213,49 @@ def open_table(
         raise ValueError(f"features: {clash[0]!r} is also in exclude or sample_weight; remove it from one")
     if chosen is None:
         chosen = [name for name in known if name not in {*listed["target"], *unused}]
-    if not chosen:
-        raise ValueError(f"{files[0]}: no column is left as a feature; the columns are {', '.join(known)}")
-    stray = [name for name in listed["categorical"] if name not in chosen]
-    if stray:
-        raise ValueError(f"categorical: {stray[0]!r} is not a feature; remove it, or add it to features")
+        if not chosen:
+            columns = ", ".join(known)
+            raise ValueError(
+                f"{files[0]}: no column is left as a feature; the columns are {columns}; or set features: []"
+            )
+    for key in ("categorical", "dates"):
+        stray = [name for name in listed[key] if name not in chosen]
+        if stray:
+            raise ValueError(f"{key}: {stray[0]!r} is not a feature; remove it, or add it to features")
+    both = [name for name in listed["dates"] if name in listed["categorical"]]
+    if both:
+        raise ValueError(f"dates: {both[0]!r} is also in categorical; remove it from one")
     return Table(
         files,
         format,
         tuple(chosen),
         tuple(listed["target"]),
         categorical=tuple(listed["categorical"]),
-        sample_weight=sample_weight,
+        dates=tuple(listed["dates"]),
+        sample_weight=None if sample_weight is None else listed["sample_weight"][0],
         missing=missing,
         unseen=unseen,
     )
+
+
+def format_options(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a format from the params of a table source."""
+    notation = params.get("numbers", {})
+    numbers = Numbers(
+        decimal=notation.get("decimal", params.get("decimal", ".")),
+        thousands=notation.get("thousands", ""),
+        strip=tuple(notation.get("strip", ())),
+        accounting=notation.get("accounting", False),
+    )
+    layout = Layout(**{f.name: params[f.name] for f in fields(Layout) if f.name in params})
+    plain = ("delimiter", "encoding", "date_format", "table", "query")
+    return {
+        "numbers": numbers,
+        "layout": layout,
+        "missing_values": tuple(params.get("missing_values", ())),
+        **{key: params[key] for key in plain if key in params},
+        **({"table": params["sheet"]} if "sheet" in params else {}),
+    }
 
 
 def like(
@@ -219,11 +264,13 @@ def like(
     *,
     features: Sequence[str],
     categorical: Sequence[str],
+    dates: Sequence[str],
     targets: Sequence[str],
     sample_weight: str | None,
     missing: str,
     unseen: str,
     keep: Sequence[str],
+    gap_hint: str,
 ) -> Table:
     """Open a table with the columns of another one, in any order; other columns are ignored. keep: columns to copy, or
     `*` for all. Raises DataError."""
@@ -231,7 +278,8 @@ def like(
     if isinstance(path, StandardInput):
         format, files = format_of(path, **options), [path]
     else:
-        format = format_of(first_file(path), **options)
+        first = first_file(path)
+        format = format_of(first, **options) if first.exists() else Format("csv")  # files_of reports a missing file
         files = files_of(str(path), format)
     known = common_columns(files, format)
     if sample_weight is not None and sample_weight not in known:
@@ -250,6 +298,8 @@ def like(
         tuple(features),
         tuple(targets),
         categorical=tuple(categorical),
+        dates=tuple(dates),
+        gap_hint=gap_hint,
         sample_weight=sample_weight,
         missing=missing,
         unseen=unseen,
@@ -262,7 +312,7 @@ def _place(file: File, first: int, row: int) -> str:
 
 
 def _list(names: str | Sequence[str]) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
+    return [canonical_name(name) for name in ([names] if isinstance(names, str) else names)]
 
 
 def _refuse_names(key: str, names: Sequence[str], known: Sequence[str], file: File) -> None:

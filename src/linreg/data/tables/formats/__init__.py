@@ -1,33 +1,47 @@
 """The file formats of tables. `reading` and `profile` read every table through these functions."""
 
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 
-from linreg.data.tables.formats import csv, jsonl, numpy, parquet
-from linreg.data.tables.formats.batch import MOST_COLUMNS, Batch, Columns, Format, Made
+from linreg.data.tables.formats import csv, excel, feather, jsonl, numpy, parquet, sqlite
+from linreg.data.tables.formats.batch import MOST_COLUMNS, Batch, Columns, Format, Layout, Made, Numbers
+from linreg.data.tables.formats.csv import canonical_name
 from linreg.data.tables.formats.errors import translated_errors
 from linreg.data.tables.formats.files import File, StandardInput, standard_input
 from linreg.errors import DataError, show
 
 __all__ = [
-    "Batch", "Columns", "File", "Format", "StandardInput", "batches", "column_names", "map_batches", "standard_input",
+    "Batch", "Columns", "File", "Format", "Layout", "Numbers", "StandardInput", "batches", "canonical_name",
+    "column_names", "map_batches", "standard_input",
 ]  # fmt: skip
 
-_FORMATS = {"csv": csv, "parquet": parquet, "npz": numpy, "npy": numpy, "jsonl": jsonl}
+_FORMATS = {
+    "csv": csv, "parquet": parquet, "feather": feather, "jsonl": jsonl, "sqlite": sqlite, "excel": excel, "npz": numpy,
+    "npy": numpy,
+}  # fmt: skip
 
 
 def column_names(file: File, format: Format) -> list[str]:
-    """Read the column names of a file. Raises DataError."""
+    """Read the column names of a file: without blanks around them, in Unicode's composed form. Raises DataError."""
+    return list(_names(file, format))
+
+
+def _names(file: File, format: Format) -> dict[str, str]:
+    """Return the names of the columns in the file, by their canonical form."""
     with translated_errors(file, f"not a readable {format.name} file", "fix it, or name another file"):
         names: list[str] = _FORMATS[format.name].column_names(file, format)
     if not names:
         raise DataError(f"{file}: empty; a table needs a header with column names")
     if len(names) > MOST_COLUMNS:
         raise DataError(f"{file}: {len(names):,} columns; at most {MOST_COLUMNS:,} are read")
-    duplicates = [name for name, count in Counter(names).items() if count > 1]
+    canonical = [canonical_name(name) for name in names]
+    duplicates = [name for name, count in Counter(canonical).items() if count > 1]
     if duplicates:
-        raise DataError(f"{file}: duplicate column {show(duplicates[0])}; rename one")
-    return names
+        same = [name for name, form in zip(names, canonical, strict=True) if form == duplicates[0]]
+        forms = f" (written {', '.join(map(ascii, same[:3]))})" if len(set(same)) > 1 else ""
+        raise DataError(f"{file}: duplicate column {show(duplicates[0])}{forms}; rename one")
+    return dict(zip(canonical, names, strict=True))
 
 
 def batches(file: File, format: Format, columns: Columns) -> Generator[Batch, None, None]:
@@ -41,7 +55,32 @@ def map_batches(
     """Read a file and yield the function's result for each batch, in order. The function may run in any thread. Raises
     DataError, which lists at most ten bad cells."""
     with translated_errors(file, f"cannot be read as {format.name}", "fix the table"):
-        if format.name == "csv":
+        if format.name == "csv":  # its reader renames columns itself
             yield from csv.map_batches(function, file, format, columns)
-        else:
-            yield from map(function, _FORMATS[format.name].read(file, format, columns))
+            return
+        names = _names(file, format)
+        read = _FORMATS[format.name].read
+        for batch in read(file, format, _renamed(columns, names)):
+            yield function(_with_names(batch, columns, names))
+
+
+def _renamed(columns: Columns, names: Mapping[str, str]) -> Columns:
+    """Return the columns by their names in the file."""
+
+    def in_file(part: Sequence[str]) -> list[str]:
+        return [names.get(name, name) for name in part]
+
+    parts = (columns.numbers, columns.texts, columns.others, columns.dates)
+    return Columns(*map(in_file, parts))
+
+
+def _with_names(batch: Batch, columns: Columns, names: Mapping[str, str]) -> Batch:
+    """Return a batch by the canonical names of its columns."""
+    if all(names.get(name, name) == name for name in columns.all):
+        return batch
+    return replace(
+        batch,
+        numbers={name: batch.numbers[names[name]] for name in [*columns.numbers, *columns.dates]},
+        texts={name: batch.texts[names[name]] for name in columns.texts},
+        others={name: batch.others[names[name]] for name in columns.others},
+    )

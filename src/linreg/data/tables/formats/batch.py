@@ -1,7 +1,7 @@
 """The format and columns that a reader receives, and the batches that it yields."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,34 +14,69 @@ Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
+class Numbers:
+    """How numbers are written as text. thousands: the sign between groups of digits, a space for every kind of space;
+    strip: texts before or after a number, such as units; accounting: whether (12) and 12- are negative."""
+
+    decimal: str = "."
+    thousands: str = ""
+    strip: tuple[str, ...] = ()
+    accounting: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether only the decimal sign differs from Python's notation."""
+        return not (self.thousands or self.strip or self.accounting)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The lines of a CSV file. header: whether the first row has the names of the columns; skip_lines: lines above it;
+    comment: the beginning of lines to skip; trailing_delimiter: whether rows end with a delimiter; row_names: whether
+    the header has no name for the first column, as R writes it."""
+
+    header: bool = True
+    skip_lines: int = 0
+    comment: str = ""
+    trailing_delimiter: bool = False
+    row_names: bool = False
+
+
+@dataclass(frozen=True)
 class Format:
-    """The name of a file format and its options. Only CSV uses delimiter, decimal and encoding."""
+    """The name of a file format and its options. Only CSV uses delimiter, encoding and layout; table and query select
+    the rows of a database or a workbook; date_format is that of `strptime`, by default ISO 8601."""
 
     name: str
     delimiter: str = ","
-    decimal: str = "."
     encoding: str = "utf-8"
     missing_values: tuple[str, ...] = ()
+    numbers: Numbers = field(default_factory=Numbers)
+    layout: Layout = field(default_factory=Layout)
+    date_format: str = ""
+    table: str = ""
+    query: str = ""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the columns to read: as numbers, as text, and unchanged."""
+    """The names of the columns to read: as numbers, as text, unchanged, and as dates."""
 
     numbers: Sequence[str]
     texts: Sequence[str]
     others: Sequence[str]
+    dates: Sequence[str] = ()
 
     @property
     def all(self) -> list[str]:
         """Every name, once."""
-        return list(dict.fromkeys([*self.numbers, *self.texts, *self.others]))
+        return list(dict.fromkeys([*self.numbers, *self.dates, *self.texts, *self.others]))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows. numbers: arrays (n_rows,), NaN for a gap; texts: arrow arrays, null for a gap; others: arrow arrays as
-    the file has them."""
+    """Some rows. numbers: arrays (n_rows,), NaN for a gap, dates in days since 1970-01-01; texts, others: arrow arrays
+    as the file has them."""
 
     n_rows: int
     numbers: Mapping[str, NDArray[np.float64]]

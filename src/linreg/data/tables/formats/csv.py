@@ -2,40 +2,84 @@
 
 import csv as python_csv
 import io
+import logging
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyarrow import csv
 
 from linreg.data.tables.formats.batch import Batch, Columns, Format, Made
-from linreg.data.tables.formats.errors import MOST_PROBLEMS, bad_cell, first_line, refuse, text_column
+from linreg.data.tables.formats.errors import MOST_PROBLEMS, bad_cell, bad_date, first_line, refuse, text_column
 from linreg.data.tables.formats.files import MOST_HEADER, File, open_bytes, open_utf8
+from linreg.data.tables.formats.lines import (
+    below_skipped_lines,
+    is_regular,
+    is_sep_line,
+    regular,
+    rows,
+    written_delimiter,
+)
 from linreg.data.tables.formats.typed import to_numpy, with_gaps
 from linreg.data.tables.slices import slices
 from linreg.errors import DataError
 from linreg.system.threads import map_in_threads
 
+log = logging.getLogger("linreg")
+
 BLOCK_BYTES = 2**21
+ROW_NAME = "row_name"  # of the first column, if the header has no name for it
+MOST_LINES = 1  # of a row, as a rule
 
 
 def column_names(file: File, format: Format) -> list[str]:
     """Read the header. Raises DataError."""
+    return _names(file, format)[0]
+
+
+def _names(file: File, format: Format) -> tuple[list[str], list[str]]:
+    """Return the names of the columns, and those of all cells of a row: an empty one after a trailing delimiter."""
+    row, layout = first_row(file, format), format.layout
+    if any("\0" in name for name in row):  # arrow would skip a row after such a header
+        raise DataError(f"{file}: a NUL byte in the header; save the table as text")
+    if layout.trailing_delimiter and row and (not row[-1].strip() or not layout.header):
+        row = row[:-1]
+    names = [canonical_name(name) for name in row] if layout.header else [f"c{i + 1}" for i in range(len(row))]
+    if layout.row_names and layout.header:
+        names = [ROW_NAME, *names]
+    return names, [*names, *[""] * layout.trailing_delimiter]
+
+
+def first_row(file: File, format: Format) -> list[str]:
+    """Read the first row, below the lines to skip. Raises DataError."""
     encoding = "utf-8-sig" if format.encoding.lower() in ("utf-8", "utf8") else format.encoding
     with open_bytes(file) as stream, io.TextIOWrapper(stream, encoding=encoding, newline="") as text:
         try:
-            names = next(python_csv.reader(_header_lines(text), delimiter=format.delimiter), [])
+            lines = _header_lines(text)
+            first = next(lines, "")
+            above = [] if is_sep_line(first) else [first]
+            lines = islice(chain(above, lines), format.layout.skip_lines, None)
+            if not is_regular(format):
+                return next(rows(lines, format), [])
+            return next(python_csv.reader(lines, delimiter=format.delimiter), [])
         except UnicodeDecodeError:
             raise DataError(f"{file}: not text in {format.encoding}; set encoding, or name another file") from None
+        except UnicodeError as error:  # UTF-16 without its mark
+            raise DataError(f"{file}: {error}; set encoding") from None
         except python_csv.Error as error:
             raise DataError(f"{file}: the header cannot be read: {error}; name a CSV file") from None
-    if any("\0" in name for name in names):  # arrow would skip a row after such a header
-        raise DataError(f"{file}: a NUL byte in the header; save the table as text")
-    return names
+
+
+def canonical_name(name: str) -> str:
+    """Return a column name without blanks around it, in Unicode's composed form."""
+    return unicodedata.normalize("NFC", name.strip())
 
 
 def map_batches(
@@ -43,9 +87,11 @@ def map_batches(
 ) -> Generator[Made, None, None]:
     """Read a file and yield the function's result for each batch. Raises DataError.
 
-    Numbers are parsed directly. If arrow refuses a cell, the rest is read as text: a gap may have blanks around it.
+    Numbers are parsed directly if they are plain. If arrow refuses a cell or a row, the rest is read as text.
     """
-    types = dict.fromkeys(columns.numbers, pa.float64()) | dict.fromkeys([*columns.texts, *columns.others], pa.string())
+    is_plain = format.numbers.is_plain and isinstance(file, Path)
+    types = dict.fromkeys(columns.numbers, pa.float64() if is_plain else pa.string())
+    types |= dict.fromkeys([*columns.dates, *columns.texts, *columns.others], pa.string())
 
     def convert(batch: Any) -> tuple[int, Made]:
         return len(batch), function(_batch(format, columns, batch))
@@ -74,20 +120,25 @@ def _header_lines(text: IO[str]) -> Iterator[str]:
 
 
 def _parsed(
-    file: File, format: Format, types: Mapping[str, Any], function: Callable[[Any], Made]
+    file: File, format: Format, types: Mapping[str, Any], function: Callable[[Any], Made], *, rewrites: bool = False
 ) -> Generator[Made, None, None]:
-    """Parse the columns in `types`. Yields the function's result for each of arrow's batches."""
-    names = column_names(file, format)
+    """Parse the columns in `types`. Yields the function's result for each of arrow's batches.
+
+    rewrites: whether the lines are rewritten as plain CSV, as always for an irregular format."""
+    names, cells = _names(file, format)
+    rewrites = rewrites or not is_regular(format)
+    delimiter = written_delimiter(format) if rewrites else format.delimiter
     parse_options = csv.ParseOptions(
-        delimiter=format.delimiter,
+        delimiter=delimiter,
         newlines_in_values=True,
         ignore_empty_lines=len(names) > 1,  # in a single column an empty line is a gap
     )
+    trailing = {"": pa.null()} if format.layout.trailing_delimiter else {}  # null: a value there is an error
     convert_options = csv.ConvertOptions(
-        column_types=types,
-        include_columns=list(types),
+        column_types={**types, **trailing},
+        include_columns=[*types, *trailing],
         null_values=["", *format.missing_values],
-        decimal_point=format.decimal,
+        decimal_point=format.numbers.decimal,
     )
 
     def parse(numbered: tuple[int, Any]) -> list[Made]:
@@ -95,14 +146,15 @@ def _parsed(
         options = csv.ReadOptions(
             use_threads=False,
             block_size=len(text),
-            column_names=names,
-            skip_rows_after_names=int(number == 0),  # the header
+            column_names=cells,
+            skip_rows_after_names=int(number == 0 and format.layout.header),
         )
         table = csv.read_csv(pa.BufferReader(text), options, parse_options, convert_options)
         return [function(batch) for batch in table.to_batches()]
 
     with open_utf8(file, format.encoding) as stream:
-        texts = enumerate(slices(stream, BLOCK_BYTES, format.delimiter))
+        body = below_skipped_lines(stream, format)
+        texts = enumerate(slices(regular(body, format) if rewrites else body, BLOCK_BYTES, delimiter))
         with closing(map_in_threads(parse, texts, pa.cpu_count())) as parsed:
             for made in parsed:
                 yield from made
@@ -111,7 +163,8 @@ def _parsed(
 
 def _parsed_as_text(file: File, format: Format, names: list[str]) -> Generator[Any, None, None]:
     """Parse some columns without converting a cell. Yields arrow's batches."""
-    return _parsed(file, format, dict.fromkeys(names, pa.string()), lambda batch: batch)
+    types = dict.fromkeys(names, pa.string())
+    return _parsed(file, format, types, lambda batch: batch, rewrites=True)
 
 
 def _read_as_text(file: File, format: Format, columns: Columns, *, skip: int) -> Iterator[Batch]:
@@ -119,8 +172,22 @@ def _read_as_text(file: File, format: Format, columns: Columns, *, skip: int) ->
     with closing(_parsed_as_text(file, format, columns.all)) as parsed:
         for batch in parsed:
             if len(batch) > skip:
-                yield _batch(format, columns, batch.slice(skip))
+                rest = batch.slice(skip)
+                yield _batch(format, columns, rest.filter(pa.array(~_repeats_header(rest, columns))))
             skip = max(0, skip - len(batch))
+
+
+def _repeats_header(batch: Any, columns: Columns) -> NDArray[np.bool_]:
+    """Return for each row whether it repeats the header: each cell is the name of its column, also of a number."""
+    import pyarrow.compute as pc
+
+    if not columns.numbers:
+        return np.zeros(len(batch), dtype=bool)
+    same = [pc.fill_null(pc.equal(pc.utf8_trim_whitespace(batch[name]), name), False) for name in batch.schema.names]
+    repeats = np.logical_and.reduce([np.asarray(cells.to_numpy(zero_copy_only=False)) for cells in same])
+    if repeats.any():
+        log.warning("%d rows repeat the header; they are skipped", int(repeats.sum()))
+    return np.asarray(repeats)
 
 
 def _batch(format: Format, columns: Columns, batch: Any) -> Batch:
@@ -131,25 +198,30 @@ def _batch(format: Format, columns: Columns, batch: Any) -> Batch:
         if pa.types.is_string(column.type):  # it is among the texts or others, too
             from linreg.data.tables.cells import to_numbers, without_blanks
 
-            column = to_numbers(with_gaps(without_blanks(column), format), format.decimal)
+            column = to_numbers(with_gaps(without_blanks(column), format), format.numbers)
         numbers[name] = values = to_numpy(column)
         if np.count_nonzero(np.isfinite(values)) != len(values) - column.null_count:
             raise pa.ArrowInvalid("a value that is not finite")
-    texts = {name: with_gaps(batch[name], format) for name in columns.texts}
-    return Batch(len(batch), numbers, texts, {name: batch[name] for name in columns.others})
+    for name in columns.dates:
+        from linreg.data.tables.cells import parse_dates, without_blanks
+
+        numbers[name] = parse_dates(with_gaps(without_blanks(batch[name]), format), format.date_format)
+    others = {name: batch[name] for name in columns.others}
+    return Batch(len(batch), numbers, {name: batch[name] for name in columns.texts}, others)
 
 
 def _refuse_bad_cells(file: Path, format: Format, columns: Columns) -> None:
     """Raise a DataError that lists the bad cells of a file, if there are any."""
-    names = [name for name in columns.numbers if name not in columns.texts]
+    names = [name for name in [*columns.numbers, *columns.dates] if name not in columns.texts]
     cells: list[tuple[int, str, str]] = []  # row, column, text
-    numeric: set[str] = set()  # columns with a number or a gap
+    numeric: set[str] = set()  # columns with a number, a date or a gap
     first = 0
     try:
-        with closing(_parsed_as_text(file, format, list(dict.fromkeys([*names, *columns.texts])))) as parsed:
+        with closing(_parsed_as_text(file, format, columns.all)) as parsed:
             for batch in parsed:
+                header = _repeats_header(batch, columns)
                 for name in names:
-                    found, all_bad = _bad_cells(batch[name], format)
+                    found, all_bad = _bad_cells(batch[name], format, header, is_date=name in columns.dates)
                     cells += [(first + row, name, cell) for row, cell in found]
                     if not all_bad:
                         numeric.add(name)
@@ -157,36 +229,73 @@ def _refuse_bad_cells(file: Path, format: Format, columns: Columns) -> None:
                 if len(cells) > 100 * MOST_PROBLEMS:
                     break
     except pa.ArrowInvalid as error:
-        if "Expected" in str(error):
+        if "Expected" in str(error) or "quote" in str(error):
             _refuse_ragged_rows(file, format)
+        if "to null" in str(error):
+            raise DataError(
+                f"{file}: after row {first}: a cell after the last delimiter; remove trailing_delimiter"
+            ) from None
         wrong_encoding = "UTF8" in str(error)
         hint = "set encoding to that of the file, such as latin-1" if wrong_encoding else "fix the table"
         raise DataError(f"{file}: after row {first}: {first_line(error)}; {hint}") from None
     n_bad = Counter(name for _, name, _ in cells)
-    texts = [name for name in names if name not in numeric and n_bad[name] > 1]
+    texts = [name for name in names if name not in numeric and n_bad[name] > 1 and name not in columns.dates]
     examples = {name: cell for _, name, cell in reversed(cells)}
-    problems = [text_column(file, name, examples[name]) for name in texts]
-    refuse([*problems, *(bad_cell(file, *cell) for cell in sorted(cells) if cell[1] not in texts)])
+    problems = [text_column(file, name, examples[name], format) for name in texts]
+    problems += [
+        bad_date(file, *cell, format) if cell[1] in columns.dates else bad_cell(file, *cell, format)
+        for cell in sorted(cells)
+        if cell[1] not in texts
+    ]
+    refuse(problems)
 
 
-def _bad_cells(column: Any, format: Format) -> tuple[list[tuple[int, str]], bool]:
-    """Return the first bad cells of a column with their rows, and whether all its cells are bad."""
-    from linreg.data.tables.cells import are_wrong, without_blanks
+def _bad_cells(
+    column: Any, format: Format, header: NDArray[np.bool_], *, is_date: bool
+) -> tuple[list[tuple[int, str]], bool]:
+    """Return the first bad cells of a column with their rows, and whether all its cells are bad. header: the rows that
+    repeat the header."""
+    from linreg.data.tables.cells import are_dates, are_wrong, without_blanks
 
     cells = with_gaps(without_blanks(column), format)
-    wrong = are_wrong(cells, format.decimal)
-    rows = np.nonzero(wrong)[0][: MOST_PROBLEMS + 1].tolist()
-    return [(row, cells[row].as_py()) for row in rows], bool(wrong.all())
+    wrong = ~are_dates(cells, format.date_format) if is_date else are_wrong(cells, format.numbers)
+    rows = np.nonzero(wrong & ~header)[0][: MOST_PROBLEMS + 1].tolist()
+    return [(row, cells[row].as_py()) for row in rows], bool((wrong | header).all())
 
 
 def _refuse_ragged_rows(file: Path, format: Format) -> None:
-    """Raise a DataError that lists the rows whose length differs from that of the header."""
+    """Raise a DataError that lists the rows whose length differs from that of the header, and a quote without end."""
     problems = []
-    n_columns = len(column_names(file, format))
+    n_columns, layout = len(_names(file, format)[1]), format.layout
     with open_bytes(file) as stream, io.TextIOWrapper(stream, format.encoding, errors="replace", newline="") as text:
-        rows = (row for row in python_csv.reader(text, delimiter=format.delimiter) if row)
-        for number, row in enumerate(rows):
-            if len(row) != n_columns:
+        counted = _Counted(text)
+        next_row = rows(counted, format)
+        number, begin = -int(layout.header), 1
+        for row in islice(next_row, layout.skip_lines, None):
+            end = counted.n_lines
+            if len(row) != n_columns and number > 0 - (not layout.header):
                 what = f"expected {n_columns} columns, got {len(row)}"
+                if end > begin + MOST_LINES:
+                    what += f"; a quote begins on line {begin} and has no end before line {end}"
+                if len(row) == n_columns + 1 and not row[-1].strip():
+                    what += "; rows end in a delimiter: set trailing_delimiter: true"
                 problems.append(f"{file}: row {number}: {what}; fix it, or set delimiter")
+            number, begin = number + 1, end + 1
+            if len(problems) > MOST_PROBLEMS:
+                break
     refuse(problems)
+
+
+class _Counted:
+    """Lines, counted."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.lines, self.n_lines = iter(lines), 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self.lines)
+        self.n_lines += 1
+        return line

@@ -1,8 +1,11 @@
-"""Files of tables and standard input, opened as streams of bytes. Files that end with `.gz` are decompressed."""
+"""Files of tables and standard input, opened as streams of bytes. The content decides how a file is decompressed."""
 
+import bz2
 import gzip
 import io
+import lzma
 import sys
+import zipfile
 import zlib
 from pathlib import Path
 from typing import IO, Any
@@ -10,10 +13,18 @@ from typing import IO, Any
 import pyarrow as pa
 
 from linreg.data.tables.formats.errors import unreadable
-from linreg.errors import UsageError
+from linreg.errors import DataError, UsageError
 
 BUFFER_BYTES = 2**21
 MOST_HEADER = 2**22  # characters
+_MAGIC = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bz2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+}
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")  # suffixes
 
 
 class StandardInput:
@@ -22,7 +33,7 @@ class StandardInput:
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream = stream
         self.head = stream.readline(MOST_HEADER)
-        if self.head.startswith(b"PAR1"):  # Parquet is read from its end
+        if self.head.startswith((b"PAR1", b"ARROW1")):  # these are read from their end
             self.head += stream.read()
 
     def __str__(self) -> str:
@@ -30,13 +41,13 @@ class StandardInput:
 
     def open(self) -> IO[bytes]:
         """Open it from its beginning."""
-        return io.BufferedReader(_Rejoined(self.head, self.stream), BUFFER_BYTES)
+        return rejoined(self.head, self.stream)
 
 
 class _Rejoined(io.RawIOBase):
     """The head and the rest of a stream as one stream."""
 
-    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
+    def __init__(self, head: bytes, rest: Any) -> None:
         self.head, self.rest = head, rest
 
     def readable(self) -> bool:
@@ -47,6 +58,11 @@ class _Rejoined(io.RawIOBase):
         self.head = self.head[len(buffer) :]
         buffer[: len(chunk)] = chunk
         return len(chunk)
+
+
+def rejoined(head: bytes, rest: Any) -> IO[bytes]:
+    """Return the bytes that were read from a stream, and the rest of it, as one stream."""
+    return io.BufferedReader(_Rejoined(head, rest), BUFFER_BYTES)
 
 
 File = Path | StandardInput
@@ -60,18 +76,42 @@ def standard_input() -> StandardInput:
 
 
 def open_bytes(file: File) -> Any:
-    """Open a file as a Python stream."""
+    """Open a file as a Python stream, decompressed. Raises DataError for an archive of several files."""
     if isinstance(file, StandardInput):
         return file.open()
-    return gzip.open(file, "rb") if _is_compressed(file) else file.open("rb")
+    match compression(file):
+        case "gzip":
+            return gzip.open(file, "rb")
+        case "bz2":
+            return bz2.open(file, "rb")
+        case "xz":
+            return lzma.open(file, "rb")
+        case "zstd":
+            return io.BufferedReader(_Rejoined(b"", pa.CompressedInputStream(pa.OSFile(str(file), "rb"), "zstd")))
+        case "zip":
+            return _open_member(file)
+    return file.open("rb")
+
+
+def _open_member(file: Path) -> IO[bytes]:
+    """Open the only file in a zip archive."""
+    archive = zipfile.ZipFile(file)
+    names = [info.filename for info in archive.infolist() if not info.is_dir() and "__MACOSX" not in info.filename]
+    if len(names) != 1:
+        listed = ", ".join(names[:5]) or "none"
+        raise DataError(f"{file}: must be an archive of one table, got {len(names)} ({listed}); unpack it")
+    return archive.open(names[0])
 
 
 def open_native(file: File) -> Any:
     """Open a file as an arrow stream. At exit, arrow's threads can still read it after the interpreter is gone."""
     if isinstance(file, StandardInput):
         return pa.BufferReader(file.open().read())
+    how = compression(file)
+    if how in ("xz", "zip"):
+        return pa.PythonFile(open_bytes(file), "r")
     stream = pa.OSFile(str(file), "rb")
-    return pa.CompressedInputStream(stream, "gzip") if _is_compressed(file) else stream
+    return pa.CompressedInputStream(stream, how) if how else stream
 
 
 def open_utf8(file: File, encoding: str) -> Any:
@@ -85,9 +125,12 @@ def read_head(file: Path, n_bytes: int) -> bytes:
     try:
         with open_bytes(file) as stream:
             return bytes(stream.read(n_bytes))
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
         raise unreadable(file, error) from None
 
 
-def _is_compressed(file: Path) -> bool:
-    return file.name.lower().endswith(".gz")
+def compression(file: Path) -> str:
+    """Return how a file is compressed, by its first bytes; an empty text if it is not."""
+    with file.open("rb") as stream:
+        head = stream.read(6)
+    return next((how for magic, how in _MAGIC.items() if head.startswith(magic)), "")

@@ -1,62 +1,37 @@
-"""JSON lines: an object per line. Only prediction reads them."""
+"""JSON lines: an object per line."""
 
 import json
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-import pyarrow as pa
-
 from linreg.data.tables.formats.batch import BLOCK_ROWS, Batch, Columns, Format
-from linreg.data.tables.formats.errors import bad_cell, first_line, refuse
+from linreg.data.tables.formats.errors import first_line
 from linreg.data.tables.formats.files import File, open_bytes
-from linreg.data.tables.formats.typed import typed_batch
+from linreg.data.tables.formats.values import values_batch
 from linreg.errors import DataError
+
+HEAD_ROWS = 1_000  # whose keys are the columns
 
 
 def column_names(file: File, format: Format) -> list[str]:
-    """Read the names of the first object."""
+    """Read the names in the first objects."""
     with open_bytes(file) as stream:
-        line = stream.readline()
-    return list(_parse(file, 1, line)) if line.strip() else []
+        return list(dict.fromkeys(name for row in islice(_objects(file, stream), HEAD_ROWS) for name in row))
 
 
 def read(file: File, format: Format, columns: Columns) -> Iterator[Batch]:
     """Read the rows in batches; blank lines are skipped. Raises DataError for bad lines and cells."""
     with open_bytes(file) as stream:
-        rows = (_parse(file, number, line) for number, line in enumerate(stream, 1) if line.strip())
-        first = 0
+        rows, first = _objects(file, stream), 0
         while block := list(islice(rows, BLOCK_ROWS)):
-            yield _batch(file, format, columns, block, first)
+            values = {name: [row.get(name) for row in block] for name in columns.all}
+            yield values_batch(file, format, columns, values, first)
             first += len(block)
 
 
-def _batch(file: File, format: Format, columns: Columns, rows: list[dict[str, Any]], first: int) -> Batch:
-    problems: list[str] = []
-    arrays: dict[str, Any] = {}
-    for name in columns.all:
-        values = [row.get(name) for row in rows]
-        if name in columns.numbers:
-            for row, value in enumerate(values):
-                if isinstance(value, str) and (not value.strip() or value in format.missing_values):
-                    values[row] = None
-                elif value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-                    problems.append(bad_cell(file, first + row, name, json.dumps(value)))
-                    values[row] = None
-            arrays[name] = pa.array(values, pa.float64(), from_pandas=False, safe=False)
-        elif name in columns.texts:
-            arrays[name] = pa.array([_category(value) for value in values], pa.string())
-        else:
-            arrays[name] = pa.array([json.dumps(v) if isinstance(v, dict | list) else v for v in values])
-    refuse(problems)
-    return typed_batch(file, format, columns, arrays, first)
-
-
-def _category(value: Any) -> str | None:
-    """Return a value as the name of a category. 3 and 3.0 are the same."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if value is None or isinstance(value, str) else json.dumps(value)
+def _objects(file: File, stream: Any) -> Iterator[dict[str, Any]]:
+    return (_parse(file, number, line) for number, line in enumerate(stream, 1) if line.strip())
 
 
 def _parse(file: File, number: int, line: bytes) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from linreg.data.tables.formats.batch import Batch, Columns, Format
-from linreg.data.tables.formats.errors import bad_cell, refuse, text_column
+from linreg.data.tables.formats.errors import bad_cell, bad_date, refuse, text_column
 from linreg.data.tables.formats.files import File
 from linreg.errors import DataError
 
@@ -19,7 +19,8 @@ def typed_batch(file: File, format: Format, columns: Columns, arrays: Mapping[st
     problems: list[str] = []
     numbers = {name: _as_numbers(file, format, name, arrays[name], first, problems) for name in columns.numbers}
     refuse(problems)
-    texts = {name: _as_texts(format, arrays[name]) for name in columns.texts}
+    numbers |= {name: _as_days(file, format, name, arrays[name], first) for name in columns.dates}
+    texts = {name: _as_texts(arrays[name]) for name in columns.texts}
     others = {name: arrays[name] for name in columns.others}
     return Batch(len(next(iter(arrays.values()))), numbers, texts, others)
 
@@ -77,12 +78,14 @@ def _as_numbers(
     if is_text(column.type):
         return _parsed(file, format, name, column, first, problems)
     if not is_number(column.type):
-        raise DataError(f"{file}: column {name!r} has type {column.type}, not numbers; put it in exclude")
+        hint = "put it in dates" if pa.types.is_temporal(column.type) else "put it in exclude"
+        raise DataError(f"{file}: column {name!r} has type {column.type}, not numbers; {hint}")
     values = to_numpy(as_float64(column))
     for text in format.missing_values:
         if is_float(text):
             values = np.where(values == float(text), np.nan, values)
-    problems += [bad_cell(file, first + int(row), name, str(values[row])) for row in np.nonzero(np.isinf(values))[0]]
+    wrong = np.nonzero(np.isinf(values))[0]
+    problems += [bad_cell(file, first + int(row), name, str(values[row]), format) for row in wrong]
     return values
 
 
@@ -91,19 +94,39 @@ def _parsed(file: File, format: Format, name: str, column: Any, first: int, prob
     from linreg.data.tables.cells import are_wrong, parse_numbers, without_blanks
 
     cells = with_gaps(without_blanks(column), format)
-    wrong = are_wrong(cells)
-    if wrong.any() and wrong.sum() == len(cells) - cells.null_count:
-        problems.append(text_column(file, name, cells.drop_null()[0].as_py()))
+    wrong = are_wrong(cells, format.numbers)
+    if wrong.sum() > 1 and wrong.sum() == len(cells) - cells.null_count:
+        problems.append(text_column(file, name, cells.drop_null()[0].as_py(), format))
         return np.full(len(column), np.nan)
-    problems += [bad_cell(file, first + int(row), name, cells[int(row)].as_py()) for row in np.nonzero(wrong)[0]]
-    return parse_numbers(cells, ".")
+    rows = np.nonzero(wrong)[0]
+    problems += [bad_cell(file, first + int(row), name, cells[int(row)].as_py(), format) for row in rows]
+    return parse_numbers(cells, format.numbers)
 
 
-def _as_texts(format: Format, column: Any) -> Any:
-    """Return a column as text. 3 and 3.0 are the same category, as in JSON."""
+def _as_days(file: File, format: Format, name: str, column: Any, first: int) -> NDArray[np.float64]:
+    """Return a column of dates as days since 1970-01-01 (n,), NaN for a gap. Raises DataError."""
+    from linreg.data.tables.cells import are_dates, days, parse_dates, without_blanks
+
+    column = decoded(column)
+    if pa.types.is_null(column.type):
+        return np.full(len(column), np.nan)
+    if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
+        return days(column)
+    if not is_text(column.type):
+        raise DataError(f"{file}: column {name!r} has type {column.type}, not dates; remove it from dates")
+    cells = with_gaps(without_blanks(column), format)
+    try:
+        return parse_dates(cells, format.date_format)
+    except pa.ArrowInvalid:
+        wrong = np.nonzero(~are_dates(cells, format.date_format) & ~np.asarray(cells.is_null()))[0]
+        refuse([bad_date(file, first + int(row), name, cells[int(row)].as_py(), format) for row in wrong])
+        raise
+
+
+def _as_texts(column: Any) -> Any:
+    """Return a column as text."""
     column = decoded(column)
     if pa.types.is_floating(column.type):
         values = column.to_pylist()
-        texts = [None if v is None or math.isnan(v) else str(int(v)) if v.is_integer() else repr(v) for v in values]
-        return with_gaps(pa.array(texts, pa.string()), format)
-    return with_gaps(column.cast(pa.string()), format)
+        return pa.array([None if v is None or math.isnan(v) else repr(v) for v in values], pa.string())
+    return column.cast(pa.string())

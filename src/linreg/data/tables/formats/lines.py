@@ -1,0 +1,122 @@
+"""The lines of a CSV file: those above the table are skipped, and irregular ones are rewritten as plain CSV.
+
+`csv` reads a regular file as it is. A file with comments or white space between its columns, or one that arrow cannot
+read, passes through `regular`.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from typing import IO, Any
+
+from linreg.data.tables.formats.batch import Format
+from linreg.data.tables.formats.files import MOST_HEADER, rejoined
+
+BLANKS = " "  # as delimiter: any white space
+_SEP = re.compile(r"sep=(.)\s*", re.IGNORECASE)  # Excel's first line
+_END_OF_FILE = "\x1a"  # of DOS
+_CELL = re.compile(r'"((?:[^"]|"")*)"|(\S+)')
+
+
+def is_regular(format: Format) -> bool:
+    """Return whether rows can be parsed as they are."""
+    return not format.layout.comment and format.delimiter != BLANKS
+
+
+def is_sep_line(line: str) -> str:
+    """Return the delimiter in Excel's first line `sep=;`, or an empty text for another line."""
+    match = _SEP.fullmatch(line.lstrip("\ufeff"))
+    return match[1] if match else ""
+
+
+def below_skipped_lines(stream: Any, format: Format) -> Any:
+    """Return a stream of UTF-8 after Excel's `sep=` line and the lines to skip."""
+    first = head = b""
+    while b"\n" not in head and len(head) < 64 and (chunk := stream.read(64)):
+        head += chunk
+    first = head[: head.find(b"\n") + 1]
+    n_lines = format.layout.skip_lines + bool(is_sep_line(first.decode(errors="replace")))
+    if not n_lines:
+        return rejoined(head, stream)
+    while head.count(b"\n") < n_lines and (chunk := stream.read(2**16)) and len(head) < MOST_HEADER:
+        head += chunk
+    for _ in range(n_lines):
+        head = head.partition(b"\n")[2]
+    return rejoined(head, stream)
+
+
+def rows(lines: Iterator[str], format: Format) -> Iterator[list[str]]:
+    """Read rows from lines of text, without blank and comment lines. Raises csv.Error."""
+    if format.delimiter == BLANKS:
+        for line in _kept(lines, format):
+            yield [quoted.replace('""', '"') if word == "" else word for quoted, word in _CELL.findall(line)]
+        return
+    chooser = _Chooser(lines, format)
+    reader = csv.reader(chooser, delimiter=format.delimiter, skipinitialspace=True)
+    for row in reader:
+        chooser.at_row = True
+        yield row
+
+
+class _Chooser:
+    """Yields lines. Where a row may begin it leaves out blank and comment lines, which are data within quotes."""
+
+    def __init__(self, lines: Iterator[str], format: Format) -> None:
+        self.lines, self.format, self.at_row = lines, format, True
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(_kept(self.lines, self.format)) if self.at_row else next(self.lines)
+        self.at_row = False
+        return line
+
+
+def _kept(lines: Iterator[str], format: Format) -> Iterator[str]:
+    comment = format.layout.comment
+    for line in lines:
+        is_blank = not line.strip().strip(_END_OF_FILE)
+        if not is_blank and not (comment and line.lstrip().startswith(comment)):
+            yield line
+
+
+def regular(stream: Any, format: Format) -> IO[bytes]:
+    """Rewrite a stream of UTF-8 as plain CSV, with the delimiter of the format or commas instead of white space."""
+    text = io.TextIOWrapper(
+        io.BufferedReader(stream) if isinstance(stream, io.RawIOBase) else stream, "utf-8", newline=""
+    )
+    return io.BufferedReader(_Rewritten(rows(text, format), written_delimiter(format)), 2**16)
+
+
+def written_delimiter(format: Format) -> str:
+    """Return the delimiter of `regular`."""
+    return "," if format.delimiter == BLANKS else format.delimiter
+
+
+class _Rewritten(io.RawIOBase):
+    """Rows as a stream of CSV."""
+
+    def __init__(self, rows: Iterator[list[str]], delimiter: str) -> None:
+        self.rows, self.waiting = rows, b""
+        self.text = io.StringIO()
+        self.writer = csv.writer(self.text, delimiter=delimiter, lineterminator="\n")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while len(self.waiting) < len(buffer) and (row := next(self.rows, None)) is not None:
+            self.writer.writerow(row)
+            if self.text.tell() >= 2**16:
+                self._flush()
+        self._flush()
+        chunk, self.waiting = self.waiting[: len(buffer)], self.waiting[len(buffer) :]
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+    def _flush(self) -> None:
+        self.waiting += self.text.getvalue().encode()
+        self.text.seek(0)
+        self.text.truncate()
