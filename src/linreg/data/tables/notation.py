@@ -20,6 +20,8 @@ DATE_FORMATS = (
     *("%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%d-%b-%Y", "%d-%b-%y", "%Y.%m.%d"),
 )
 TIMES = ("", " %H:%M", " %H:%M:%S")
+_CURRENCY = re.compile(r"[A-Z]{2,3}|Rs|kr|Fr")
+_UNIT = re.compile(r"[^\W\d_]{1,8}[²³]?|[%‰°$€£¥₹₽₩₺₪₫฿¢]|°[CF]|[^\W\d_]{1,4}/[^\W\d_]{1,4}[²³]?")
 MOST_AFFIXES = 4  # signs and units in a column
 _NUMBER = re.compile(
     rf"(\()?([^\d.,()+\-\u2212]{{0,8}})([-+\u2212]?)\s*([^\d.,()+\-\u2212]{{0,8}}?)"
@@ -52,12 +54,15 @@ def _parts(cells: Sequence[str]) -> list[tuple[str, list[str], bool]]:
         match = _NUMBER.fullmatch(cell.strip())
         if match is None or bool(match[1]) != bool(match[9]):
             return []
-        affixes = [text.strip(SPACES + "\t") for text in (match[2], match[4], match[7]) if text]
+        before, after = (text.strip(SPACES + "\t") for text in ((match[2] or "") + (match[4] or ""), match[7] or ""))
+        if any(char.isalpha() for char in before) and not _CURRENCY.fullmatch(before):
+            return []  # such as Room 12
+        affixes = [before, after]
         parts.append((match[5].strip(SPACES), [affix for affix in affixes if affix], bool(match[1] or match[8])))
     kinds = Counter(affix for _, affixes, _ in parts for affix in affixes)
     letters = [affix for affix in kinds if any(char.isalpha() for char in affix)]
     is_code = bool(letters) and kinds[letters[0]] < len(parts)  # a unit is at each number, unlike the letters of a code
-    if len(kinds) > MOST_AFFIXES or len(letters) > 1 or is_code:
+    if len(kinds) > MOST_AFFIXES or len(letters) > 1 or is_code or not all(map(_UNIT.fullmatch, kinds)):
         return []
     return [] if all(is_float(digits) and not affixes and not minus for digits, affixes, minus in parts) else parts
 

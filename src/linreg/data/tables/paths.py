@@ -58,7 +58,7 @@ def _content_of_zip(file: Path) -> str:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
         return ""
     if "[Content_Types].xml" in names or "mimetype" in names:
         return "excel"

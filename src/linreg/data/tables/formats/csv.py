@@ -269,11 +269,12 @@ def _refuse_ragged_rows(file: Path, format: Format) -> None:
     n_columns, layout = len(_names(file, format)[1]), format.layout
     with open_bytes(file) as stream, io.TextIOWrapper(stream, format.encoding, errors="replace", newline="") as text:
         counted = _Counted(text)
-        next_row = rows(counted, format)
-        number, begin = -int(layout.header), 1
-        for row in islice(next_row, layout.skip_lines, None):
+        for _ in range(layout.skip_lines):
+            next(counted, "")
+        number, begin = int(not layout.header), counted.n_lines + 1
+        for row in rows(counted, format):
             end = counted.n_lines
-            if len(row) != n_columns and number > 0 - (not layout.header):
+            if len(row) != n_columns and number > 0:
                 what = f"expected {n_columns} columns, got {len(row)}"
                 if end > begin + MOST_LINES:
                     what += f"; a quote begins on line {begin} and has no end before line {end}"

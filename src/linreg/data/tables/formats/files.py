@@ -95,12 +95,18 @@ def open_bytes(file: File) -> Any:
 
 def _open_member(file: Path) -> IO[bytes]:
     """Open the only file in a zip archive."""
-    archive = zipfile.ZipFile(file)
+    try:
+        archive = zipfile.ZipFile(file)
+    except NotImplementedError as error:
+        raise DataError(f"{file}: cannot be unpacked: {error}; unpack it") from None
     names = [info.filename for info in archive.infolist() if not info.is_dir() and "__MACOSX" not in info.filename]
     if len(names) != 1:
         listed = ", ".join(names[:5]) or "none"
         raise DataError(f"{file}: must be an archive of one table, got {len(names)} ({listed}); unpack it")
-    return archive.open(names[0])
+    try:
+        return archive.open(names[0])
+    except (NotImplementedError, RuntimeError) as error:  # another method, or a password
+        raise DataError(f"{file}: cannot be unpacked: {error}; unpack it") from None
 
 
 def open_native(file: File) -> Any:

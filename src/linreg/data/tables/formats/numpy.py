@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from linreg.data.tables.formats.batch import BLOCK_ROWS, MOST_COLUMNS, Batch, Columns, Format
 from linreg.data.tables.formats.errors import first_line
-from linreg.data.tables.formats.files import File, read_head
+from linreg.data.tables.formats.files import File
 from linreg.data.tables.formats.typed import typed_batch
 from linreg.errors import DataError, shorten, show
 from linreg.system.memory import refuse_beyond_memory
@@ -45,7 +45,9 @@ def _columns(file: File) -> dict[str, NDArray[Any]]:
 
 
 def _loaded(file: Path) -> dict[str, NDArray[Any]]:
-    if read_head(file, 2) == b"PK":  # a .npz, whatever its name
+    with file.open("rb") as stream:
+        is_archive = stream.read(2) == b"PK"
+    if is_archive:  # a .npz, whatever its name
         _refuse_wrong_sizes(file)
     arrays = np.load(file, allow_pickle=False, mmap_mode="r")  # a .npy is mapped: names are read without the rows
     if isinstance(arrays, np.ndarray):
