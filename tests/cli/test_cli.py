@@ -341,6 +341,7 @@ def test_the_options_of_every_command_are_as_they_were(linreg):
             "--input",
             "--output",
             "--keep",
+            "--on-gap",
             "--interval",
             "--device",
             "--checkpoints",

@@ -151,7 +151,7 @@ def test_an_unclosed_quote_is_an_error(monkeypatch):
     monkeypatch.setattr(slices, "MOST_ROW_BYTES", 1000)
     monkeypatch.setattr(formats.csv, "BLOCK_BYTES", 300)
     written("a,y\n" + "1,2\n" * 100 + '"' + "3,4\n" * 1000)
-    assert "a row of more than 1,000 bytes, or an unclosed quote; fix the table" in refusal()
+    assert "row 100: expected 2 columns, got 1; a quote begins on line 102 and has no end before line" in refusal()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1", "cp1252"])
@@ -223,7 +223,10 @@ def test_columns_are_chosen_by_name_and_the_weight_is_no_feature():
             "categorical: 'b' is not a feature; remove it, or add it to features",
         ),
         ({"features": ["a", "a"]}, "features: duplicate column 'a'; remove one"),
-        ({"exclude": ["a", "b"]}, "t.csv: no column is left as a feature; the columns are a, b, y"),
+        (
+            {"exclude": ["a", "b"]},
+            "t.csv: no column is left as a feature; the columns are a, b, y; or set features: []",
+        ),
     ],
 )
 def test_invalid_column_names_are_errors(params, message):
@@ -236,9 +239,7 @@ def test_the_error_suggests_another_delimiter():
     assert refusal().endswith("the header is one column, 'a;b;y'; set delimiter: ';'")
 
 
-@pytest.mark.parametrize(
-    "cell", ["abc", "1_000", "0x10", "nan", "inf", "1e999", "--1", "1 2", "12,5", "true", "2020-01-01"]
-)
+@pytest.mark.parametrize("cell", ["abc", "1_000", "0x10", "nan", "inf", "1e999", "--1", "1 2", "12,5", "2020-01-01"])
 def test_a_bad_cell_is_reported_with_its_row_and_column(cell):
     written(f'a,y\n1,2\n"{cell}",3\n4,5\n')
     what = "is not finite" if cell in ("nan", "inf", "1e999") else "is not a number"
@@ -256,7 +257,7 @@ def test_at_most_ten_bad_cells_are_reported_with_their_rows_in_the_file(monkeypa
 
 def test_a_column_of_text_is_reported_once():
     written("a,name,y\n1,ada,2\n2,bob,3\n")
-    assert refusal() == "t.csv: column 'name' is text, such as 'ada'; put it in categorical or exclude"
+    assert refusal() == "t.csv: column 'name' is text, such as 'ada'; put a feature in categorical or exclude"
 
 
 @pytest.mark.parametrize(
@@ -349,7 +350,7 @@ def test_types_of_parquet_become_numbers_and_categories():
     assert np.array_equal(x, [[1, 1, 1.5, 0, 0], [0, 2, 2, np.nan, 1], [np.nan, 3, 3, 1, 0]], equal_nan=True)
     assert points.categories == {"k": ["u", "v"], "n": ["1", "2"]}
     parquet.write_table(table.append_column("day", pa.array([1, 2, 3], pa.date32())), "t.parquet")
-    assert "column 'day' has type date32[day], not numbers; put it in exclude" in refusal(
+    assert "column 'day' has type date32[day], not numbers; put it in dates" in refusal(
         name="parquet", path="t.parquet", categorical="k", missing="mean"
     )
 

@@ -7,19 +7,18 @@ from linreg.data.tables.formats import Numbers
 from linreg.data.tables.profile import Profile
 
 NEAR_CONSTANT = 0.99  # share of one value
-MANY_MAGNITUDES = 100.0  # ratio of the largest and the smallest target
 MOST_NOTES = 20  # on columns
 
 
 def notes(table: Profile, excluded: Mapping[str, str], features: Sequence[Column]) -> list[str]:
     """Return the notes on a table, a line each."""
-    on_columns = [*_left_out(excluded), *_on_features(features), *_on_groups(table)]
+    on_columns = [*_left_out(excluded), *_on_features(features)]
     more = len(on_columns) - MOST_NOTES
     shown = [
         *on_columns[:MOST_NOTES],
         *([f"and {more} more notes on columns; see the comments of the spec"] * (more > 0)),
     ]
-    return [*_on_layout(table), *shown, *_on_targets(table), *_on_time(features)]
+    return [*_on_layout(table), *shown]
 
 
 def _on_layout(table: Profile) -> Iterator[str]:
@@ -54,10 +53,7 @@ def _on_features(features: Sequence[Column]) -> Iterator[str]:
     for column in features:
         name, most = short(column.name), max(column.counts.values(), default=0)
         if column.date_formats:
-            yield (
-                f"{name}: a date, read as days since 1970; for its parts add to data "
-                f"transforms: [{{name: date_parts, columns: {name}}}]"
-            )
+            yield f"{name}: a date, read as days since 1970"
             if len(column.date_formats) > 1 and "/" in column.date_formats[0]:
                 yield f"{name}: day and month cannot be told apart; check date_format"
         elif most > NEAR_CONSTANT * column.n_known:
@@ -66,30 +62,3 @@ def _on_features(features: Sequence[Column]) -> Iterator[str]:
         single = [value for value, count in column.counts.items() if count == 1] if column.is_category else []
         if single:
             yield f"{name}: {len(single)} of its categories have a single row, such as {short(single[0])}"
-
-
-def _on_groups(table: Profile) -> Iterator[str]:
-    for column in table.columns.values():
-        n_values = len(column.counts)
-        repeats = not column.is_many and 10 <= n_values <= column.n_known / 3
-        if column.name.lower().endswith(("_id", "id")) and repeats:
-            yield (
-                f"{short(column.name)}: {n_values} values in {column.n_known} rows; if rows of one value are alike, "
-                f"set data.split.by: {{group: {short(column.name)}}}"
-            )
-
-
-def _on_targets(table: Profile) -> Iterator[str]:
-    for name in table.targets:
-        column = table.columns[name]
-        if column.minimum > 0 and column.maximum > MANY_MAGNITUDES * column.minimum:
-            yield (
-                f"{short(name)}: from {column.minimum:g} to {column.maximum:g}; if errors grow with it, "
-                "set data.target_transform: {name: log}"
-            )
-
-
-def _on_time(features: Sequence[Column]) -> Iterator[str]:
-    dates = [column for column in features if column.date_formats]
-    if dates:
-        yield f"to validate on the latest rows, set data.split.by: {{time: {short(dates[0].name)}}}"

@@ -47,9 +47,14 @@ def predict_table(
         model.margin(np.zeros((1, saved.n_features)), interval)  # fail before the table is read
     leaves_empty = (on_gap or ("empty" if saved.preprocessing["missing"] == "drop" else "error")) == "empty"
     missing = saved.preprocessing["missing"] if model.fills_gaps else "keep" if leaves_empty else "error"
-    hint = "add the value, or use --on-gap empty"
-    source = standard_input() if table is None else table
-    points = open_like(model, source, targets=(), missing=missing, gap_hint=hint, keep=keep)
+    points = open_like(
+        model,
+        table or standard_input(),
+        targets=(),
+        missing=missing,
+        gap_hint="add the value, or use --on-gap empty",
+        keep=keep,
+    )
     if output is not None and table is not None and output.exists() and any(output.samefile(f) for f in points.files):
         raise UsageError(f"--output {output}: is also the input; name another file")
     columns_made = [f"{name}_{what}" for name in saved.target_names for what in ("predicted", "lower", "upper")]
