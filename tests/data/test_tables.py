@@ -151,7 +151,7 @@ def test_an_unclosed_quote_is_an_error(monkeypatch):
     monkeypatch.setattr(slices, "MOST_ROW_BYTES", 1000)
     monkeypatch.setattr(formats.csv, "BLOCK_BYTES", 300)
     written("a,y\n" + "1,2\n" * 100 + '"' + "3,4\n" * 1000)
-    assert "row 100: expected 2 columns, got 1; a quote begins on line 102 and has no end before line" in refusal()
+    assert "row 101: expected 2 columns, got 1; a quote begins on line 102 and has no end before line" in refusal()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1", "cp1252"])

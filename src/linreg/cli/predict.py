@@ -54,9 +54,7 @@ def predict(
     plugin: o.Plugin = None,
 ) -> None:
     """Predict the targets of some inputs, or of a whole table."""
-    _check_options(inputs, table, output, keep, interval, json=json)
-    if on_gap is not None and table is None:
-        raise UsageError("--on-gap: needs --input FILE; add it, or remove this option")
+    _check_options(inputs, table, output, [*(keep or []), *([on_gap] if on_gap else [])], interval, json=json)
     rows = parse_rows(inputs or [])
     load_plugins(plugin)
     path = checkpoint_or_latest(checkpoint, checkpoints)
@@ -108,7 +106,9 @@ def _check_options(
     if table is None and not inputs:
         raise UsageError("--inputs: missing; write for instance --inputs 0.2 0.34, or --input FILE")
     if table is None and (output is not None or keep):
-        raise UsageError(f"{'--keep' if keep else '--output'}: needs --input FILE; add it, or remove this option")
+        raise UsageError(
+            f"{'--keep, --on-gap' if keep else '--output'}: needs --input FILE; add it, or remove this option"
+        )
 
 
 def _bounds(prediction: "Prediction") -> dict[str, Any]:

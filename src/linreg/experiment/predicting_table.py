@@ -57,14 +57,9 @@ def predict_table(
     )
     if output is not None and table is not None and output.exists() and any(output.samefile(f) for f in points.files):
         raise UsageError(f"--output {output}: is also the input; name another file")
-    columns_made = [f"{name}_{what}" for name in saved.target_names for what in ("predicted", "lower", "upper")]
-    clash = [name for name in points.keep if name in columns_made]
-    if clash:
-        raise UsageError(f"--keep {clash[0]}: is also the name of an output column; rename it in the table")
+    _refuse_clash(points.keep, saved.target_names)
     recode = Recode(model.features, points)
-    doubts = Doubts(model, recode)
-
-    n_empty = 0
+    doubts, n_empty = Doubts(model, recode), 0
 
     def predicted(blocks: Iterable[Block]) -> Iterator[dict[str, Any]]:
         nonlocal n_empty
@@ -88,6 +83,14 @@ def predict_table(
     if n_empty:
         log.warning("%d of %d rows have a gap; their predictions are empty", n_empty, doubts.n_rows)
     return doubts.n_rows
+
+
+def _refuse_clash(keep: Sequence[str], targets: Sequence[str]) -> None:
+    """Raise a UsageError for a column to keep that has the name of an output column."""
+    columns_made = [f"{name}_{what}" for name in targets for what in ("predicted", "lower", "upper")]
+    clash = [name for name in keep if name in columns_made]
+    if clash:
+        raise UsageError(f"--keep {clash[0]}: is also the name of an output column; rename it in the table")
 
 
 def _predicted_columns(

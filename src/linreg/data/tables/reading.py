@@ -208,8 +208,7 @@ def open_table(
         if both:
             raise ValueError(f"{key}: {both[0]!r} is also a target; remove it from one")
     unused = {*listed["exclude"], *listed["sample_weight"]}
-    clash = [name for name in listed["features"] if name in unused]
-    if clash:
+    if clash := [name for name in listed["features"] if name in unused]:
         raise ValueError(f"features: {clash[0]!r} is also in exclude or sample_weight; remove it from one")
     if chosen is None:
         chosen = [name for name in known if name not in {*listed["target"], *unused}]
@@ -222,8 +221,7 @@ def open_table(
         stray = [name for name in listed[key] if name not in chosen]
         if stray:
             raise ValueError(f"{key}: {stray[0]!r} is not a feature; remove it, or add it to features")
-    both = [name for name in listed["dates"] if name in listed["categorical"]]
-    if both:
+    if both := [name for name in listed["dates"] if name in listed["categorical"]]:
         raise ValueError(f"dates: {both[0]!r} is also in categorical; remove it from one")
     return Table(
         files,
