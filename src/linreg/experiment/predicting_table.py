@@ -47,16 +47,10 @@ def predict_table(
         model.margin(np.zeros((1, saved.n_features)), interval)  # fail before the table is read
     leaves_empty = (on_gap or ("empty" if saved.preprocessing["missing"] == "drop" else "error")) == "empty"
     missing = saved.preprocessing["missing"] if model.fills_gaps else "keep" if leaves_empty else "error"
-    points = open_like(
-        model,
-        table or standard_input(),
-        targets=(),
-        missing=missing,
-        gap_hint="add the value, or use --on-gap empty",
-        keep=keep,
-    )
-    if output is not None and table is not None and output.exists() and any(output.samefile(f) for f in points.files):
-        raise UsageError(f"--output {output}: is also the input; name another file")
+    hint, source = "add the value, or use --on-gap empty", table or standard_input()
+    points = open_like(model, source, targets=(), missing=missing, gap_hint=hint, keep=keep)
+    if table is not None:
+        _refuse_same(output, points.files)
     _refuse_clash(points.keep, saved.target_names)
     recode = Recode(model.features, points)
     doubts, n_empty = Doubts(model, recode), 0
@@ -83,6 +77,12 @@ def predict_table(
     if n_empty:
         log.warning("%d of %d rows have a gap; their predictions are empty", n_empty, doubts.n_rows)
     return doubts.n_rows
+
+
+def _refuse_same(output: Path | None, files: Sequence[Path]) -> None:
+    """Raise a UsageError if the output is one of the input files."""
+    if output is not None and output.exists() and any(output.samefile(file) for file in files):
+        raise UsageError(f"--output {output}: is also the input; name another file")
 
 
 def _refuse_clash(keep: Sequence[str], targets: Sequence[str]) -> None:
