@@ -235,10 +235,10 @@ def test_columns_that_say_nothing_of_their_own_are_named_and_do_no_harm(linreg):
 def test_columns_that_others_explain_are_found_through_the_rounding_of_float32(linreg, standardize):
     write_table(sum=COLUMNS["a"] + COLUMNS["z"])
     source = {"name": "csv", "path": "t.csv", "target": "y", "features": ["a", "z", "sum"]}
-    told = linreg("check", write_spec(data__source=source, data__standardize=standardize), "-q").err
+    err = linreg("check", write_spec(data__source=source, data__standardize=standardize), "-q").err
     assert (
         "warning: column 'sum' is a linear combination of 'a', 'z'; a trained model divides the effect among them\n"
-        in told
+        in err
     )
 
 

@@ -188,7 +188,8 @@ def _history_problems(content: Mapping[str, Any]) -> list[str]:
 def _name_problems(content: Mapping[str, Any]) -> list[str]:
     problems = []
     for names, number in (("feature_names", content["n_features"]), ("target_names", content["n_targets"])):
-        if len(content[names]) != number or not number or not _are_strings(content[names]):
+        is_empty = not number and names == "target_names"  # a model without features predicts the mean
+        if len(content[names]) != number or is_empty or not _are_strings(content[names]):
             problems.append(f"{names} does not have {printable(number)} names")
     if not _are_features(content["preprocessing"], content["feature_names"]):
         problems.append("preprocessing does not describe the features")

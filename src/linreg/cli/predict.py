@@ -54,7 +54,8 @@ def predict(
     plugin: o.Plugin = None,
 ) -> None:
     """Predict the targets of some inputs, or of a whole table."""
-    _check_options(inputs, table, output, [*(keep or []), *([on_gap] if on_gap else [])], interval, json=json)
+    of_table = {"--output": output is not None, "--keep": bool(keep), "--on-gap": on_gap is not None}
+    _check_options(inputs, table, [name for name, is_set in of_table.items() if is_set], interval, json=json)
     rows = parse_rows(inputs or [])
     load_plugins(plugin)
     path = checkpoint_or_latest(checkpoint, checkpoints)
@@ -92,23 +93,20 @@ def predict(
 def _check_options(
     inputs: list[str] | None,
     table: Path | None,
-    output: Path | None,
-    keep: list[str] | None,
+    of_table: list[str],
     interval: float | None,
     *,
     json: bool,
 ) -> None:
-    """Raise a UsageError for options that do not fit together."""
+    """Raise a UsageError for options that do not fit together. of_table: those in use that only tables have."""
     if interval is not None and not 0 < interval < 1:
         raise UsageError(f"--interval: must be between 0 and 1, got {interval:g}; write for instance 0.95")
     if table is not None and (inputs or json):
         raise UsageError(f"--input {table}: excludes --inputs and --json; use --output FILE.jsonl")
     if table is None and not inputs:
         raise UsageError("--inputs: missing; write for instance --inputs 0.2 0.34, or --input FILE")
-    if table is None and (output is not None or keep):
-        raise UsageError(
-            f"{'--keep, --on-gap' if keep else '--output'}: needs --input FILE; add it, or remove this option"
-        )
+    if table is None and of_table:
+        raise UsageError(f"{of_table[-1]}: needs --input FILE; add it, or remove this option")
 
 
 def _bounds(prediction: "Prediction") -> dict[str, Any]:

@@ -114,6 +114,8 @@ class Statistics:
 
 def reduce_columns(reduce: np.ufunc, x: NDArray[np.floating]) -> NDArray[np.floating]:
     """Reduce rows (n, n_features) to one (n_features,), many side by side, as NumPy is slow with short rows."""
+    if not x.shape[1]:
+        return np.empty(0)
     beside = max(1, 512 // x.shape[1])
     n_wide = len(x) // beside * beside
     reduced = [*reduce.reduce(x[:n_wide].reshape(-1, beside, x.shape[1]), axis=0)] if n_wide else []

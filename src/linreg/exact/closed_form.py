@@ -95,7 +95,7 @@ class Equations:
     ) -> None:
         """Add rows of the table, to the training part where the mask is true, else to validation; a few at a time, to
         use little memory."""
-        n_rows = max(1, CHUNK // x.shape[1])
+        n_rows = max(1, CHUNK // max(1, x.shape[1]))
         for start in range(0, len(x), n_rows):
             chunk = slice(start, start + n_rows)
             if mask is None or mask[chunk].all():

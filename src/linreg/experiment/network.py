@@ -1,5 +1,7 @@
 """The network of a spec, and the device it is on. `build`, `solve` and `LoadedModel` use it."""
 
+import warnings
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,7 +17,9 @@ BATCH_CELLS = 2**15  # torch divides larger batches among threads, which are bus
 
 def build_network(spec: ExperimentSpec, n_columns: int, n_targets: int, device: torch.device) -> nn.Module:
     """Build the model of a spec for n_columns inputs and n_targets outputs."""
-    network: nn.Module = MODELS.build(spec.model, n_columns, n_targets, where=spec.where("model"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # a model without features
+        network: nn.Module = MODELS.build(spec.model, n_columns, n_targets, where=spec.where("model"))
     return network.to(device=device, dtype=getattr(torch, spec.dtype))
 
 

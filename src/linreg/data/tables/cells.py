@@ -167,11 +167,14 @@ def days(times: Any) -> NDArray[np.float64]:
 
 def are_dates(cells: Any, date_format: str) -> NDArray[np.bool_]:
     """Return for each cell (n,) whether it is null or a date."""
-    known = []
-    for cell in cells.to_pylist():
-        try:
-            parse_dates(pa.array([cell], pa.string()), date_format)
-            known.append(True)
-        except pa.ArrowInvalid:
-            known.append(False)
-    return np.array(known, dtype=bool)
+    encoded = cells.dictionary_encode()
+    wrong = [cell for cell in encoded.dictionary.to_pylist() if not _is_date(cell, date_format)]
+    return np.asarray(pc.invert(pc.is_in(cells, value_set=pa.array(wrong, cells.type))).to_numpy(zero_copy_only=False))
+
+
+def _is_date(cell: str, date_format: str) -> bool:
+    try:
+        parse_dates(pa.array([cell], pa.string()), date_format)
+    except pa.ArrowInvalid:
+        return False
+    return True

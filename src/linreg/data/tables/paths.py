@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from linreg.data.tables.formats import File, Format, StandardInput, column_names
+from linreg.data.tables.formats.errors import unreadable
 from linreg.data.tables.formats.files import COMPRESSED, read_head
 from linreg.errors import DataError, suggest
 
@@ -42,9 +43,12 @@ _TITLES = {
 
 
 def content_of(file: Path) -> str:
-    """Return the format that the content of a file shows, or an empty text if it may be any text."""
-    with file.open("rb") as stream:
-        head = stream.read(2**12)
+    """Return the format that the content of a file shows, or an empty text if it may be any text. Raises DataError."""
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(2**12)
+    except OSError as error:
+        raise unreadable(file, error) from None
     for magic, name in _MAGIC.items():
         if head.startswith(magic):
             return name
@@ -113,6 +117,8 @@ def format_of(file: Path | StandardInput, **options: Any) -> Format:
     """Return the format of a file by its content, or by its suffix if the content is text. Raises DataError."""
     if isinstance(file, StandardInput):
         magic = next((name for magic, name in _MAGIC.items() if file.head.startswith(magic)), "")
+        if magic and magic not in ("parquet", "feather"):
+            raise DataError(f"{file}: is {_TITLES[magic]}, which cannot be piped; name the file")
         return Format(magic or ("jsonl" if file.head.lstrip().startswith(b"{") else "csv"), **options)
     lower, content = file.name.lower(), content_of(file)
     named = next((name for name, suffixes in SUFFIXES.items() if lower.endswith(suffixes)), "")

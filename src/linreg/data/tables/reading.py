@@ -277,7 +277,7 @@ def like(
         format, files = format_of(path, **options), [path]
     else:
         first = first_file(path)
-        format = format_of(first, **options) if first.exists() else Format("csv")  # files_of reports a missing file
+        format = format_of(first, **options) if first.is_file() else Format("csv")  # files_of reports a missing file
         files = files_of(str(path), format)
     known = common_columns(files, format)
     if sample_weight is not None and sample_weight not in known:

@@ -7,7 +7,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
-from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,7 +21,7 @@ from linreg.data.tables.formats.files import MOST_HEADER, File, open_bytes, open
 from linreg.data.tables.formats.lines import (
     below_skipped_lines,
     is_regular,
-    is_sep_line,
+    lines_of_table,
     regular,
     rows,
     written_delimiter,
@@ -62,10 +61,7 @@ def first_row(file: File, format: Format) -> list[str]:
     encoding = "utf-8-sig" if format.encoding.lower() in ("utf-8", "utf8") else format.encoding
     with open_bytes(file) as stream, io.TextIOWrapper(stream, encoding=encoding, newline="") as text:
         try:
-            lines = _header_lines(text)
-            first = next(lines, "")
-            above = [] if is_sep_line(first) else [first]
-            lines = islice(chain(above, lines), format.layout.skip_lines, None)
+            lines = lines_of_table(_header_lines(text), format)
             if not is_regular(format):
                 return next(rows(lines, format), [])
             return next(python_csv.reader(lines, delimiter=format.delimiter), [])
@@ -173,7 +169,10 @@ def _read_as_text(file: File, format: Format, columns: Columns, *, skip: int) ->
         for batch in parsed:
             if len(batch) > skip:
                 rest = batch.slice(skip)
-                yield _batch(format, columns, rest.filter(pa.array(~_repeats_header(rest, columns))))
+                repeats = _repeats_header(rest, columns)
+                if repeats.any():
+                    log.warning("%s: skipped rows that repeat the header: %d", file, repeats.sum())
+                yield _batch(format, columns, rest.filter(pa.array(~repeats)))
             skip = max(0, skip - len(batch))
 
 
@@ -184,10 +183,7 @@ def _repeats_header(batch: Any, columns: Columns) -> NDArray[np.bool_]:
     if not columns.numbers:
         return np.zeros(len(batch), dtype=bool)
     same = [pc.fill_null(pc.equal(pc.utf8_trim_whitespace(batch[name]), name), False) for name in batch.schema.names]
-    repeats = np.logical_and.reduce([np.asarray(cells.to_numpy(zero_copy_only=False)) for cells in same])
-    if repeats.any():
-        log.warning("%d rows repeat the header; they are skipped", int(repeats.sum()))
-    return np.asarray(repeats)
+    return np.asarray(np.logical_and.reduce([np.asarray(cells.to_numpy(zero_copy_only=False)) for cells in same]))
 
 
 def _batch(format: Format, columns: Columns, batch: Any) -> Batch:
@@ -269,11 +265,12 @@ def _refuse_ragged_rows(file: Path, format: Format) -> None:
     n_columns, layout = len(_names(file, format)[1]), format.layout
     with open_bytes(file) as stream, io.TextIOWrapper(stream, format.encoding, errors="replace", newline="") as text:
         counted = _Counted(text)
-        for _ in range(layout.skip_lines):
-            next(counted, "")
-        number, begin = int(not layout.header), counted.n_lines + 1
-        for row in rows(counted, format):
+        number, begin = int(not layout.header), 1
+        for row in rows(lines_of_table(counted, format), format):
             end = counted.n_lines
+            if not row:
+                begin = end + 1
+                continue
             if len(row) != n_columns and number > 0:
                 what = f"expected {n_columns} columns, got {len(row)}"
                 if end > begin + MOST_LINES:

@@ -29,7 +29,8 @@ def read(file: File, format: Format, columns: Columns) -> Iterator[Batch]:
 
 
 def _header(row: list[Any]) -> list[str]:
-    return [str(value) for value in row if value is not None]
+    width = max((position + 1 for position, value in enumerate(row) if value is not None), default=0)
+    return ["" if value is None else str(value) for value in row[:width]]
 
 
 def _rows(file: File, format: Format) -> Iterator[list[Any]]:

@@ -8,6 +8,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator
+from itertools import chain, islice
 from typing import IO, Any
 
 from linreg.data.tables.formats.batch import Format
@@ -32,7 +33,7 @@ def is_sep_line(line: str) -> str:
 
 def below_skipped_lines(stream: Any, format: Format) -> Any:
     """Return a stream of UTF-8 after Excel's `sep=` line and the lines to skip."""
-    first = head = b""
+    head = b""
     while b"\n" not in head and len(head) < 64 and (chunk := stream.read(64)):
         head += chunk
     first = head[: head.find(b"\n") + 1]
@@ -46,21 +47,31 @@ def below_skipped_lines(stream: Any, format: Format) -> Any:
     return rejoined(head, stream)
 
 
+def lines_of_table(lines: Iterator[str], format: Format) -> Iterator[str]:
+    """Return the lines below Excel's `sep=` line and the lines to skip."""
+    first = next(lines, "")
+    above = [] if is_sep_line(first) else [first]
+    return islice(chain(above, lines), format.layout.skip_lines, None)
+
+
 def rows(lines: Iterator[str], format: Format) -> Iterator[list[str]]:
-    """Read rows from lines of text, without blank and comment lines. Raises csv.Error."""
+    """Read rows from lines of text, without comment lines. A blank line below the first row is an empty row: in a
+    single column it is a gap. Raises csv.Error."""
     if format.delimiter == BLANKS:
         for line in _kept(lines, format):
-            yield [quoted.replace('""', '"') if word == "" else word for quoted, word in _CELL.findall(line)]
+            if cells := _CELL.findall(line):
+                yield [quoted.replace('""', '"') if word == "" else word for quoted, word in cells]
         return
-    chooser = _Chooser(lines, format)
-    reader = csv.reader(chooser, delimiter=format.delimiter, skipinitialspace=True)
-    for row in reader:
-        chooser.at_row = True
-        yield row
+    chooser, begun = _Chooser(lines, format), False
+    for row in csv.reader(chooser, delimiter=format.delimiter, skipinitialspace=True):
+        chooser.at_row, begun = True, begun or bool(row)
+        if begun:
+            yield row
 
 
 class _Chooser:
-    """Yields lines. Where a row may begin it leaves out blank and comment lines, which are data within quotes."""
+    """Yields lines. Where a row may begin it leaves out comment lines and empties blank ones; within quotes both are
+    data."""
 
     def __init__(self, lines: Iterator[str], format: Format) -> None:
         self.lines, self.format, self.at_row = lines, format, True
@@ -77,16 +88,14 @@ class _Chooser:
 def _kept(lines: Iterator[str], format: Format) -> Iterator[str]:
     comment = format.layout.comment
     for line in lines:
-        is_blank = not line.strip().strip(_END_OF_FILE)
-        if not is_blank and not (comment and line.lstrip().startswith(comment)):
-            yield line
+        text = line.strip()
+        if text != _END_OF_FILE and not (comment and text.startswith(comment)):
+            yield line if text else "\n"
 
 
 def regular(stream: Any, format: Format) -> IO[bytes]:
     """Rewrite a stream of UTF-8 as plain CSV, with the delimiter of the format or commas instead of white space."""
-    text = io.TextIOWrapper(
-        io.BufferedReader(stream) if isinstance(stream, io.RawIOBase) else stream, "utf-8", newline=""
-    )
+    text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
     return io.BufferedReader(_Rewritten(rows(text, format), written_delimiter(format)), 2**16)
 
 
