@@ -120,6 +120,15 @@ def with_gaps(cells: Any, missing_values: Sequence[str]) -> Any:
     return pc.if_else(is_gap, pa.scalar(None, cells.type), cells)
 
 
+def are_names(names: Sequence[str], columns: Sequence[Any]) -> NDArray[np.bool_]:
+    """Return for each row of columns of text whether each cell is the name of its column."""
+    same = [
+        pc.fill_null(pc.equal(without_blanks(column), name), False) for name, column in zip(names, columns, strict=True)
+    ]
+    masks = [np.asarray(cells.to_numpy(zero_copy_only=False), dtype=bool) for cells in same]
+    return np.asarray(np.logical_and.reduce(masks))
+
+
 def canonical(text: str) -> str:
     """Return the form of a category or a column name that is the same in every file format: without white space around
     it, in Unicode's composed form (NFC), numbers without trailing zeros, truth values in lower case."""

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from linreg.data.tables.formats import Format, Layout, canonical_name
 from linreg.data.tables.formats.files import read_head
-from linreg.data.tables.formats.lines import BLANKS, is_sep_line
+from linreg.data.tables.formats.lines import BLANKS, is_regular, is_sep_line
 from linreg.data.tables.formats.lines import rows as rows_of
 from linreg.data.tables.notation import GAP_MARKERS, is_written_number
 
 HEAD_BYTES = 2**18
 DELIMITERS = ",;\t|"
 COMMENTS = ("#", "%", "//")
+_ERRORS = tuple(marker for marker in GAP_MARKERS if marker.startswith("#"))
 REGULAR = 0.9  # share of the rows with the same number of cells
 
 
@@ -66,6 +67,8 @@ def _decoded(head: bytes) -> tuple[str, str]:
 def _comment(lines: Sequence[str]) -> str:
     """Return the beginning of comment lines, or an empty text without any."""
     kept = [line.strip() for line in lines if line.strip()]
+    if any(line.startswith(_ERRORS) for line in kept):  # an error of Excel begins a row
+        return "# " if any(line.startswith("# ") for line in kept) else ""
     for sign in COMMENTS:
         marked = [line.startswith(sign) for line in kept]
         if not any(marked) or all(marked):
@@ -114,10 +117,13 @@ def _n_above(rows: Sequence[Sequence[str]]) -> int:
 
 
 def _n_lines_above(lines: Sequence[str], format: Format, rows: Sequence[Sequence[str]], n_above: int) -> int:
-    """Return the number of lines of the first rows, with blank and comment lines between them."""
-    if not n_above:
-        return 0
-    return next(n for n in range(1, len(lines)) if len(_rows(lines[n:], format)) == len(rows) - n_above)
+    """Return the number of lines of the first rows, with the blank lines below each."""
+    n_lines = 0
+    if n_above:
+        n_lines = next(n for n in range(1, len(lines)) if len(_rows(lines[n:], format)) == len(rows) - n_above)
+    while is_regular(format) and not lines[n_lines].strip():
+        n_lines += 1
+    return n_lines
 
 
 def _has_header(rows: Sequence[Sequence[str]], targets: Sequence[str]) -> bool:

@@ -4,6 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pyarrow as pa
+
+from linreg.data.tables.cells import are_names
 from linreg.data.tables.column import Column
 from linreg.data.tables.dialect import with_dialect
 from linreg.data.tables.formats import Batch, Columns, Format, Numbers, batches, canonical_name
@@ -49,8 +52,12 @@ def profile(path: str, *, delimiter: str | None, missing_values: Sequence[str], 
     n_profiled = n_blocks = n_read = n_bytes = 0
     for batch in _batches(files, format, names):
         n_blocks, n_read = n_blocks + 1, n_read + batch.n_rows
+        kept = None
+        if format.name == "csv" and format.layout.header:
+            kept = pa.array(~are_names(list(batch.others), list(batch.others.values())))
         for name, column in columns.items():
             cells = batch.others[name].slice(0, MOST_ROWS - n_profiled)
+            cells = cells if kept is None else cells.filter(kept.slice(0, MOST_ROWS - n_profiled))
             column.add(cells, format)
             n_bytes += cells.nbytes - 3 * len(cells)  # in CSV: without arrow's offsets (4 bytes), with a comma (1)
         n_profiled = min(n_read, MOST_ROWS)

@@ -178,12 +178,9 @@ def _read_as_text(file: File, format: Format, columns: Columns, *, skip: int) ->
 
 def _repeats_header(batch: Any, columns: Columns) -> NDArray[np.bool_]:
     """Return for each row whether it repeats the header: each cell is the name of its column, also of a number."""
-    import pyarrow.compute as pc
+    from linreg.data.tables.cells import are_names
 
-    if not columns.numbers:
-        return np.zeros(len(batch), dtype=bool)
-    same = [pc.fill_null(pc.equal(pc.utf8_trim_whitespace(batch[name]), name), False) for name in batch.schema.names]
-    return np.asarray(np.logical_and.reduce([np.asarray(cells.to_numpy(zero_copy_only=False)) for cells in same]))
+    return are_names(batch.schema.names, batch.columns) if columns.numbers else np.zeros(len(batch), dtype=bool)
 
 
 def _batch(format: Format, columns: Columns, batch: Any) -> Batch:

@@ -2,6 +2,7 @@
 
 import csv
 import lzma
+import math
 import re
 import sqlite3
 import zipfile
@@ -53,7 +54,8 @@ def bad_cell(file: object, row: int, name: str, cell: str, format: Format) -> st
     """Describe a cell that is not a finite number. row: counted from 0."""
     from linreg.data.tables.cells import is_float  # only after an error
 
-    what = "is not finite" if _NUMBER.fullmatch(cell) and is_float(cell) else "is not a number"
+    is_infinite = _NUMBER.fullmatch(cell) and is_float(cell) and not math.isfinite(float(cell))
+    what = "is not finite" if is_infinite else "is not a number"
     hint = _written(cell, format.numbers) or "fix it, or add it to missing_values if it marks a gap"
     return f"{file}: row {row + 1}, column {name!r}: {show(cell)} {what}; {hint}"
 
