@@ -493,8 +493,8 @@ def test_a_table_predicted_is_each_row_predicted(linreg, table, ending):
     answer = linreg("predict", "--input", "t.parquet", "--output", f"out.{ending}", "--keep", "z")
     assert (answer.code, answer.out) == (0, f"out.{ending}\n")
     made = like(
-        Path(f"out.{ending}"), {}, features=["z", "y_predicted"], categorical=[], targets=[], sample_weight=None,
-        missing="error", unseen="error", keep=[],
+        Path(f"out.{ending}"), {}, features=["z", "y_predicted"], categorical=[], dates=[], targets=[], sample_weight=None,
+        missing="error", unseen="error", keep=[], gap_hint="",
     )  # fmt: skip
     found = np.concatenate([block.x for block in made.blocks()])
     np.testing.assert_allclose(found[:, 0], COLUMNS["z"], rtol=1e-15)

@@ -106,9 +106,17 @@ class Preprocessed(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Predict for inputs (N, n_features), float64; (N, n_targets) in float64, as a mean may need more digits than
         the network's precision has."""
+        return self.preprocessing.restored(self._outputs(x))
+
+    def errors(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return y - yhat (N, n_targets), without the rounding of yhat to the digits that its mean leaves."""
+        y_mean, y_scale = self.preprocessing.y_mean, self.preprocessing.y_scale
+        return (y.double() - y_mean) - self._outputs(x).double() * y_scale
+
+    def _outputs(self, x: torch.Tensor) -> torch.Tensor:
         like = next(self.network.parameters())
-        yhat: torch.Tensor = self.network(self.preprocessing(x.cpu()).to(like))
-        return self.preprocessing.restored(yhat.cpu())
+        outputs: torch.Tensor = self.network(self.preprocessing(x.cpu()).to(like))
+        return outputs.cpu()
 
 
 def learn(

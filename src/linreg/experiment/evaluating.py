@@ -49,11 +49,11 @@ def evaluate(
     metrics, sample = Metrics(len(targets)), _Sample()
     for block in blocks:
         x, y = recode(block), block.y
-        yhat = model.predict(x, block.where)
+        errors = model.errors(x, y, block.where)
         doubts.add(x)
-        metrics.add(y, yhat, block.weight)
+        metrics.add(y, errors, block.weight)
         if plot is not None:
-            sample.add(y, yhat)
+            sample.add(y, y - errors)
     if plot is not None:
         y, yhat = sample.points()
         replace_file(Path(plot), plots.to_png(plots.plot_predictions(y, yhat, targets)))

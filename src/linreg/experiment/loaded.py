@@ -14,7 +14,7 @@ from linreg.checkpoint import Checkpoint, load_or_advise
 from linreg.data.preprocessing import FILLING, Preprocessed, Preprocessing, features_of
 from linreg.errors import CheckpointError, DataError, UsageError
 from linreg.experiment.compatibility import assemble
-from linreg.experiment.network import apply_model, choose_device
+from linreg.experiment.network import apply_model, choose_device, errors_of
 from linreg.experiment.state import saved_spec
 from linreg.spec.schema import ExperimentSpec
 
@@ -51,11 +51,14 @@ class LoadedModel:
 
     def predict(self, x: NDArray[np.floating], where: Callable[[int], str]) -> NDArray[np.floating]:
         """Predict for the inputs of a block. Raises DataError for a prediction that is not finite, by its row."""
-        yhat = self(x)
-        if not np.isfinite(yhat).all():
-            row = int(np.nonzero(~np.isfinite(yhat).all(axis=1))[0][0])
-            raise DataError(f"{where(row)}: its prediction is not finite; use smaller values")
-        return yhat
+        return _finite(self(x), where)
+
+    def errors(
+        self, x: NDArray[np.floating], y: NDArray[np.floating], where: Callable[[int], str]
+    ) -> NDArray[np.float64]:
+        """Return y - yhat (N, n_targets) for the points of a block. Raises DataError as `predict`."""
+        errors: NDArray[np.float64] = _finite(errors_of(self.model, x, y, self.spec.dtype, self.device), where)
+        return errors
 
     def design(self, x: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return the design matrix (N, p) of a model that is linear in its parameters."""
@@ -85,6 +88,14 @@ class LoadedModel:
         leverage = ((self.design(x) @ fit["inverse"].numpy()) ** 2).sum(axis=1, keepdims=True)
         deviation = np.sqrt((1 + leverage) * fit["residual_variance"].numpy()) * fit["y_scale"].numpy()
         return np.asarray(stdtrit(fit["degrees_of_freedom"], (1 + level) / 2) * deviation)
+
+
+def _finite(values: NDArray[Any], where: Callable[[int], str]) -> NDArray[Any]:
+    """Return predictions, or errors, (N, n_targets). Raises DataError for a row with one that is not finite."""
+    if not np.isfinite(values).all():
+        row = int(np.nonzero(~np.isfinite(values).all(axis=1))[0][0])
+        raise DataError(f"{where(row)}: its prediction is not finite; use smaller values")
+    return values
 
 
 def open_like(

@@ -16,9 +16,9 @@ class Metrics:
         self.squared, self.absolute, self.mean, self.total, self.from_zero = (np.zeros(n_targets) for _ in range(5))
         self.minimum, self.maximum = np.full(n_targets, np.inf), np.full(n_targets, -np.inf)
 
-    def add(self, y: NDArray[np.floating], yhat: NDArray[np.floating], weight: NDArray[Any] | None = None) -> None:
-        """Add points: y and yhat (N, n_targets), weight (N,)."""
-        y, yhat = y.astype(np.float64, copy=False), yhat.astype(np.float64, copy=False)
+    def add(self, y: NDArray[np.floating], error: NDArray[np.float64], weight: NDArray[Any] | None = None) -> None:
+        """Add points: y and error = y - yhat (N, n_targets), weight (N,)."""
+        y = y.astype(np.float64, copy=False)
         w = np.ones((len(y), 1)) if weight is None else np.asarray(weight, dtype=np.float64)[:, None]
         self.n_samples += len(y)
         weight_sum = float(w.sum())
@@ -28,7 +28,6 @@ class Metrics:
         self.minimum = np.minimum(self.minimum, weighted.min(axis=0))
         self.maximum = np.maximum(self.maximum, weighted.max(axis=0))
         self.from_zero += (w * y**2).sum(axis=0)
-        error = y - yhat
         self.squared += (w * error**2).sum(axis=0)
         self.absolute += (w * np.abs(error)).sum(axis=0)
         mean = (w * y).sum(axis=0) / weight_sum

@@ -44,12 +44,31 @@ def apply_model(
     model: nn.Module, x: NDArray[np.floating], dtype: str, device: torch.device | None = None
 ) -> NDArray[np.floating]:
     """Predict for inputs (N, n_features): (N, n_targets), in float64 with a preprocessing, else in the dtype."""
-    is_preprocessed = isinstance(model, Preprocessed)  # then it moves its inputs itself
-    with np.errstate(over="ignore"):  # the prediction reports a value that does not fit
-        inputs = torch.from_numpy(np.ascontiguousarray(x, dtype="float64" if is_preprocessed else dtype))
-    if not is_preprocessed:
-        inputs = inputs.to(device)
-    batch_size = max(1, BATCH_CELLS // max(1, inputs.shape[1]))
+    batches = _batches(x, "float64" if isinstance(model, Preprocessed) else dtype)
+    # a preprocessed network moves its inputs itself
+    inputs = batches if isinstance(model, Preprocessed) else (batch.to(device) for batch in batches)
     with torch.no_grad():
-        outputs = [model(batch).cpu() for batch in torch.split(inputs, batch_size)]
-    return np.asarray(torch.cat(outputs).numpy())
+        return np.asarray(torch.cat([model(batch).cpu() for batch in inputs]).numpy())
+
+
+def errors_of(
+    model: nn.Module,
+    x: NDArray[np.floating],
+    y: NDArray[np.floating],
+    dtype: str,
+    device: torch.device | None = None,
+) -> NDArray[np.float64]:
+    """Return y - yhat (N, n_targets) for inputs (N, n_features) and targets (N, n_targets)."""
+    if not isinstance(model, Preprocessed):
+        return y.astype(np.float64) - apply_model(model, x, dtype, device)
+    inputs = _batches(x, "float64")
+    targets = torch.split(torch.from_numpy(np.ascontiguousarray(y)), len(inputs[0]))
+    with torch.no_grad():
+        errors = [model.errors(*pair) for pair in zip(inputs, targets, strict=True)]
+    return np.asarray(torch.cat(errors).numpy())
+
+
+def _batches(x: NDArray[np.floating], dtype: str) -> tuple[torch.Tensor, ...]:
+    with np.errstate(over="ignore"):  # the prediction reports a value that does not fit
+        inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=dtype))
+    return torch.split(inputs, max(1, BATCH_CELLS // max(1, inputs.shape[1])))

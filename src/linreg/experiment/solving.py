@@ -20,7 +20,7 @@ from linreg.errors import DataError, DivergedError, SpecError
 from linreg.exact.closed_form import MOST_COLUMNS, Equations, Exact, LinearPart, linear_part
 from linreg.experiment.data import has_intercept, open_parts
 from linreg.experiment.metrics import Metrics
-from linreg.experiment.network import apply_model, build_network, choose_device
+from linreg.experiment.network import build_network, choose_device, errors_of
 from linreg.experiment.result import Result, make_result
 from linreg.runs.folders import Run, create
 from linreg.runs.sessions import new_session
@@ -143,10 +143,10 @@ def _measured(spec: ExperimentSpec, exact: Exact, model: nn.Module, rows: Rows, 
     """Return the optimum with the losses of the stored model, which rounds. Warn if they differ noticeably."""
     metrics = [Metrics(len(rows.target_names)) for _ in range(2)]
     for block, mask in masked_blocks(rows, parts.mask):
-        y, yhat = block.y, apply_model(model, recode(block), spec.dtype)
+        y, error = block.y, errors_of(model, recode(block), block.y, spec.dtype)
         for measured, chosen in zip(metrics, (mask, ~mask), strict=True):
             if chosen.any():
-                measured.add(y[chosen], yhat[chosen], None if block.weight is None else block.weight[chosen])
+                measured.add(y[chosen], error[chosen], None if block.weight is None else block.weight[chosen])
     loss, val_loss = (measured.loss() if measured.n_samples else None for measured in metrics)
     assert loss is not None
     variance = exact.fit["residual_variance"]
