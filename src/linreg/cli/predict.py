@@ -54,8 +54,8 @@ def predict(
     plugin: o.Plugin = None,
 ) -> None:
     """Predict the targets of some inputs, or of a whole table."""
-    of_table = {"--output": output is not None, "--keep": bool(keep), "--on-gap": on_gap is not None}
-    _check_options(inputs, table, [name for name, is_set in of_table.items() if is_set], interval, json=json)
+    of_table = {"--output": output, "--keep": keep, "--on-gap": on_gap}
+    _check_options(inputs, table, [name for name, value in of_table.items() if value], interval, json=json)
     rows = parse_rows(inputs or [])
     load_plugins(plugin)
     path = checkpoint_or_latest(checkpoint, checkpoints)
@@ -67,12 +67,7 @@ def predict(
     show_log(quiet=quiet)
     common: dict[str, Any] = {"device": device or "cpu", "interval": interval}
     if table is None:
-        prediction = predict(path, rows, **common)
-        if json:
-            print_json({"checkpoint": str(path), **_json_values(prediction)})
-        else:
-            columns = zip(prediction.predictions, *_bounds(prediction).values(), strict=True)
-            print_stdout("\n".join(",".join(str(value) for part in row for value in part) for row in columns))
+        _print(path, predict(path, rows, **common), json=json)
         return
     with stop_on_signals() as stop, open_row_count(quiet=quiet or output is None) as show:
 
@@ -82,8 +77,9 @@ def predict(
             if show:
                 show(n_rows)
 
-        source = None if str(table) == "-" else table
-        n_rows = predict_table(path, source, output, keep=keep or (), on_gap=on_gap, report=report, **common)
+        n_rows = predict_table(
+            path, None if str(table) == "-" else table, output, keep=keep or (), on_gap=on_gap, report=report, **common
+        )
     if output is not None:
         if not quiet:
             print_stderr(f"{n_rows} rows")
@@ -107,6 +103,15 @@ def _check_options(
         raise UsageError("--inputs: missing; write for instance --inputs 0.2 0.34, or --input FILE")
     if table is None and of_table:
         raise UsageError(f"{of_table[-1]}: needs --input FILE; add it, or remove this option")
+
+
+def _print(path: Path, prediction: "Prediction", *, json: bool) -> None:
+    """Print the predictions for some inputs to stdout."""
+    if json:
+        print_json({"checkpoint": str(path), **_json_values(prediction)})
+    else:
+        columns = zip(prediction.predictions, *_bounds(prediction).values(), strict=True)
+        print_stdout("\n".join(",".join(str(value) for part in row for value in part) for row in columns))
 
 
 def _bounds(prediction: "Prediction") -> dict[str, Any]:
