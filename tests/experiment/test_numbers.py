@@ -231,7 +231,6 @@ def test_cosine_beyond_t_max_is_warned_of(linreg):
 
 
 def test_the_best_epoch_is_used_where_early_stopping_is_set_and_resume_goes_on_from_the_last(linreg):
-    # the loss falls, then the growing learning rate of a second run makes it rise
     overfits = {"early_stopping": {"patience": 3}, "epochs": 60, "optimizer": {"name": "sgd", "lr": 0.99}}
     source = {"name": "sine", "n_samples": 40}
     path = write_spec(data__source=source, model={"name": "mlp", "hidden": [30]}, **overfits)
