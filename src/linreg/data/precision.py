@@ -35,8 +35,8 @@ class Precision:
         if self.dtype == "float64" or not values.size:
             return
         columns = slice(first, first + values.shape[1])
-        self.low[columns] = np.fmin(self.low[columns], reduce_columns(np.fmin, values))
-        self.high[columns] = np.fmax(self.high[columns], reduce_columns(np.fmax, values))
+        self.low[columns] = np.minimum(self.low[columns], reduce_columns(np.minimum, values))
+        self.high[columns] = np.maximum(self.high[columns], reduce_columns(np.maximum, values))
         if not first:
             self.n_rows += len(values) if n_rows is None else n_rows
 

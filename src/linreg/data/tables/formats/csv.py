@@ -19,8 +19,9 @@ from linreg.data.tables.formats.batch import Batch, Columns, Format, Made
 from linreg.data.tables.formats.errors import MOST_PROBLEMS, bad_cell, bad_date, first_line, refuse, text_column
 from linreg.data.tables.formats.files import MOST_HEADER, File, open_bytes, open_utf8
 from linreg.data.tables.formats.lines import (
-    below_skipped_lines,
+    below,
     is_regular,
+    is_sep_line,
     lines_of_table,
     regular,
     rows,
@@ -35,6 +36,7 @@ log = logging.getLogger("linreg")
 
 BLOCK_BYTES = 2**21
 ROW_NAME = "row_name"  # of the first column, if the header has no name for it
+MOST_SEP = 64  # characters of Excel's first line
 MOST_LINES = 1  # of a row, as a rule
 
 
@@ -71,6 +73,12 @@ def first_row(file: File, format: Format) -> list[str]:
             raise DataError(f"{file}: {error}; set encoding") from None
         except python_csv.Error as error:
             raise DataError(f"{file}: the header cannot be read: {error}; name a CSV file") from None
+
+
+def _n_lines_above(file: File, format: Format) -> int:
+    """Return the number of lines above the table: Excel's `sep=` line and the lines to skip."""
+    with open_bytes(file) as stream, io.TextIOWrapper(stream, format.encoding, errors="replace") as text:
+        return format.layout.skip_lines + bool(is_sep_line(text.readline(MOST_SEP)))
 
 
 def canonical_name(name: str) -> str:
@@ -149,7 +157,7 @@ def _parsed(
         return [function(batch) for batch in table.to_batches()]
 
     with open_utf8(file, format.encoding) as stream:
-        body = below_skipped_lines(stream, format)
+        body = below(stream, _n_lines_above(file, format))
         texts = enumerate(slices(regular(body, format) if rewrites else body, BLOCK_BYTES, delimiter))
         with closing(map_in_threads(parse, texts, pa.cpu_count())) as parsed:
             for made in parsed:

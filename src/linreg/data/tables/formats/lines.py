@@ -31,20 +31,14 @@ def is_sep_line(line: str) -> str:
     return match[1] if match else ""
 
 
-def below_skipped_lines(stream: Any, format: Format) -> Any:
-    """Return a stream of UTF-8 after Excel's `sep=` line and the lines to skip."""
+def below(stream: Any, n_lines: int) -> Any:
+    """Return a stream of UTF-8 without its first lines; the stream itself if there are none, which is fastest."""
     head = b""
-    while b"\n" not in head and len(head) < 64 and (chunk := stream.read(64)):
-        head += chunk
-    first = head[: head.find(b"\n") + 1]
-    n_lines = format.layout.skip_lines + bool(is_sep_line(first.decode(errors="replace")))
-    if not n_lines:
-        return rejoined(head, stream)
     while head.count(b"\n") < n_lines and (chunk := stream.read(2**16)) and len(head) < MOST_HEADER:
         head += chunk
     for _ in range(n_lines):
         head = head.partition(b"\n")[2]
-    return rejoined(head, stream)
+    return rejoined(head, stream) if n_lines else stream
 
 
 def lines_of_table(lines: Iterator[str], format: Format) -> Iterator[str]:
