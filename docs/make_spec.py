@@ -40,11 +40,23 @@ def parts_of(model: type[BaseModel], prefix: str = "") -> list[list[str]]:
         options = [field.annotation, *getattr(field.annotation, "__args__", ())]
         inner = next((part for part in options if isinstance(part, type) and issubclass(part, BaseModel)), None)
         optional = type(None) in options
-        kind = "mapping" if inner else key_type(name, schema["properties"][name])
+        kind = (
+            "mapping"
+            if inner and field.default in (PydanticUndefined, None)
+            else key_type(name, schema["properties"][name])
+        )
         if field.is_required():
             default = "required"
-        elif inner or field.default is PydanticUndefined:
-            default = "none" if optional else "see below" if inner else "{name: mse}"
+        elif field.default is PydanticUndefined:
+            default = (
+                "`[]`"
+                if field.default_factory is list
+                else "none"
+                if optional
+                else "see below"
+                if inner
+                else "{name: mse}"
+            )
         else:
             default = "none" if field.default is None else f"`{write(field.default)}`"
         rows.append([f"`{prefix}{name}`", kind, default, field.description or ""])
@@ -57,7 +69,9 @@ def key_type(name: str, schema: dict[str, Any]) -> str:
     """Return the type of a key: a link to its components, or the type in its JSON Schema."""
     if name in REGISTRIES:
         return f"[{name}](#{name})"
-    return describe(schema).replace(" or null", "")
+    if name == "transforms":
+        return "list of [transform](#transform)"
+    return describe(schema).replace(" or null", "").replace("anything", "mapping")
 
 
 def components_of(kind: str) -> str:

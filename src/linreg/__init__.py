@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from linreg.components.models import MODELS
     from linreg.components.optimizers import OPTIMIZERS
     from linreg.components.schedulers import SCHEDULERS, Schedule, on_loss, per_epoch, per_step
+    from linreg.components.transforms import TARGET_TRANSFORMS, TRANSFORMS, Derived, OfTarget
     from linreg.data.dataset import CustomDataset
     from linreg.data.loaders import make_loaders
     from linreg.data.sources import DATASETS, Samples
@@ -73,6 +74,7 @@ _HOMES = {
     "components.optimizers": ["OPTIMIZERS"],
     "runs.plots": ["plot_losses"],
     "registry": ["ComponentSpec", "Registry"],
+    "components.transforms": ["TARGET_TRANSFORMS", "TRANSFORMS", "Derived", "OfTarget"],
     "components.schedulers": ["SCHEDULERS", "Schedule", "on_loss", "per_epoch", "per_step"],
     "spec.schema": ["ExperimentSpec", "load_spec"],
     "training.steps": ["make_train_step_fn", "make_val_step_fn"],

@@ -251,7 +251,7 @@ def test_list_names_every_component_with_its_params(linreg):
     for line in ("optimizer adamw: Adam with decoupled weight decay.", "    hidden      list of whole number > 0"):
         assert line in out
     assert {component["kind"] for component in json.loads(linreg("list", "--json").out)} == {
-        "source", "model", "loss", "optimizer", "scheduler",
+        "source", "transform", "target_transform", "model", "loss", "optimizer", "scheduler",
     }  # fmt: skip
     assert linreg("list", "modle").err == "error: list modle: unknown kind; did you mean 'model'?\n"
 
@@ -349,7 +349,8 @@ def test_the_options_of_every_command_are_as_they_were(linreg):
             "--quiet",
             "--plugin",
         },
-        "evaluate": common | {"--data", "--plot", "--device", "--checkpoints", "--json", "--expect", "--plugin"},
+        "evaluate": common
+        | {"--part", "--data", "--plot", "--device", "--checkpoints", "--json", "--expect", "--plugin"},
         "init": common | {"--target", "--name", "--delimiter", "--missing-value"},
         "check": common | {"--device", "--name", "--json", "--quiet", "--plugin"},
         "inspect": common | {"--checkpoints", "--json"},

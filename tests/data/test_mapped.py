@@ -164,7 +164,7 @@ def meta_of(n_rows, n_columns):
     names = [f"x{i}" for i in range(n_columns - 1)]
     return {
         "feature_names": names, "target_names": ["y"], "categories": {}, "weighted": False, "n_rows": n_rows,
-        "n_columns": n_columns, "minimum": [0.0] * n_columns, "maximum": [0.0] * n_columns, "fingerprint": "f",
+        "sizes": [], "n_columns": n_columns, "minimum": [0.0] * n_columns, "maximum": [0.0] * n_columns, "fingerprint": "f",
         "source": "s",
     }  # fmt: skip
 
@@ -266,9 +266,9 @@ def test_a_table_that_changes_while_it_is_read_is_refused(linreg, monkeypatch):
         lambda entry: (entry / "meta.json").unlink(),
         lambda entry: (entry / "meta.json").write_text("{"),
         lambda entry: (entry / "meta.json").write_text(
-            (entry / "meta.json").read_text().replace('"format": 3', '"format": 0')
+            (entry / "meta.json").read_text().replace('"format": 4', '"format": 0')
         ),
-        lambda entry: (entry / "meta.json").write_text('{"format": 3}'),
+        lambda entry: (entry / "meta.json").write_text('{"format": 4}'),
         lambda entry: (entry / "points.bin").unlink(),
         lambda entry: (entry / "points.bin").write_bytes(bytes((entry / "points.bin").stat().st_size)),
         lambda entry: (entry / "points.bin").unlink() or (entry / "points.bin").mkdir(),

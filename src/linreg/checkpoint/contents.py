@@ -84,9 +84,9 @@ _FIT = {
     "residual_variance": (torch.Tensor, type(None)), "degrees_of_freedom": (int,), "n_rows": (int,), "r2": (list,),
     "left_out": (list,), "names": (list,), "transform": (torch.Tensor,), "groups": (list,), "y_mean": (torch.Tensor,),
     "y_scale": (torch.Tensor,), "layer": (str,), "exact": (bool,), "ridge": (float,),
-    "r2_uncentred": (list, type(None)), "relations": (list,),
+    "r2_uncentred": (list, type(None)), "relations": (list,), "targets": (list, type(None)),
 }  # fmt: skip
-_FIT_LATER: dict[str, Any] = {"r2_uncentred": None, "relations": []}  # files of linreg 0.1 lack these
+_FIT_LATER: dict[str, Any] = {"r2_uncentred": None, "relations": [], "targets": None}  # files of linreg 0.1 lack these
 _OUTCOMES = ("running", "interrupted", "finished", "early_stopped")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MAY_BE_INFINITE = ("optimizer_state_dict", "scheduler_state_dict")  # such as the best loss before the first epoch
@@ -270,6 +270,7 @@ def _fit_problems(fit: Mapping[str, Any], state: Mapping[str, torch.Tensor], n_t
         all(tensor.shape == shapes[key] and tensor.dtype == torch.float64 for key, tensor in tensors.items())
         and all(map(_are_strings, (fit["columns"], fit["names"], fit["left_out"])))
         and len(fit["r2"]) == n_targets
+        and (fit["targets"] is None or (len(fit["targets"]) == n_targets and _are_strings(fit["targets"])))
         and {float, type(None)}.issuperset(map(type, fit["r2"]))
         and (fit["r2_uncentred"] is None or len(fit["r2_uncentred"]) == n_targets)
         and {float, type(None)}.issuperset(map(type, fit["r2_uncentred"] or []))

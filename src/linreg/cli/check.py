@@ -27,8 +27,10 @@ def check(
         print_json({"spec": loaded.to_dict(), **checked})
         return
     if not quiet:
+        for_test = f"{checked['n_test']} for test, " if checked["n_test"] else ""
         print_stderr(
             f"ok: {checked['n_train']} of {checked['n_samples']} points for training, "
+            f"{for_test}"
             f"{format_count(len(checked['features']), 'feature')}, {checked['n_parameters']} parameters, "
             f"on {checked['device']}; {'exact' if loaded.solver == 'exact' else 'first batch'}: "
             f"loss {format_value(checked['loss'])}, val_loss {format_value(checked['val_loss'])}"

@@ -9,7 +9,7 @@ from linreg.errors import UsageError, suggest
 
 
 def list_components(
-    kind: Annotated[str | None, o.argument("KIND", "source, model, loss, optimizer or scheduler.")] = None,
+    kind: Annotated[str | None, o.argument("KIND", "A kind of component, such as model or transform.")] = None,
     json: o.Json = False,
     plugin: o.Plugin = None,
 ) -> None:

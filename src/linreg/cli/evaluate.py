@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from linreg.cli import options as o
 from linreg.cli.expectations import check_expectations, parse_expectations
@@ -13,6 +13,9 @@ from linreg.system.startup import importing_torch
 
 def evaluate(
     checkpoint: o.LatestCheckpoint = None,
+    part: Annotated[
+        Literal["train", "val", "test"] | None, o.option("--part", "PART", "train, val or test; by default val.")
+    ] = None,
     data: Annotated[Path | None, o.option("--data", "FILE", "A table to measure on instead.")] = None,
     plot: Annotated[
         Path | None, o.option("--plot", "FILE.png", "Plot predicted against actual targets, and the residuals.")
@@ -26,7 +29,7 @@ def evaluate(
     ] = None,
     plugin: o.Plugin = None,
 ) -> None:
-    """Measure a checkpoint on its validation part, or on a table."""
+    """Measure a checkpoint on a part of its data, or on a table."""
     load_plugins(plugin)
     path = checkpoint_or_latest(checkpoint, checkpoints)
 
@@ -34,7 +37,7 @@ def evaluate(
         from linreg.experiment.evaluating import evaluate
 
     show_log(quiet=False)
-    evaluation = evaluate(path, data=data, device=device or "cpu", plot=plot)
+    evaluation = evaluate(path, part=part, data=data, device=device or "cpu", plot=plot)
     targets = evaluation.metrics
     results = dict(next(iter(targets.values()))) if len(targets) == 1 else {}
     results |= {f"{target}.{name}": value for target, metrics in targets.items() for name, value in metrics.items()}
@@ -42,8 +45,8 @@ def evaluate(
     if json:
         print_json({"checkpoint": str(path), **asdict(evaluation)})
     else:
-        part = evaluation.part if data else f"{evaluation.part} part"
-        print_stderr(f"{part}, {evaluation.n_samples} points")
+        measured = evaluation.part if data else f"{evaluation.part} part"
+        print_stderr(f"{measured}, {evaluation.n_samples} points")
         rows = [{"target": target, **metrics} for target, metrics in targets.items()]
         print_stdout(format_table(rows, list(rows[0])))
     check_expectations(expectations, results)

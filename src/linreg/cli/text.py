@@ -91,7 +91,8 @@ def coefficients_table(coefficients: Sequence[Mapping[str, Any]]) -> str:
 
 def fit_line(fit: Mapping[str, Any]) -> str:
     """Describe in a line how well the exact solution fits the training part."""
-    text = f"least squares on the training part: R2 {_values(fit['r2'])}"
+    of = f" of {', '.join(fit['targets'])}" if "targets" in fit else ""
+    text = f"least squares on the training part: R2{of} {_values(fit['r2'])}"
     if "r2_uncentred" in fit:
         text += f" (uncentred, as without an intercept: {_values(fit['r2_uncentred'])})"
     text += f", {fit['degrees_of_freedom']} degrees of freedom"

@@ -63,8 +63,25 @@ class InTargetUnits:
 
     def __call__(self, yhat: "torch.Tensor", y: "torch.Tensor", *weight: "torch.Tensor") -> "torch.Tensor":
         """Return the loss of a batch."""
-        restored = (values.to(self.scale.dtype) * self.scale + self.mean for values in (yhat, y))
-        return self.loss_fn(*restored, *weight)
+        return self.loss_fn(self.restored(yhat), self.restored(y), *weight)
+
+    def restored(self, values: "torch.Tensor") -> "torch.Tensor":
+        """Return values (N, n_targets) in the units of the targets."""
+        return values.to(self.scale.dtype) * self.scale + self.mean
+
+
+@dataclass(frozen=True)
+class InvertedTarget:
+    """A loss in the units of transformed targets. in_units: the loss in the units of the transform; invert: its
+    inverse."""
+
+    in_units: InTargetUnits
+    invert: Callable[["torch.Tensor"], "torch.Tensor"]
+
+    def __call__(self, yhat: "torch.Tensor", y: "torch.Tensor", *weight: "torch.Tensor") -> "torch.Tensor":
+        """Return the loss of a batch."""
+        restored = (self.invert(self.in_units.restored(values)) for values in (yhat, y))
+        return self.in_units.loss_fn(*restored, *weight)
 
 
 def weighted(loss_fn: Any) -> Weighted:

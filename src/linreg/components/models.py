@@ -71,7 +71,7 @@ def mlp(
 def polynomial(
     n_features: int, n_targets: int, *, degree: Annotated[int, Field(gt=0, le=1000)], bias: bool = True
 ) -> "nn.Module":
-    """A polynomial in each feature, without products of features: linear in x, x^2, ..., x^degree."""
+    """A polynomial in each feature: linear in x, x^2, ..., x^degree. For products, see the transform interaction."""
     import torch
     from torch import nn
 

@@ -85,6 +85,7 @@ def _convert(points: Points, temporary: Path, where: str) -> dict[str, Any]:
         "categories": {name: list(values) for name, values in points.categories.items()},
         "weighted": weighted,
         "n_rows": fingerprint.n_rows,
+        "sizes": list(points.sizes),
         "n_columns": n_columns,
         "minimum": [None if np.isnan(value) else float(value) for value in extremes[0]],
         "maximum": [None if np.isnan(value) else float(value) for value in extremes[1]],

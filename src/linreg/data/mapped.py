@@ -15,8 +15,9 @@ from torch.utils.data import Dataset
 
 from linreg.data.dataset import Point
 from linreg.data.precision import Precision, refuse_unfit
-from linreg.data.rows import Rows
+from linreg.data.rows import Rows, used_blocks
 from linreg.data.sources import Block, Points
+from linreg.data.split import Column, Parts
 from linreg.data.transform import Transform
 from linreg.errors import DataError
 
@@ -38,7 +39,7 @@ class MappedRows(Rows):
         self._categories: Mapping[str, Sequence[str]] = meta["categories"]
         self.fingerprint, self.is_weighted = meta["fingerprint"], meta["weighted"]
         self.minimum, self.maximum = (np.array(meta[name], dtype=np.float64) for name in ("minimum", "maximum"))
-        self.n_rows = meta["n_rows"]
+        self.n_rows, self._sizes = meta["n_rows"], list[int](meta["sizes"])
         self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.n_bytes = len(self._map)
         file.close()  # the map has its own descriptor, and with it the lock
@@ -47,6 +48,16 @@ class MappedRows(Rows):
         self._fits = self.n_bytes + WINDOW <= memory_limit
         self._windows_at_once = max(1, memory_limit // (WINDOW * (2 + row_bytes // WINDOW)))
         self._block_rows = max(1, BLOCK // row_bytes)
+
+    @property
+    def sizes(self) -> Sequence[int]:  # type: ignore[override]  # as in Rows
+        """The numbers of rows of the table and of separate files."""
+        return self._sizes
+
+    def column(self, name: str) -> Column:
+        """Read a column for the split, from the map if it has it."""
+        here = name in (*self.feature_names, *self.target_names)
+        return Points.column(self, name) if here else self.source.column(name)
 
     @property
     def categories(self) -> Mapping[str, Sequence[str]]:  # type: ignore[override]  # as in Rows
@@ -80,10 +91,10 @@ class MappedRows(Rows):
         """Return the weights of all rows (n_rows,), or None."""
         return self._column(-1, np.ones(self.n_rows, dtype=bool)) if self.is_weighted else None
 
-    def dataset(self, transform: Transform, where: str) -> "MappedDataset":
+    def dataset(self, transform: Transform, parts: Parts, where: str) -> "MappedDataset":
         """Return the rows as inputs of the network, read on demand. Raises DataError."""
-        self._refuse_unseen(transform)
-        self._refuse_unfit(transform, where)
+        self._refuse_unseen(transform, parts)
+        self._refuse_unfit(transform, parts, where)
         return MappedDataset(self, transform)
 
     def _column(self, position: int, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -97,35 +108,39 @@ class MappedRows(Rows):
             self._release()
         return values
 
-    def _refuse_unseen(self, transform: Transform) -> None:
+    def _refuse_unseen(self, transform: Transform, parts: Parts) -> None:
         """Raise a DataError for a category that is only in the validation part, unless `unseen` allows it."""
         known = [len(values) for values in self.categories.values()]
         learnt = [len(feature.categories) for feature in transform.features if feature.categories is not None]
         if self.unseen == "error" and sorted(known) != sorted(learnt):
-            for block in self.blocks():
+            for block, _ in used_blocks(self, parts):
                 transform.recode(block)
 
-    def _refuse_unfit(self, transform: Transform, where: str) -> None:
-        """Raise a DataError for values that do not fit the network's dtype. Preprocessing keeps the order of values, so
-        the extremes of each column suffice."""
+    def _refuse_unfit(self, transform: Transform, parts: Parts, where: str) -> None:
+        """Raise a DataError for values that do not fit the network's dtype. Without transforms, preprocessing keeps the
+        order of values, so the extremes of each column suffice."""
         n_features, width = len(self.feature_names), len(self.feature_names) + len(self.target_names)
-        extremes = np.stack([self.minimum, self.maximum])
-        extremes[:, self.categorical_positions] = 0.0
-        x, y = torch.from_numpy(extremes[:, :n_features]), torch.from_numpy(extremes[:, n_features:width])
-        names = [*self.feature_names, *self.target_names]
-        if transform.preprocessing is not None:
-            x, y = transform.preprocessing(x), transform.preprocessing.scaled(y)
-            names = [*transform.preprocessing.column_names, *self.target_names]
-        values = torch.cat([x, y], dim=1)
-        converted = values.to(getattr(torch, transform.dtype))
-        if not torch.isfinite(converted).all():
-            for block in self.blocks():  # to find the row
+        names = [*transform.column_names, *self.target_names]
+        precision = Precision(names, transform.dtype, where=where)
+
+        def values() -> Iterator[NDArray[np.floating]]:
+            return (transform.values(block) for block, _ in used_blocks(self, parts))
+
+        if transform.is_monotonic:
+            extremes = np.stack([self.minimum, self.maximum])
+            extremes[:, self.categorical_positions] = 0.0
+            x, y = torch.from_numpy(extremes[:, :n_features]), torch.from_numpy(extremes[:, n_features:width])
+            if transform.preprocessing is not None:
+                x, y = transform.preprocessing(x), transform.preprocessing.scaled(y)
+            precision.add(torch.cat([x, y], dim=1).numpy(), n_rows=self.n_rows)
+        if not transform.is_monotonic or not precision.fits():
+            for block, _ in used_blocks(self, parts):  # to find the row
                 given = transform.values(block)
                 with np.errstate(over="ignore"):
                     refuse_unfit(names, given.astype(transform.dtype), given, block.where, where=where)
-        precision = Precision(names, transform.dtype, where=where)
-        precision.add(values.numpy(), n_rows=self.n_rows)
-        precision.log(lambda: map(transform.values, self.blocks()))
+                if not transform.is_monotonic:
+                    precision.add(given)
+        precision.log(values)
 
     def _block(self, rows: NDArray[np.float64], numbers: Sequence[int] | NDArray[np.int64]) -> Block:
         n_features, width = len(self.feature_names), len(self.feature_names) + len(self.target_names)

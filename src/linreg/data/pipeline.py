@@ -4,20 +4,34 @@
 with metrics.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import Subset
 
-from linreg.data.preprocessing import Feature, Preprocessing, Standardize, is_needed, learn, to_dict
-from linreg.data.rows import Rows, masked_blocks
-from linreg.data.split import Parts, divide, subsets
+from linreg.data.derived import ColumnInfo, Transforms, UnfitRowError
+from linreg.data.preprocessing import (
+    Feature,
+    Preprocessing,
+    Recipe,
+    TargetTransform,
+    columns_of,
+    is_needed,
+    learn,
+    standardize,
+    to_dict,
+)
+from linreg.data.rows import Rows, masked_blocks, select
+from linreg.data.sources import Block
+from linreg.data.split import Parts, subsets
 from linreg.data.statistics import Statistics
 from linreg.data.transform import Recode, Transform, WeightScale
+from linreg.errors import DataError
 
 INDICES_AT_ONCE = 2**13
 
@@ -33,7 +47,9 @@ class Data:
     dataset: Any
     train_data: Subset[Any]
     val_data: Subset[Any] | None
+    parts: Parts
     features: list[Feature]
+    columns: list[ColumnInfo]
     preprocessing: Preprocessing | None
     described: dict[str, Any]
     fingerprint: str
@@ -41,27 +57,22 @@ class Data:
     @property
     def n_columns(self) -> int:
         """The number of inputs of the network."""
-        return sum(len(feature.columns) for feature in self.features)
+        return len(self.columns)
 
 
-def prepare(
-    rows: Rows, *, split: Mapping[str, Any], standardize: Standardize, center: bool, dtype: str, where: str
-) -> Data:
-    """Divide rows into parts, learn the preprocessing from the training part, and make the dataset.
+def prepare(rows: Rows, parts: Parts, recipe: Recipe, *, dtype: str, where: str) -> Data:
+    """Learn the preprocessing from the training part of the rows, and make the dataset.
 
-    split: the arguments of `divide`; center: see `learn`; dtype: that of the network. Raises DataError.
+    dtype: that of the network. Raises SpecError, DataError.
     """
-    parts = divide(rows.n_rows, **split)
-    needed = is_needed(rows, standardize)
-    preprocessing = learn_from(
-        rows, parts, standardize=standardize, center=center, where=where, ranges_in=None if needed else dtype
-    )
+    needed = is_needed(rows, recipe)
+    preprocessing = learn_from(rows, parts, recipe, where=where, ranges_in=None if needed else dtype)
     features = preprocessing.features
     described = to_dict(features, rows)
     weight, recode = rows.weight(), Recode(features, rows)
     scale = None if weight is None else WeightScale(weight, parts, where=where)
     transform = Transform(recode, features, preprocessing if needed else None, scale, dtype)
-    dataset = rows.dataset(transform, where)
+    dataset = rows.dataset(transform, parts, where)
     train_data, val_data = subsets(dataset, parts)
     return Data(
         feature_names=rows.feature_names,
@@ -70,17 +81,17 @@ def prepare(
         dataset=dataset,
         train_data=train_data,
         val_data=val_data,
+        parts=parts,
         features=features,
+        columns=preprocessing.columns,
         preprocessing=transform.preprocessing,
         described=described,
         fingerprint=rows.fingerprint,
     )
 
 
-def learn_from(
-    rows: Rows, parts: Parts, *, standardize: Standardize, center: bool, where: str, ranges_in: str | None = None
-) -> Preprocessing:
-    """Learn the preprocessing from the statistics of the training part, in one pass; medians need another.
+def learn_from(rows: Rows, parts: Parts, recipe: Recipe, *, where: str, ranges_in: str | None = None) -> Preprocessing:
+    """Learn the preprocessing from the training part, in one pass; medians and some transforms need others.
 
     ranges_in: a dtype, for rows without preprocessing; then only the ranges are learnt, of values in that dtype.
     """
@@ -95,7 +106,44 @@ def learn_from(
                 statistics.add_ranges(block.x[mask].astype(ranges_in, copy=False))
     statistics.finish()
     medians = partial(rows.medians, parts.mask)
-    return learn(statistics, rows, standardize=standardize, center=center, where=where, medians=medians)
+    preprocessing = learn(statistics, rows, recipe, where=where, medians=medians)
+    return _with_transforms(preprocessing, rows, parts, recipe) if recipe.derives else preprocessing
+
+
+def _with_transforms(learnt: Preprocessing, rows: Rows, parts: Parts, recipe: Recipe) -> Preprocessing:
+    """Learn the transforms, one after the other, then the means and scales of their columns."""
+    recode, current = Recode(learnt.features, rows), Block(np.empty(0), np.empty(0))
+
+    def training() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        nonlocal current
+        for block, mask in masked_blocks(rows, parts.mask):
+            if mask.any():
+                current = select(block, mask)
+                yield torch.from_numpy(recode(current)), torch.from_numpy(np.asarray(current.y, np.float64))
+
+    transforms = Transforms(columns_of(learnt.features, rows.dates))
+    try:
+        for transform in recipe.transforms:
+            transforms.add(transform, lambda: (learnt.filled(x) for x, _ in training()), {})
+        target = None
+        if recipe.target is not None:
+            learn_target = recipe.target.learn
+            values = learn_target(torch.cat([y for _, y in training()])) if learn_target else {}
+            target = TargetTransform(recipe.target, values)
+        made = Preprocessing(
+            learnt.features, len(rows.target_names), fills=learnt.fills, transforms=transforms, target=target
+        )
+        if learnt.fills:
+            made.fill.copy_(learnt.fill)
+        if recipe.standardize:
+            statistics = Statistics(len(made.columns), len(rows.target_names))
+            for x, y in training():
+                statistics.add(made.derived(x).numpy(), made.scaled(y).numpy())
+            statistics.finish()
+            standardize(made, statistics, recipe, range(len(made.columns)))
+    except UnfitRowError as error:
+        raise DataError(f"{current.where(error.row)}, {error}") from None
+    return made
 
 
 def in_blocks(indices: Any) -> Iterator[Any]:

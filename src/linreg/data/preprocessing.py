@@ -1,9 +1,11 @@
-"""Preprocessing between a table and the network: fills gaps, makes categories one-hot, standardizes columns.
+"""Preprocessing between a table and the network: fills gaps, makes categories one-hot, applies transforms, standardizes
+columns.
 
 It is learnt from the training part alone. It is a part of the model, and is saved and applied with it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from linreg.components.transforms import Learnt, OfTarget
+from linreg.data.derived import ColumnInfo, Transforms, TransformSpec, UnfitRowError
 from linreg.data.sources import Points
 from linreg.data.statistics import Statistics
 from linreg.errors import DataError
@@ -19,6 +23,21 @@ from linreg.errors import DataError
 FILLING = ("mean", "median")  # values of `missing` that fill gaps
 
 Standardize = bool | Literal["features", "target"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The preprocessing that a spec asks for. center: whether `standardize` subtracts means."""
+
+    standardize: Standardize = False
+    center: bool = True
+    transforms: Sequence[TransformSpec] = ()
+    target: OfTarget | None = None
+
+    @property
+    def derives(self) -> bool:
+        """Whether there is a transform, of features or of the target."""
+        return bool(self.transforms) or self.target is not None
 
 
 @dataclass(frozen=True)
@@ -31,10 +50,34 @@ class Feature:
     maximum: float | None = None
     categories: list[str] | None = None
 
-    @property
-    def columns(self) -> list[str]:
-        """The names of its columns in the inputs of the network."""
-        return [self.name] if self.categories is None else [f"{self.name}={category}" for category in self.categories]
+
+class TargetTransform(nn.Module):
+    """A transform of the targets, with what it has learnt in its buffers."""
+
+    def __init__(self, of_target: OfTarget, learnt: Learnt) -> None:
+        super().__init__()
+        self.of_target, self.learnt = of_target, list(learnt)
+        for name, value in learnt.items():
+            self.register_buffer(name, value)
+
+    def values(self, device: torch.device | None = None) -> Learnt:
+        """Return what was learnt."""
+        return {name: getattr(self, name).to(device) for name in self.learnt}
+
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        """Transform targets (N, n_targets). Raises UnfitRowError."""
+        transformed: torch.Tensor = self.of_target.apply(y, **self.values())
+        if not torch.isfinite(transformed).all():
+            row, column = torch.nonzero(~torch.isfinite(transformed))[0].tolist()
+            which = f"target {column + 1}" if y.shape[1] > 1 else "target"
+            name, value = self.of_target.name("y"), float(y[row, column])
+            raise UnfitRowError(row, f"{which}: {name} needs {self.of_target.needs}, got {value:g}; fix it")
+        return transformed
+
+    def invert(self, z: torch.Tensor) -> torch.Tensor:
+        """Transform predictions (N, n_targets) back."""
+        y: torch.Tensor = self.of_target.invert(z, **self.values())
+        return y
 
 
 class Preprocessing(nn.Module):
@@ -51,12 +94,21 @@ class Preprocessing(nn.Module):
     y_mean: torch.Tensor
     y_scale: torch.Tensor
 
-    def __init__(self, features: Sequence[Feature], n_targets: int, *, fills: bool) -> None:
+    def __init__(
+        self,
+        features: Sequence[Feature],
+        n_targets: int,
+        *,
+        fills: bool,
+        transforms: Transforms | None = None,
+        target: TargetTransform | None = None,
+    ) -> None:
         """fills: whether gaps are filled."""
         super().__init__()
         self.features = list(features)
-        width = sum(len(feature.columns) for feature in features)
-        self.fills = fills
+        self.fills, self.transforms, self.target = fills, transforms, target
+        self.is_one_hot = any(feature.categories is not None for feature in features)
+        width = len(self.columns)
         if fills:
             self.register_buffer("fill", torch.zeros(len(features), dtype=torch.float64))
         for name, length, value in (
@@ -68,17 +120,34 @@ class Preprocessing(nn.Module):
             self.register_buffer(name, torch.full((length,), value, dtype=torch.float64))
 
     @property
+    def columns(self) -> list[ColumnInfo]:
+        """The inputs of the network."""
+        return columns_of(self.features) if self.transforms is None else self.transforms.columns
+
+    @property
     def column_names(self) -> list[str]:
         """The names of the inputs of the network."""
-        return [column for feature in self.features for column in feature.columns]
+        return [column.name for column in self.columns]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the inputs of the network (N, n_columns) for inputs of the table (N, n_features)."""
-        x = torch.where(torch.isnan(x), self.fill, x.double()) if self.fills else x.double()
-        if any(feature.categories is not None for feature in self.features):
-            x = torch.cat([self._columns_of(position, x) for position in range(len(self.features))], dim=1)
+        """Return the inputs of the network (N, n_columns) for inputs of the table (N, n_features). Raises
+        UnfitRowError."""
+        x = self.derived(x)
         scaled, constant = (x - self.mean) / self.scale, self.scale == 0
         return scaled.masked_fill(constant, 0.0) if constant.any() else scaled
+
+    def filled(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the columns before the first transform, for inputs of the table."""
+        x = torch.where(torch.isnan(x), self.fill, x.double()) if self.fills else x.double()
+        if not self.is_one_hot:
+            return x
+        return torch.cat([self._columns_of(position, x) for position in range(len(self.features))], dim=1)
+
+    def derived(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the columns after the last transform, not standardized. Raises UnfitRowError."""
+        x = self.filled(x)
+        derived: torch.Tensor = x if self.transforms is None else self.transforms(x)
+        return derived
 
     def _columns_of(self, position: int, x: torch.Tensor) -> torch.Tensor:
         column, categories = x[:, position : position + 1], self.features[position].categories
@@ -87,12 +156,15 @@ class Preprocessing(nn.Module):
         return (column == torch.arange(len(categories), dtype=torch.float64)).double()
 
     def scaled(self, y: torch.Tensor) -> torch.Tensor:
-        """Return targets (N, n_targets) on the scale of the network."""
-        return (y.double() - self.y_mean) / self.y_scale
+        """Return targets (N, n_targets) on the scale of the network. Raises UnfitRowError."""
+        y = y.double() if self.target is None else self.target(y.double())
+        return (y - self.y_mean) / self.y_scale
 
-    def restored(self, y: torch.Tensor) -> torch.Tensor:
-        """Return outputs of the network (N, n_targets) in the targets' units."""
-        return y.double() * self.y_scale + self.y_mean
+    def restored(self, y: torch.Tensor, margin: float | torch.Tensor = 0.0) -> torch.Tensor:
+        """Return outputs of the network (N, n_targets) in the targets' units. margin: added before a transform of the
+        target is inverted."""
+        y = y.double() * self.y_scale + self.y_mean + margin
+        return y if self.target is None else self.target.invert(y)
 
 
 class Preprocessed(nn.Module):
@@ -106,35 +178,58 @@ class Preprocessed(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Predict for inputs (N, n_features), float64; (N, n_targets) in float64, as a mean may need more digits than
         the network's precision has."""
-        return self.preprocessing.restored(self._outputs(x))
+        return self.preprocessing.restored(self.outputs(x))
 
     def errors(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return y - yhat (N, n_targets), without the rounding of yhat to the digits that its mean leaves."""
         y_mean, y_scale = self.preprocessing.y_mean, self.preprocessing.y_scale
-        return (y.double() - y_mean) - self._outputs(x).double() * y_scale
+        if self.preprocessing.target is not None:
+            return y.double() - self.preprocessing.restored(self.outputs(x))
+        return (y.double() - y_mean) - self.outputs(x).double() * y_scale
 
-    def _outputs(self, x: torch.Tensor) -> torch.Tensor:
+    def outputs(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the outputs of the network (N, n_targets) for inputs (N, n_features)."""
         like = next(self.network.parameters())
         outputs: torch.Tensor = self.network(self.preprocessing(x.cpu()).to(like))
         return outputs.cpu()
 
 
+@contextmanager
+def rows_as_data_errors(
+    preprocessing: Preprocessing | None,
+    x: NDArray[np.floating],
+    y: NDArray[np.floating] | None,
+    where: Callable[[int], str],
+) -> Iterator[None]:
+    """Raise an UnfitRowError of some rows of a block as a DataError with the place of the row. x, y: of the block."""
+    try:
+        yield
+    except UnfitRowError:
+        assert preprocessing is not None
+        try:  # again, to find the row in the whole block
+            preprocessing.derived(torch.from_numpy(np.ascontiguousarray(x)))
+            if y is not None:
+                preprocessing.scaled(torch.from_numpy(np.ascontiguousarray(y)))
+        except UnfitRowError as error:
+            raise DataError(f"{where(error.row)}, {error}") from None
+        raise
+
+
 def learn(
     statistics: Statistics,
     points: Points,
+    recipe: Recipe,
     *,
-    standardize: Standardize,
-    center: bool = True,
     where: str,
     medians: Callable[[Sequence[int]], NDArray[np.float64]] | None = None,
 ) -> Preprocessing:
-    """Make the preprocessing from the statistics of the training part.
+    """Make the preprocessing from the statistics of the training part, except the transforms.
 
-    Scales are standard deviations over n, as in scikit-learn's StandardScaler. center: whether `standardize` subtracts
-    means; without it a constant column keeps its scale. medians: returns the medians of the features at some positions,
+    Scales are standard deviations over n, as in scikit-learn's StandardScaler. Without centring a constant column keeps
+    its scale. medians: returns the medians of the features at some positions,
     for `missing: median`. Raises DataError for a column without values, or with values too large for their mean.
     """
-    if standardize or points.missing == "mean":
+    if recipe.standardize or points.missing == "mean":
         names = [*points.feature_names, *points.target_names]
         for name, mean, squares in zip(names, statistics.mean, statistics.squares, strict=True):
             if not np.isfinite([mean, squares]).all():
@@ -148,14 +243,49 @@ def learn(
     if preprocessing.fills:
         fills = _fills(statistics, points, features, medians)
         preprocessing.fill.copy_(torch.from_numpy(fills))
-    if standardize in (True, "features"):
-        _standardize_features(preprocessing, statistics, fills, center)
-    if standardize in (True, "target"):
+    if not recipe.derives:
+        standardize(preprocessing, statistics, recipe, positions_of(features), fills)
+    return preprocessing
+
+
+def standardize(
+    preprocessing: Preprocessing,
+    statistics: Statistics,
+    recipe: Recipe,
+    positions: Sequence[int],
+    fills: NDArray[np.float64] | None = None,
+) -> None:
+    """Set the means and scales from statistics. positions: of each column in the statistics; fills: the values that
+    count as those of gaps."""
+    if recipe.standardize in (True, "features"):
+        for column, (info, position) in enumerate(zip(preprocessing.columns, positions, strict=True)):
+            if info.kind != "indicator":
+                fill = None if fills is None else float(fills[position])
+                mean, scale = statistics.mean_and_scale(position, fill=fill)
+                preprocessing.mean[column] = mean if recipe.center else 0.0
+                preprocessing.scale[column] = scale if recipe.center else scale or 1.0
+    if recipe.standardize in (True, "target"):
         for target in range(statistics.n_targets):
             mean, scale = statistics.mean_and_scale(statistics.n_features + target)
-            preprocessing.y_mean[target] = mean if center else 0.0
+            preprocessing.y_mean[target] = mean if recipe.center else 0.0
             preprocessing.y_scale[target] = scale or 1.0
-    return preprocessing
+
+
+def columns_of(features: Sequence[Feature], dates: Sequence[str] = ()) -> list[ColumnInfo]:
+    """Describe the columns of features, with categories one-hot."""
+    columns = []
+    for group, feature in enumerate(features):
+        if feature.categories is None:
+            columns.append(ColumnInfo(feature.name, kind="date" if feature.name in dates else "number"))
+        for place, category in enumerate(feature.categories or ()):
+            name = f"{feature.name}={category}"
+            columns.append(ColumnInfo(name, feature.name, "indicator", group, reference=place == 0))
+    return columns
+
+
+def positions_of(features: Sequence[Feature]) -> list[int]:
+    """Return the position of the feature of each of their columns."""
+    return [i for i, feature in enumerate(features) for _ in (feature.categories or (feature.name,))]
 
 
 def _feature(statistics: Statistics, points: Points, position: int) -> Feature:
@@ -187,22 +317,9 @@ def _fills(
     return fills
 
 
-def _standardize_features(
-    preprocessing: Preprocessing, statistics: Statistics, fills: NDArray[np.float64] | None, center: bool
-) -> None:
-    """Set mean and scale of the numeric columns. A filled gap counts as a value."""
-    column = 0
-    for position, feature in enumerate(preprocessing.features):
-        if feature.categories is None:
-            mean, scale = statistics.mean_and_scale(position, fill=None if fills is None else float(fills[position]))
-            preprocessing.mean[column] = mean if center else 0.0
-            preprocessing.scale[column] = scale if center else scale or 1.0
-        column += len(feature.columns)
-
-
-def is_needed(points: Points, standardize: Standardize) -> bool:
+def is_needed(points: Points, recipe: Recipe) -> bool:
     """Return whether the table needs any preprocessing."""
-    return bool(standardize) or points.missing in FILLING or bool(points.categories)
+    return bool(recipe.standardize) or recipe.derives or points.missing in FILLING or bool(points.categories)
 
 
 def sorted_categories(categories: Sequence[str]) -> list[str]:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from linreg.data.dataset import CustomDataset
 from linreg.data.precision import Precision, refuse_unfit
-from linreg.data.rows import Fingerprint, Rows, refuse_infinite
+from linreg.data.rows import Fingerprint, Rows, refuse_infinite, used_blocks
 from linreg.data.sources import Block, Points
+from linreg.data.split import Parts
 from linreg.data.transform import Transform
 from linreg.errors import DataError
 from linreg.system.memory import arrow_without_pool, gigabytes, usable_bytes
@@ -68,31 +69,30 @@ class ResidentRows(Rows):
         """Return the weights of all rows (n_rows,), or None."""
         return self._weight
 
-    def dataset(self, transform: Transform, where: str) -> CustomDataset:
+    def dataset(self, transform: Transform, parts: Parts, where: str) -> CustomDataset:
         """Return the rows as tensors. Raises DataError for a value that does not fit the network's dtype."""
-        x, y = (self.x, self.y) if transform.preprocessing is None else self._preprocessed(transform, where)
+        x, y = (self.x, self.y) if transform.preprocessing is None else self._preprocessed(transform, parts, where)
         tensors = [torch.from_numpy(x), torch.from_numpy(y)]
         if self._weight is not None and transform.scale is not None:
             weight = self._weight / transform.scale(slice(None))
             tensors.append(torch.from_numpy(weight[:, None].astype(transform.dtype)))
         return CustomDataset(*tensors)
 
-    def _preprocessed(self, transform: Transform, where: str) -> tuple[NDArray[Any], NDArray[Any]]:
-        x = np.empty((self.n_rows, transform.n_columns), transform.dtype)
-        y = np.empty(self.y.shape, transform.dtype)
+    def _preprocessed(self, transform: Transform, parts: Parts, where: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        make = np.empty if parts.test is None else np.zeros
+        x = make((self.n_rows, transform.n_columns), transform.dtype)
+        y = make(self.y.shape, transform.dtype)
         names = [transform.column_names, self.target_names]
         precision = Precision([*names[0], *names[1]], transform.dtype, where=where)
-        first = 0
-        for block in self.blocks():
-            rows, width = slice(first, first + len(block.x)), 0
+        for block, rows in used_blocks(self, parts):
+            width = 0
             with torch.no_grad(), np.errstate(over="ignore"):
                 for columns, array, tensor in zip(names, (x, y), transform(block), strict=True):
                     precision.add(tensor.numpy(), width)
-                    array[rows] = tensor.numpy()
-                    refuse_unfit(columns, array[rows], tensor.numpy(), block.where, where=where)
+                    array[rows] = converted = tensor.numpy().astype(transform.dtype)
+                    refuse_unfit(columns, converted, tensor.numpy(), block.where, where=where)
                     width += len(columns)
-            first = rows.stop
-        precision.log(lambda: map(transform.values, self.blocks()))
+        precision.log(lambda: (transform.values(block) for block, _ in used_blocks(self, parts)))
         return x, y
 
     def _place(self, first: int, number: int) -> str:

@@ -5,6 +5,7 @@ The stages of `pipeline` read rows through it. `ResidentRows`, `MappedRows` and 
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 from linreg.data.dataset import Point
 from linreg.data.preprocessing import FILLING
 from linreg.data.sources import Block, Points
+from linreg.data.split import TEST, Column, Parts
 from linreg.data.transform import Transform
 from linreg.errors import DataError
 
@@ -30,12 +32,21 @@ class Rows(Points):
     def __init__(self, source: Points) -> None:
         self.source = source
         self.feature_names, self.target_names = tuple(source.feature_names), tuple(source.target_names)
-        self.missing, self.unseen = source.missing, source.unseen
+        self.missing, self.unseen, self.dates = source.missing, source.unseen, source.dates
 
     @property
     def categories(self) -> Mapping[str, Sequence[str]]:  # type: ignore[override]  # grows while a table is read
         """The categories of each categorical feature, in the order of their codes in x."""
         return self.source.categories
+
+    @property
+    def sizes(self) -> Sequence[int]:  # type: ignore[override]  # grows while a table is read
+        """The numbers of rows of the table and of separate files, as in `Points`."""
+        return self.source.sizes
+
+    def column(self, name: str) -> Column:
+        """Read a column for the split."""
+        return self.source.column(name)
 
     def head(self) -> Block:
         """Return the first HEAD_ROWS rows as numbers, or all if there are fewer."""
@@ -52,8 +63,9 @@ class Rows(Points):
             return None
         return np.concatenate([np.asarray(block.weight, dtype=np.float64) for block in self.blocks()])
 
-    def dataset(self, transform: Transform, where: str) -> Dataset[Point]:
-        """Return the rows as inputs of the network. Raises DataError for a value that does not fit its dtype."""
+    def dataset(self, transform: Transform, parts: Parts, where: str) -> Dataset[Point]:
+        """Return the rows as inputs of the network; those of the test part may be zeros, as training does not use them.
+        Raises DataError for a value that does not fit its dtype."""
         raise NotImplementedError
 
 
@@ -101,6 +113,31 @@ def masked_blocks(points: Points, mask: NDArray[np.bool_]) -> Iterator[tuple[Blo
     for block in points.blocks():
         yield block, mask[first : first + len(block.x)]
         first += len(block.x)
+
+
+def select(block: Block, mask: NDArray[np.bool_]) -> Block:
+    """Return the rows of a block for which a mask (n,) is true."""
+    if mask.all():
+        return block
+    numbers = np.flatnonzero(mask)
+    weight = None if block.weight is None else block.weight[numbers]
+    return replace(
+        block, x=block.x[numbers], y=block.y[numbers], weight=weight, where=lambda row: block.where(int(numbers[row]))
+    )
+
+
+def used_blocks(points: Points, parts: Parts) -> Iterator[tuple[Block, NDArray[np.int64] | slice]]:
+    """Read the rows outside the test part in blocks, with their positions."""
+    first = 0
+    for block in points.blocks():
+        rows = slice(first, first + len(block.x))
+        if parts.test is None:
+            yield block, rows
+        else:
+            used = parts.codes[rows] != TEST
+            if used.any():
+                yield select(block, used), first + np.flatnonzero(used)
+        first = rows.stop
 
 
 def refuse_infinite(block: Block, points: Points, where: str) -> None:

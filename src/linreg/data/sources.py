@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
+from linreg.errors import DataError, suggest
 from linreg.registry import Registry
 from linreg.system.memory import refuse_beyond_memory
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from linreg.data.split import Column
 
 DATASETS = Registry("source", arguments=(), returns="linreg.data.sources.Points")
 
@@ -40,7 +43,9 @@ class Points:
 
     categories: the list of categories of each categorical feature, complete after all blocks were read. missing: the
     treatment of a gap, `error` (x has none), `mean` or `median`. unseen: the treatment of a category that is not in the
-    training part, `error` or `zeros`.
+    training part, `error` or `zeros`. sizes: the numbers of rows of the table itself and of the separate files of the
+    validation and the test part, after all blocks were read; empty for points without such files. dates: the features
+    that are dates, in days since 1970-01-01.
     """
 
     feature_names: Sequence[str]
@@ -48,6 +53,8 @@ class Points:
     categories: Mapping[str, Sequence[str]]
     missing: str = "error"
     unseen: str = "error"
+    sizes: Sequence[int] = ()
+    dates: Sequence[str] = ()
 
     @property
     def categorical_positions(self) -> list[int]:
@@ -57,6 +64,23 @@ class Points:
     def blocks(self) -> Iterator[Block]:
         """Read the rows."""
         raise NotImplementedError
+
+    def column(self, name: str) -> "Column":
+        """Return a column, which need not be a feature, for the split. Raises ValueError, and DataError for a gap."""
+        import numpy as np
+
+        from linreg.data.split import Column  # imports torch
+
+        names = [*self.feature_names, *self.target_names]
+        if name not in names:
+            raise ValueError(f"no column {name!r}; {suggest(name, names)}")
+        position, parts = names.index(name), []
+        for block in self.blocks():
+            is_feature = position < len(self.feature_names)
+            parts.append((block.x if is_feature else block.y)[:, position - len(self.feature_names) * (not is_feature)])
+            if np.isnan(parts[-1]).any():
+                raise no_part(block.where(int(np.nonzero(np.isnan(parts[-1]))[0][0])), name)
+        return Column(np.concatenate(parts).astype(np.float64), name not in self.categories)
 
     def stamp(self) -> list[list[str | int]] | None:
         """Return path, size in bytes and modification time in nanoseconds of each file of the rows; None without
@@ -93,6 +117,11 @@ class Samples(Points):
     def blocks(self) -> Iterator[Block]:
         """Return all rows as one block."""
         yield Block(self.x, self.y, self.weight, self.where)
+
+
+def no_part(where: str, name: str) -> DataError:
+    """Make the error for a row without a value in the column that decides about the parts."""
+    return DataError(f"{where}, column {name!r}: missing, and the split needs it; add the value, or remove the row")
 
 
 def _bytes_drawn(n_samples: int, n_features: int) -> int:

@@ -3,12 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from linreg.data.preprocessing import Feature, Preprocessing
+from linreg.data.derived import ColumnInfo, UnfitRowError
+from linreg.data.preprocessing import Feature, Preprocessing, columns_of
 from linreg.data.sources import Block, Points
 from linreg.data.split import Parts
 from linreg.errors import DataError
@@ -51,12 +53,23 @@ class Transform:
     @property
     def n_columns(self) -> int:
         """The number of inputs of the network."""
-        return len(self.column_names)
+        return len(self._columns)
 
     @property
     def column_names(self) -> list[str]:
         """The names of the inputs of the network."""
-        return [column for feature in self.features for column in feature.columns]
+        return [column.name for column in self._columns]
+
+    @cached_property
+    def _columns(self) -> list[ColumnInfo]:
+        return columns_of(self.features) if self.preprocessing is None else self.preprocessing.columns
+
+    @property
+    def is_monotonic(self) -> bool:
+        """Whether each column of numbers depends on one feature alone, and keeps the order of its values."""
+        return self.preprocessing is None or (
+            self.preprocessing.transforms is None and self.preprocessing.target is None
+        )
 
     def values(self, block: Block) -> NDArray[np.floating]:
         """Return x and y side by side (n, n_columns + n_targets)."""
@@ -64,11 +77,14 @@ class Transform:
             return np.hstack([part.numpy() for part in self(block)])
 
     def __call__(self, block: Block) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return x (n, n_columns) and y (n, n_targets) in the precision of the block."""
+        """Return x (n, n_columns) and y (n, n_targets) in the precision of the block. Raises DataError."""
         x, y = torch.from_numpy(self.recode(block)), torch.from_numpy(block.y)
         if self.preprocessing is None:
             return x, y
-        return self.preprocessing(x), self.preprocessing.scaled(y)
+        try:
+            return self.preprocessing(x), self.preprocessing.scaled(y)
+        except UnfitRowError as error:
+            raise DataError(f"{block.where(error.row)}, {error}") from None
 
 
 class Recode:

@@ -25,7 +25,7 @@ def baseline(data: Data, network: nn.Module, *, batch_size: int | None) -> Exact
     if part is None:
         return None
     dataset = data.dataset
-    equations = Equations(part, data.features, data.preprocessing, len(data.target_names))
+    equations = Equations(part, data.columns, data.preprocessing, len(data.target_names))
     mask = np.zeros(len(dataset), dtype=bool)
     mask[data.train_data.indices] = True
     for rows in ascending(mask):

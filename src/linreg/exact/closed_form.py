@@ -6,7 +6,8 @@
 `left_out`, `relations` (for each linearly dependent column the factors (p,) with which the columns add to 0); `names`
 (q), `groups` (the rows of each category), `transform` (q, p), `y_mean` and `y_scale`, with which
 (transform @ coefficients) * y_scale, plus y_mean in the intercept, are those in the original units; `layer`, the name
-of the layer with the coefficients; `exact`, whether the model has the optimum itself; and `ridge`.
+of the layer with the coefficients; `exact`, whether the model has the optimum itself; `ridge`; and `targets`, the names
+of the transformed targets that the fit describes, or None without a transform.
 """
 
 import copy
@@ -19,7 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from linreg.data.preprocessing import Feature, Preprocessing
+from linreg.data.derived import ColumnInfo
+from linreg.data.preprocessing import Preprocessing
+from linreg.data.split import TRAIN, VAL
 from linreg.exact.least_squares import DEPENDENT, Factor, LeftOut, mean_squared_errors, solve
 
 MOST_COLUMNS = 2000  # a triangle of more takes longer than the training
@@ -84,27 +87,27 @@ class Equations:
     """The least-squares equations of the training and the validation part, gathered from blocks of rows."""
 
     def __init__(
-        self, part: LinearPart, features: Sequence[Feature], preprocessing: Preprocessing | None, t: int
+        self, part: LinearPart, columns: Sequence[ColumnInfo], preprocessing: Preprocessing | None, t: int
     ) -> None:
-        self.part, self.features, self.preprocessing, self.n_targets = part, features, preprocessing, t
+        self.part, self.columns, self.preprocessing, self.n_targets = part, columns, preprocessing, t
         width = part.layer.in_features + part.intercept
         self.train, self.val = (Factor(width, t, intercept=part.intercept) for _ in range(2))
 
     def add(
-        self, x: NDArray[Any], y: NDArray[Any], weight: NDArray[Any] | None, mask: NDArray[np.bool_] | None = None
+        self, x: NDArray[Any], y: NDArray[Any], weight: NDArray[Any] | None, codes: NDArray[np.int8] | None = None
     ) -> None:
-        """Add rows of the table, to the training part where the mask is true, else to validation; a few at a time, to
-        use little memory."""
+        """Add rows of the table to their parts (see `Parts.codes`), by default training; those of the test part are
+        ignored. It adds a few at a time, to use little memory."""
         n_rows = max(1, CHUNK // max(1, x.shape[1]))
         for start in range(0, len(x), n_rows):
             chunk = slice(start, start + n_rows)
-            if mask is None or mask[chunk].all():
+            if codes is None or not codes[chunk].any():
                 self._add_to(self.train, x[chunk], y[chunk], None if weight is None else weight[chunk])
-            else:
-                for factor, chosen in ((self.train, mask[chunk]), (self.val, ~mask[chunk])):
-                    self._add_to(
-                        factor, x[chunk][chosen], y[chunk][chosen], None if weight is None else weight[chunk][chosen]
-                    )
+                continue
+            for code, factor in ((TRAIN, self.train), (VAL, self.val)):
+                chosen = codes[chunk] == code
+                part_weight = None if weight is None else weight[chunk][chosen]
+                self._add_to(factor, x[chunk][chosen], y[chunk][chosen], part_weight)
 
     def _add_to(self, factor: Factor, x: NDArray[Any], y: NDArray[Any], weight: NDArray[Any] | None) -> None:
         design, targets = self.rows(x, y)
@@ -155,6 +158,7 @@ class Equations:
             "layer": ("network." if self.preprocessing is not None else "") + self.part.name,
             "exact": is_result,
             "ridge": float(ridge),
+            "targets": None,
         }
         val_loss = None
         if self.val.n_rows:
@@ -168,7 +172,7 @@ class Equations:
         )
 
     def _column_names(self) -> list[str]:
-        columns = [column for feature in self.features for column in feature.columns]
+        columns = [column.name for column in self.columns]
         for module in self.part.basis:
             if self.preprocessing is not None:
                 scaled = (self.preprocessing.scale != 1).tolist()
@@ -181,18 +185,14 @@ class Equations:
         return [INTERCEPT, *columns] if self.part.intercept else columns
 
     def _references(self, offset: int) -> list[int]:
-        """Return the first column of each categorical feature, which is redundant beside an intercept."""
-        references, column = [], offset
-        for feature in self.features:
-            if feature.categories is not None:
-                references.append(column)
-            column += len(feature.columns)
-        return references
+        """Return the columns that are redundant beside an intercept, such as the first one of each category."""
+        return [offset + i for i, column in enumerate(self.columns) if column.reference]
 
     def _groups(self, names: list[str]) -> list[list[int]]:
-        """Return the positions of the columns of each categorical feature among the names."""
+        """Return the positions among the names of the columns of each group that adds to 1."""
         positions = {name: row for row, name in enumerate(names)}
-        groups = [feature.columns for feature in self.features if feature.categories is not None]
+        numbers = dict.fromkeys(column.group for column in self.columns if column.group >= 0)
+        groups = [[column.name for column in self.columns if column.group == number] for number in numbers]
         return [[positions[column] for column in group] for group in groups if set(group) <= set(positions)]
 
     def _y_scale(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

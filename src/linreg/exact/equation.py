@@ -16,8 +16,9 @@ def equation(fit: Mapping[str, Any], state: Mapping[str, Any], target_names: Seq
     (None with ridge, and for a column that was left out; t also for a perfect fit), `exact` (of the optimum); `target`
     if there are several. r2, and r2_uncentred without an intercept: of the optimum on the training part, a list for
     several targets. residual_std_error, degrees_of_freedom: of the optimum. perfect_fit: the targets whose residuals
-    are zero up to rounding.
+    are zero up to rounding. targets: the transformed targets that all of this describes, if there is a transform.
     """
+    target_names = fit.get("targets") or target_names
     transform, scale = fit["transform"].numpy(), fit["y_scale"].numpy()
     trained = _own_coefficients(fit, state)
     estimates, optimum = (_in_units(fit, values) for values in (trained, fit["coefficients"].numpy()))
@@ -42,10 +43,12 @@ def equation(fit: Mapping[str, Any], state: Mapping[str, Any], target_names: Seq
             )
         texts.append(_text(target, fit["names"], estimates[:, column]))
     deviations = None if variance is None else [float(v**0.5 * s) for v, s in zip(variance, scale, strict=True)]
+    is_transformed = fit.get("targets") is not None
     single, uncentred = len(target_names) == 1, fit.get("r2_uncentred")
     return {
         "equation": texts[0] if single else texts,
         "coefficients": coefficients,
+        **({"targets": list(target_names)} if is_transformed else {}),
         "r2": fit["r2"][0] if single else fit["r2"],
         **({} if uncentred is None else {"r2_uncentred": uncentred[0] if single else uncentred}),
         "residual_std_error": deviations[0] if deviations and single else deviations,

@@ -106,7 +106,7 @@ def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experim
         reported_loss_fn=None if reported_loss_fn is loss_fn else reported_loss_fn,
     )
     engine = _build_engine(spec, training)
-    is_least_squares = spec.baseline and spec.loss.name == "mse"
+    is_least_squares = spec.baseline and spec.loss.name == "mse" and spec.data.target_transform is None
     optimum = baseline(data, network, batch_size=batch_size) if is_least_squares else None
     return Experiment(
         spec=spec,

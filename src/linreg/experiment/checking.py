@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 
+from linreg.data.split import Parts
 from linreg.errors import DivergedError
 from linreg.experiment.building import build
 from linreg.experiment.divergence import log_warnings, overflow_is_divergence, remedy
+from linreg.experiment.evaluating import PARTS
 from linreg.experiment.solving import ENGINE, solve_exactly
 from linreg.spec.schema import ExperimentSpec
 from linreg.training.loops import mini_batch
@@ -35,8 +37,7 @@ def check(spec: ExperimentSpec) -> dict[str, Any]:
     return {
         "device": str(experiment.device),
         "engine": experiment.engine.name,
-        "n_samples": len(experiment.dataset),
-        "n_train": len(parts.train.dataset),  # type: ignore[arg-type]  # a Subset has a length
+        **_sizes(experiment.data.parts),
         "features": experiment.feature_names,
         "targets": experiment.target_names,
         "n_parameters": sum(parameter.numel() for parameter in experiment.network.parameters()),
@@ -47,15 +48,19 @@ def check(spec: ExperimentSpec) -> dict[str, Any]:
     }
 
 
+def _sizes(parts: Parts) -> dict[str, int]:
+    """Return the numbers of points of all parts, and of each."""
+    sizes = {name: 0 if rows is None else len(rows) for name, rows in vars(parts).items() if name in PARTS}
+    return {"n_samples": parts.n_rows, **{f"n_{name}": size for name, size in sizes.items()}}
+
+
 def _check_exact(spec: ExperimentSpec) -> dict[str, Any]:
     """Solve a spec, and describe the result."""
     solved = solve_exactly(spec)
-    mask = solved.parts.mask
     return {
         "device": str(solved.device),
         "engine": ENGINE,
-        "n_samples": len(mask),
-        "n_train": int(mask.sum()),
+        **_sizes(solved.parts),
         "features": list(solved.rows.feature_names),
         "targets": list(solved.rows.target_names),
         "n_parameters": sum(parameter.numel() for parameter in solved.network.parameters()),

@@ -12,9 +12,18 @@ from torch import nn, optim
 
 from linreg.checkpoint import Checkpoint
 from linreg.components.models import MODELS
-from linreg.data.preprocessing import FILLING, Preprocessed, Preprocessing, features_of
-from linreg.errors import CheckpointError, SpecError
+from linreg.data.derived import Transforms
+from linreg.data.preprocessing import (
+    FILLING,
+    Preprocessed,
+    Preprocessing,
+    TargetTransform,
+    columns_of,
+    features_of,
+)
+from linreg.errors import CheckpointError, LinregError, SpecError
 from linreg.experiment.building import Experiment
+from linreg.experiment.data import dates_of, recipe_of
 from linreg.experiment.network import build_network
 from linreg.spec.schema import ExperimentSpec
 
@@ -26,18 +35,45 @@ _KEPT: dict[type[optim.Optimizer], tuple[set[str], dict[str, str]]] = {
     optim.RMSprop: ({"step", "square_avg"}, {"momentum": "momentum_buffer", "centered": "grad_avg"}),
     optim.Adagrad: ({"step", "sum"}, {}),
 }
+_OF_WRONG_VALUES = (RuntimeError, ValueError, TypeError, IndexError, KeyError)  # raised by a transform
 _MAY_CHANGE = ("nesterov",)  # in a resumed run
 
 
 def assemble(saved: Checkpoint, spec: ExperimentSpec, device: torch.device) -> nn.Module:
     """Build the model of a checkpoint, without its state: the network, with its preprocessing if it has one."""
     preprocessed = "preprocessing.mean" in saved.model_state_dict
-    fills = saved.preprocessing["missing"] in FILLING
-    preprocessing = Preprocessing(features_of(saved.preprocessing), saved.n_targets, fills=fills)
+    preprocessing = _preprocessing(saved, spec)
     n_columns = len(preprocessing.column_names) if preprocessed else saved.n_features
     with torch.random.fork_rng(devices=[]):  # building draws random numbers
         network = build_network(spec, n_columns, saved.n_targets, device)
     return Preprocessed(preprocessing, network) if preprocessed else network
+
+
+def _preprocessing(saved: Checkpoint, spec: ExperimentSpec) -> Preprocessing:
+    """Build the preprocessing of a checkpoint, with the values that its transforms learnt. Raises CheckpointError."""
+    recipe, features = recipe_of(spec), features_of(saved.preprocessing)
+    transforms, target = None, None
+    if recipe.derives:
+        transforms = Transforms(columns_of(features, dates_of(spec)))
+        try:
+            for transform in recipe.transforms:
+                transforms.add(transform, None, _below("preprocessing.transforms.", saved.model_state_dict))
+            with torch.device("cpu"):  # the caller may build on the device meta
+                transforms(torch.zeros(1, len(transforms.before), dtype=torch.float64)[:0])
+        except (LinregError, *_OF_WRONG_VALUES) as error:
+            reason = str(error).partition("\n")[0]
+            raise CheckpointError(
+                f"{saved.path}: its transforms do not fit: {reason}; use another checkpoint"
+            ) from None
+    if recipe.target is not None:
+        target = TargetTransform(recipe.target, _below("preprocessing.target.", saved.model_state_dict))
+    fills = saved.preprocessing["missing"] in FILLING
+    return Preprocessing(features, saved.n_targets, fills=fills, transforms=transforms, target=target)
+
+
+def _below(prefix: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return copies of the tensors whose names have a prefix, without it."""
+    return {name.removeprefix(prefix): value.clone() for name, value in state.items() if name.startswith(prefix)}
 
 
 def check_model(saved: Checkpoint, spec: ExperimentSpec) -> None:

@@ -4,28 +4,57 @@ from typing import Any
 
 import numpy as np
 
+from linreg.components.transforms import TARGET_TRANSFORMS, TRANSFORMS
 from linreg.data import pipeline
 from linreg.data.conversion import open_mapped
 from linreg.data.dataset import refuse_shapes
-from linreg.data.preprocessing import is_needed
+from linreg.data.derived import TransformSpec
+from linreg.data.preprocessing import Recipe, is_needed
 from linreg.data.resident import ResidentRows
 from linreg.data.rows import Rows, StreamedRows
 from linreg.data.sources import DATASETS, Points, Samples
-from linreg.data.split import Parts, divide
+from linreg.data.split import Column, Parts, divide, join
+from linreg.errors import DataError, SpecError
 from linreg.spec.schema import ExperimentSpec
 
 
 def prepare(spec: ExperimentSpec) -> pipeline.Data:
     """Read the data of a spec, divide it, and learn the preprocessing. Raises SpecError, DataError."""
-    where, standardize, split = spec.where("data", "source"), spec.data.standardize, _split_of(spec)
+    where, recipe = spec.where("data", "source"), recipe_of(spec)
     points = _open_source(spec)
     if isinstance(points, Rows):
         rows = points
     else:  # without preprocessing the rows are read straight into the dataset
-        needed = is_needed(points, standardize)
+        needed = is_needed(points, recipe)
         rows = ResidentRows(points, dtype="float64" if needed else spec.dtype, gaps=needed, where=where)
-    center = has_intercept(spec)
-    return pipeline.prepare(rows, split=split, standardize=standardize, center=center, dtype=spec.dtype, where=where)
+    return pipeline.prepare(rows, _divide(spec, rows), recipe, dtype=spec.dtype, where=where)
+
+
+def recipe_of(spec: ExperimentSpec) -> Recipe:
+    """Return the preprocessing that a spec asks for, with its transforms built. Raises SpecError."""
+    target = spec.data.target_transform
+    return Recipe(
+        spec.data.standardize,
+        has_intercept(spec),
+        transforms_of(spec),
+        None if target is None else TARGET_TRANSFORMS.build(target, where=spec.where("data", "target_transform")),
+    )
+
+
+def transforms_of(spec: ExperimentSpec) -> list[TransformSpec]:
+    """Build the transforms of a spec. Raises SpecError."""
+    built = []
+    for number, transform in enumerate(spec.data.transforms):
+        where, columns = spec.where("data", "transforms", number), transform.params["columns"]
+        names = [columns] if isinstance(columns, str) else columns
+        built.append(TransformSpec(TRANSFORMS.build(transform, where=where), names, f"{where}: {transform.name}"))
+    return built
+
+
+def dates_of(spec: ExperimentSpec) -> list[str]:
+    """Return the features of a spec that are dates."""
+    dates = spec.data.source.params.get("dates", [])
+    return [dates] if isinstance(dates, str) else list(dates)
 
 
 def has_intercept(spec: ExperimentSpec) -> bool:
@@ -37,15 +66,35 @@ def open_parts(spec: ExperimentSpec) -> tuple[Rows, Parts]:
     """Open the rows of a spec for passes over them, with memory for a block, and divide them into parts.
 
     Raises SpecError, DataError."""
-    split, points = _split_of(spec), _open_source(spec)
+    points = _open_source(spec)
     rows = points if isinstance(points, Rows) else StreamedRows(points, where=spec.where("data", "source"))
-    return rows, divide(rows.n_rows, **split)
+    return rows, _divide(spec, rows)
 
 
-def _split_of(spec: ExperimentSpec) -> dict[str, Any]:
-    """Return the arguments of `divide`."""
-    split = spec.data.split
-    return {"train_ratio": split.train_ratio, "seed": split.seed, "where": spec.where("data", "split")}
+def _divide(spec: ExperimentSpec, rows: Rows) -> Parts:
+    """Divide rows into parts. Raises SpecError, DataError."""
+    split, where = spec.data.split, spec.where("data", "split")
+    n_rows = rows.sizes[0] if rows.sizes else rows.n_rows
+    rule, name = split.rule
+    column = None
+    if name is not None:
+        where = spec.where("data", "split", "by", rule)
+        column = _split_column(rows, name, where)
+        if rule == "time" and not column.is_number:
+            raise DataError(
+                f"{where}: column {name!r} has neither numbers nor ISO dates; set date_format in data.source"
+            )
+        column = column._replace(values=column.values[:n_rows])
+    ratios: Any = {"train_ratio": split.train_ratio, "test_ratio": split.test_ratio, "by": rule}
+    parts = divide(n_rows, **ratios, seed=split.seed, column=column, where=where)
+    return join(rows.sizes, parts) if rows.sizes else parts
+
+
+def _split_column(rows: Rows, name: str, where: str) -> Column:
+    try:
+        return rows.column(name)
+    except ValueError as error:
+        raise SpecError([f"{where}: {str(error).removeprefix('by: ')}"]) from None
 
 
 def _open_source(spec: ExperimentSpec) -> Points:
@@ -55,8 +104,28 @@ def _open_source(spec: ExperimentSpec) -> Points:
         points: Points = DATASETS.build(spec.data.source, where=where)
     if isinstance(points, Samples):
         refuse_shapes(points, where=where)
+    split = spec.data.split
+    if split.val is not None or split.test is not None:
+        points = _with_files(spec, points)
     if spec.data.memory == "resident":
         return points
     return open_mapped(
         points, source=spec.data.source.to_dict(), memory_limit=spec.data.memory_limit * 2**20, where=where
     )
+
+
+def _with_files(spec: ExperimentSpec, points: Points) -> Points:
+    """Add the files of separate parts to a table. Raises SpecError, DataError."""
+    from linreg.data.tables.reading import Table  # imports pyarrow
+    from linreg.data.tables.split import with_files
+
+    split, where = spec.data.split, spec.where("data", "split")
+    if not isinstance(points, Table):
+        key = "val" if split.val is not None else "test"
+        raise SpecError([f"{where}.{key}: source {spec.data.source.name} reads no files; remove {key}"])
+    try:
+        return with_files(points, val=split.val, test=split.test)
+    except (ValueError, DataError) as error:
+        if isinstance(error, DataError):
+            raise DataError(f"{where}: {error}") from None
+        raise SpecError([f"{where}.{error}"]) from None

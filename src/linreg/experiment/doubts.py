@@ -57,7 +57,9 @@ class Relations:
     def add(self, x: NDArray[np.floating]) -> None:
         """Add inputs (N, n_features), the next rows of a table."""
         if self.factors.size:
-            design = self.model.design(x)
+            known = np.ones(len(x), dtype=bool) if self.model.fills_gaps else ~np.isnan(x).any(axis=1)
+            design = np.full((len(x), len(self.names)), np.nan)
+            design[known] = self.model.design(x[known])
             scale = np.abs(design) @ np.abs(self.factors)
             wrong = np.abs(design @ self.factors) > self.tolerance * np.maximum(scale, np.nanmedian(scale, axis=0))
             for position, rows in enumerate(wrong.T):

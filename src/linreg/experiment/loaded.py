@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from linreg.checkpoint import Checkpoint, load_or_advise
-from linreg.data.preprocessing import FILLING, Preprocessed, Preprocessing, features_of
+from linreg.data.preprocessing import FILLING, Preprocessed, Preprocessing, features_of, rows_as_data_errors
 from linreg.errors import CheckpointError, DataError, UsageError
 from linreg.experiment.compatibility import assemble
+from linreg.experiment.data import dates_of
 from linreg.experiment.network import apply_model, choose_device, errors_of
 from linreg.experiment.state import saved_spec
 from linreg.spec.schema import ExperimentSpec
@@ -37,8 +38,7 @@ class LoadedModel:
     @property
     def dates(self) -> list[str]:
         """The features that are dates."""
-        dates = self.spec.data.source.params.get("dates", [])
-        return [dates] if isinstance(dates, str) else list(dates)
+        return dates_of(self.spec)
 
     @property
     def fills_gaps(self) -> bool:
@@ -51,13 +51,15 @@ class LoadedModel:
 
     def predict(self, x: NDArray[np.floating], where: Callable[[int], str]) -> NDArray[np.floating]:
         """Predict for the inputs of a block. Raises DataError for a prediction that is not finite, by its row."""
-        return _finite(self(x), where)
+        with rows_as_data_errors(self.preprocessing, x, None, where):
+            return _finite(self(x), where)
 
     def errors(
         self, x: NDArray[np.floating], y: NDArray[np.floating], where: Callable[[int], str]
     ) -> NDArray[np.float64]:
         """Return y - yhat (N, n_targets) for the points of a block. Raises DataError as `predict`."""
-        errors: NDArray[np.float64] = _finite(errors_of(self.model, x, y, self.spec.dtype, self.device), where)
+        with rows_as_data_errors(self.preprocessing, x, None, where):
+            errors: NDArray[np.float64] = _finite(errors_of(self.model, x, y, self.spec.dtype, self.device), where)
         return errors
 
     def design(self, x: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -70,12 +72,8 @@ class LoadedModel:
         with torch.no_grad():
             return part.design(inputs if self.preprocessing is None else self.preprocessing(inputs))
 
-    def margin(self, x: NDArray[np.floating], level: float) -> NDArray[np.float64]:
-        """Return half the width (N, n_targets) of the interval that holds a new point with probability `level`.
-
-        Raises UsageError where the model is not an exact linear fit with degrees of freedom left. Source: N. R. Draper
-        and H. Smith, Applied Regression Analysis, 3rd ed., eq. 8.1.6.
-        """
+    def check_interval(self) -> None:
+        """Raise a UsageError where the model is not an exact linear fit with degrees of freedom left."""
         fit = self.saved.fit
         if fit is None or not fit["exact"]:
             raise UsageError(f"--interval: {self.saved.path} is not an exact fit; train with solver: exact")
@@ -83,11 +81,27 @@ class LoadedModel:
             raise UsageError(
                 f"--interval: {self.saved.path} has no standard errors (ridge, or no more rows than columns)"
             )
+
+    def interval(self, x: NDArray[np.floating], level: float) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """Return the bounds, both (N, n_targets), of the interval that holds a new point with probability `level`.
+
+        Raises UsageError as `check_interval`. Source: N. R. Draper and H. Smith, Applied Regression Analysis, 3rd ed.,
+        eq. 8.1.6.
+        """
+        self.check_interval()
+        fit: dict[str, Any] = self.saved.fit or {}
         from scipy.special import stdtrit
 
         leverage = ((self.design(x) @ fit["inverse"].numpy()) ** 2).sum(axis=1, keepdims=True)
         deviation = np.sqrt((1 + leverage) * fit["residual_variance"].numpy()) * fit["y_scale"].numpy()
-        return np.asarray(stdtrit(fit["degrees_of_freedom"], (1 + level) / 2) * deviation)
+        margin = np.asarray(stdtrit(fit["degrees_of_freedom"], (1 + level) / 2) * deviation)
+        if not isinstance(self.model, Preprocessed) or self.model.preprocessing.target is None:
+            yhat = self(x)
+            return (yhat - margin).astype(yhat.dtype), (yhat + margin).astype(yhat.dtype)
+        with torch.no_grad():
+            outputs = self.model.outputs(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64)))
+            restored = self.model.preprocessing.restored
+            return tuple(restored(outputs, torch.from_numpy(end)).numpy() for end in (-margin, margin))  # type: ignore[return-value]  # a pair
 
 
 def _finite(values: NDArray[Any], where: Callable[[int], str]) -> NDArray[Any]:

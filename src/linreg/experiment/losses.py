@@ -2,12 +2,13 @@
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from linreg.components.losses import LOSSES, InTargetUnits, weighted
+from linreg.components.losses import LOSSES, InTargetUnits, InvertedTarget, weighted
 from linreg.data.pipeline import Data
 from linreg.errors import SpecError
 from linreg.spec.schema import ExperimentSpec
@@ -26,11 +27,18 @@ def build_losses(spec: ExperimentSpec, data: Data, network: nn.Module, device: t
             loss_fn = weighted(loss_fn)
         except ValueError as error:
             raise SpecError([f"{where}: {error}"]) from None
-    if data.preprocessing is None or spec.data.standardize not in (True, "target"):
+    if data.preprocessing is None:
+        return loss_fn, loss_fn
+    target = data.preprocessing.target
+    if target is None and spec.data.standardize not in (True, "target"):
         return loss_fn, loss_fn
     precise = torch.float32 if device.type == "mps" else torch.float64
     y_scale, y_mean = (v.to(device, precise) for v in (data.preprocessing.y_scale, data.preprocessing.y_mean))
-    return loss_fn, InTargetUnits(loss_fn, y_scale, y_mean)
+    in_units = InTargetUnits(loss_fn, y_scale, y_mean)
+    if target is None:
+        return loss_fn, in_units
+    values = {name: value.to(precise) for name, value in target.values(device).items()}
+    return loss_fn, InvertedTarget(in_units, partial(target.of_target.invert, **values))
 
 
 def _probe(network: nn.Module, loss_fn: LossFn, dataset: Any, device: torch.device, *, model: str, loss: str) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from linreg.data.preprocessing import Feature
+from linreg.data.preprocessing import Feature, rows_as_data_errors
 from linreg.data.transform import codes_of
-from linreg.errors import UsageError
+from linreg.errors import DataError, UsageError
 from linreg.experiment.doubts import Doubts
 from linreg.experiment.loaded import LoadedModel
 
@@ -53,11 +53,15 @@ def predict(path: str | Path, rows: Sequence[Row], *, device: str = "cpu", inter
         raise UsageError(
             f"--inputs: a value is too large for {model.spec.dtype}, the model's precision; give smaller ones"
         )
-    predictions = model(table)
+    try:
+        with rows_as_data_errors(model.preprocessing, table, None, lambda row: f"--inputs: row {row + 1}"):
+            predictions = model(table)
+    except DataError as error:
+        raise UsageError(str(error)) from None
     if not np.isfinite(predictions).all():
         row = int(np.nonzero(~np.isfinite(predictions).all(axis=1))[0][0])
         raise UsageError(f"--inputs: the prediction for row {row + 1} is not finite; give smaller values")
-    margin = None if interval is None else model.margin(table, interval)
+    lower, upper = (None, None) if interval is None else model.interval(table, interval)
     doubts = Doubts(model)
     doubts.add(table)
     doubts.log()
@@ -67,8 +71,8 @@ def predict(path: str | Path, rows: Sequence[Row], *, device: str = "cpu", inter
         table,
         predictions,
         ordered,
-        None if margin is None else (predictions - margin).astype(predictions.dtype),
-        None if margin is None else (predictions + margin).astype(predictions.dtype),
+        lower,
+        upper,
     )
 
 

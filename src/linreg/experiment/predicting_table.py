@@ -44,7 +44,7 @@ def predict_table(
     model = LoadedModel(path, device=device)
     saved = model.saved
     if interval is not None:
-        model.margin(np.zeros((1, saved.n_features)), interval)  # fail before the table is read
+        model.check_interval()  # fail before the table is read
     leaves_empty = (on_gap or ("empty" if saved.preprocessing["missing"] == "drop" else "error")) == "empty"
     missing = saved.preprocessing["missing"] if model.fills_gaps else "keep" if leaves_empty else "error"
     hint, source = "add the value, or use --on-gap empty", table or standard_input()
@@ -98,16 +98,25 @@ def _predicted_columns(
 ) -> dict[str, Any]:
     """Return the output columns for a block with inputs x (N, n_features), empty where there are gaps (N,). Raises
     DataError."""
-    yhat = model.predict(np.where(gaps[:, None], 0.0, x) if gaps.any() else x, block.where)
-    margin = None if interval is None else model.margin(x, interval)
-    columns: dict[str, Any] = {}
-    for position, name in enumerate(model.saved.target_names):
-        columns[f"{name}_predicted"] = yhat[:, position]
-        if margin is not None:
-            columns[f"{name}_lower"] = (yhat - margin).astype(yhat.dtype)[:, position]
-            columns[f"{name}_upper"] = (yhat + margin).astype(yhat.dtype)[:, position]
-    if gaps.any():
-        import pyarrow as pa
+    known = np.flatnonzero(~gaps)
+    rows = x if len(known) == len(x) else x[known]
+    parts = [model.predict(rows, lambda row: block.where(int(known[row])))]
+    parts += [] if interval is None else model.interval(rows, interval)
+    columns = [part[:, target] for target in range(parts[0].shape[1]) for part in parts]
+    if len(known) < len(x):
+        columns = [_spread(values, known, gaps) for values in columns]
+    return dict(zip(_output_names(model, interval), columns, strict=True))
 
-        columns = {name: pa.array(values, mask=gaps) for name, values in columns.items()}
-    return columns
+
+def _output_names(model: LoadedModel, interval: float | None) -> list[str]:
+    kinds = ["predicted"] if interval is None else ["predicted", "lower", "upper"]
+    return [f"{name}_{kind}" for name in model.saved.target_names for kind in kinds]
+
+
+def _spread(values: NDArray[np.floating], known: NDArray[np.int64], gaps: NDArray[np.bool_]) -> Any:
+    """Return an arrow column (N,) with values in the known rows, and null where there are gaps."""
+    import pyarrow as pa
+
+    spread = np.zeros(len(gaps), values.dtype)
+    spread[known] = values
+    return pa.array(spread, mask=gaps)

@@ -10,15 +10,26 @@ import torch
 from torch import nn
 
 from linreg.checkpoint import Checkpoint, save
+from linreg.data.derived import UnfitRowError
 from linreg.data.pipeline import learn_from
-from linreg.data.preprocessing import Feature, Preprocessed, Preprocessing, is_needed, learn, to_dict
-from linreg.data.rows import Rows, masked_blocks
-from linreg.data.split import Parts
+from linreg.data.preprocessing import (
+    Feature,
+    Preprocessed,
+    Preprocessing,
+    Recipe,
+    columns_of,
+    is_needed,
+    learn,
+    rows_as_data_errors,
+    to_dict,
+)
+from linreg.data.rows import Rows, select, used_blocks
+from linreg.data.split import TEST, TRAIN, VAL, Parts
 from linreg.data.statistics import Statistics
 from linreg.data.transform import Recode
 from linreg.errors import DataError, DivergedError, SpecError
 from linreg.exact.closed_form import MOST_COLUMNS, Equations, Exact, LinearPart, linear_part
-from linreg.experiment.data import has_intercept, open_parts
+from linreg.experiment.data import open_parts, recipe_of
 from linreg.experiment.metrics import Metrics
 from linreg.experiment.network import build_network, choose_device, errors_of
 from linreg.experiment.result import Result, make_result
@@ -80,78 +91,87 @@ def solve_exactly(spec: ExperimentSpec) -> Solved:
     equations."""
     if spec.unused:
         log.info("solver: exact: %s: not used", ", ".join(spec.unused))
-    device, where, standardize = choose_device(spec), spec.where("data", "source"), spec.data.standardize
+    device, where, recipe = choose_device(spec), spec.where("data", "source"), recipe_of(spec)
     rows, parts = open_parts(spec)
-    preprocessing = None
-    if is_needed(rows, standardize):
-        center = has_intercept(spec)
-        preprocessing = learn_from(rows, parts, standardize=standardize, center=center, where=where)
+    preprocessing = learn_from(rows, parts, recipe, where=where) if is_needed(rows, recipe) else None
     features = [Feature(name) for name in rows.feature_names] if preprocessing is None else preprocessing.features
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        n_columns = sum(len(feature.columns) for feature in features)
-        network = build_network(spec, n_columns, len(rows.target_names), torch.device("cpu"))
-    part = _solvable_part(spec, network, n_columns)
+        columns = columns_of(features) if preprocessing is None else preprocessing.columns
+        network = build_network(spec, len(columns), len(rows.target_names), torch.device("cpu"))
+    part = _solvable_part(spec, network, len(columns))
     learnt = preprocessing is not None
     if part.intercept and not len(part.basis):
-        preprocessing = _centred(preprocessing, features, rows)
-    equations = Equations(part, features, preprocessing, len(rows.target_names))
+        preprocessing = _centred(preprocessing, features, rows, parts)
+    equations = Equations(part, columns, preprocessing, len(rows.target_names))
     recode = Recode(features, rows)
     ranges = Statistics(len(rows.feature_names), len(rows.target_names))
-    for block, mask in masked_blocks(rows, parts.mask):
+    for block, positions in used_blocks(rows, parts):
+        codes = parts.codes[positions]
+        mask = codes == TRAIN
         if not learnt and mask.any():
             ranges.add_ranges(block.x[mask])
-        equations.add(recode(block), block.y, block.weight, mask)
+        x = recode(block)
+        with rows_as_data_errors(preprocessing, x, block.y, block.where):
+            equations.add(x, block.y, block.weight, codes)
     if not learnt:  # only the ranges
-        features = learn(ranges, rows, standardize=False, where=where).features
+        features = learn(ranges, rows, Recipe(), where=where).features
     exact = _solution(spec, equations, where)
+    if recipe.target is not None:
+        names = [recipe.target.name(name) for name in rows.target_names]
+        exact = replace(exact, fit={**exact.fit, "targets": names})
     part.set_coefficients(exact.fit["coefficients"].T)
     if not all(torch.isfinite(parameter).all() for parameter in network.parameters()):
         raise DivergedError(
             f"{where}: the solution does not fit {spec.dtype}; set dtype: float64, or standardize: true"
         )
     model = network if preprocessing is None else Preprocessed(preprocessing, network)
-    if preprocessing is None or spec.dtype == "float32":
+    if preprocessing is None or spec.dtype == "float32" or recipe.target is not None:
         exact = _measured(spec, exact, model, rows, parts, recode)
     return Solved(exact, model, network, to_dict(features, rows), rows, parts, device)
 
 
-def _centred(preprocessing: Preprocessing | None, features: list[Feature], rows: Rows) -> Preprocessing:
+def _centred(preprocessing: Preprocessing | None, features: list[Feature], rows: Rows, parts: Parts) -> Preprocessing:
     """Return a preprocessing that also subtracts a typical value from each column of numbers that has no mean.
 
     The fit is the same, without cancellation between the intercept and large columns, such as seconds since 1970."""
     if preprocessing is None:
         preprocessing = Preprocessing(features, len(rows.target_names), fills=False)
     head = rows.head()
+    used = parts.codes[: len(head.x)] != TEST
+    head = select(head, used) if used.any() else head
+    try:
+        x, y = preprocessing(torch.from_numpy(head.x)), preprocessing.scaled(torch.from_numpy(head.y))
+    except UnfitRowError:  # the pass over all rows reports it, with its place
+        return preprocessing
     for values, mean, scale in (
-        (preprocessing(torch.from_numpy(head.x)), preprocessing.mean, preprocessing.scale),
-        (preprocessing.scaled(torch.from_numpy(head.y)), preprocessing.y_mean, preprocessing.y_scale),
+        (x, preprocessing.mean, preprocessing.scale),
+        (y, preprocessing.y_mean, preprocessing.y_scale),
     ):
         # the first row and a mean of differences: exact for equal numbers
         typical = values[0] + (values - values[0]).mean(dim=0)
         mean.copy_(torch.where((mean == 0) & (scale == 1), typical, mean))
-    column = 0
-    for feature in preprocessing.features:
-        if feature.categories is not None:
-            preprocessing.mean[column : column + len(feature.columns)] = 0.0
-        column += len(feature.columns)
+    for position, column in enumerate(preprocessing.columns):
+        if column.kind == "indicator":
+            preprocessing.mean[position] = 0.0
     return preprocessing
 
 
 def _measured(spec: ExperimentSpec, exact: Exact, model: nn.Module, rows: Rows, parts: Parts, recode: Recode) -> Exact:
     """Return the optimum with the losses of the stored model, which rounds. Warn if they differ noticeably."""
     metrics = [Metrics(len(rows.target_names)) for _ in range(2)]
-    for block, mask in masked_blocks(rows, parts.mask):
-        y, error = block.y, errors_of(model, recode(block), block.y, spec.dtype)
-        for measured, chosen in zip(metrics, (mask, ~mask), strict=True):
+    for block, positions in used_blocks(rows, parts):
+        codes, y, error = parts.codes[positions], block.y, errors_of(model, recode(block), block.y, spec.dtype)
+        for measured, chosen in zip(metrics, (codes == TRAIN, codes == VAL), strict=True):
             if chosen.any():
                 measured.add(y[chosen], error[chosen], None if block.weight is None else block.weight[chosen])
     loss, val_loss = (measured.loss() if measured.n_samples else None for measured in metrics)
     assert loss is not None
     variance = exact.fit["residual_variance"]
     is_perfect = variance is not None and bool((variance == 0).all())
-    if abs(loss - exact.loss) > 1e-6 * exact.loss and not is_perfect:
+    same_units = spec.data.target_transform is None
+    if same_units and abs(loss - exact.loss) > 1e-6 * exact.loss and not is_perfect:
         remedy = "dtype: float64, or standardize: true" if spec.dtype == "float32" else "standardize: true"
         log.warning(
             "%s: the stored model has the loss %.6g instead of %.6g, as its precision rounds; set %s",

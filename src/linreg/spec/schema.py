@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     PrivateAttr,
@@ -24,14 +22,19 @@ from linreg.components.losses import LOSSES
 from linreg.components.models import MODELS
 from linreg.components.optimizers import OPTIMIZERS
 from linreg.components.schedulers import SCHEDULERS
+from linreg.components.transforms import TARGET_TRANSFORMS, TRANSFORMS
 from linreg.data.sources import DATASETS, Seed
 from linreg.data.tables import csv as _csv  # noqa: F401  # registers the sources that read tables
 from linreg.errors import SpecError
-from linreg.registry import STRICT, ComponentSpec, Registry
+from linreg.registry import ComponentSpec, Registry
 from linreg.spec.document import MAX_BYTES, MOST_PROBLEMS, Document, read_yaml, write_yaml
 from linreg.spec.messages import explain
+from linreg.spec.parts import CheckpointSpec, EarlyStoppingSpec, Part, SplitSpec, WriterSpec
 
-REGISTRIES = {registry.kind: registry for registry in (DATASETS, MODELS, LOSSES, OPTIMIZERS, SCHEDULERS)}
+REGISTRIES = {
+    registry.kind: registry
+    for registry in (DATASETS, TRANSFORMS, TARGET_TRANSFORMS, MODELS, LOSSES, OPTIMIZERS, SCHEDULERS)
+}
 _OF_GRADIENTS = ("epochs", "optimizer", "scheduler", "clip_grad_norm", "early_stopping", "engine", "baseline")
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -50,24 +53,11 @@ class _From:
         return {"title": self.registry.kind}  # `json_schema` puts the reference here
 
 
-class _Part(BaseModel):
-    model_config = STRICT
-
-
-class SplitSpec(_Part):
-    """The division of the data into a training and a validation part."""
-
-    train_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.8, description="share of the points for training; 1.0 uses all points, without validation"
-    )
-    seed: Seed = Field(13, description="seed of `random_split`")
-
-
-class DataSpec(_Part):
+class DataSpec(Part):
     """The source of the data, and its way to the model."""
 
     source: Annotated[ComponentSpec, _From(DATASETS)] = Field(description="the source of the data")
-    split: SplitSpec = Field(default_factory=SplitSpec, description="training and validation parts")
+    split: SplitSpec = Field(default_factory=SplitSpec, description="training, validation and test parts")
     batch_size: Annotated[int, Field(gt=0, le=2**31 - 1)] | Literal["full"] = Field(
         16, description="points in a mini-batch; `full` is batch gradient descent, each part in one batch"
     )
@@ -75,6 +65,12 @@ class DataSpec(_Part):
     standardize: bool | Literal["features", "target"] = Field(
         False,
         description="whether to scale features and target to mean 0 and standard deviation 1 in the training part",
+    )
+    transforms: list[Annotated[ComponentSpec, _From(TRANSFORMS)]] = Field(
+        default_factory=list, description="columns derived from features, in order: `[{name: log, columns: area}]`"
+    )
+    target_transform: Annotated[ComponentSpec, _From(TARGET_TRANSFORMS)] | None = Field(
+        None, description="a transform of the target, inverted in predictions, losses and metrics"
     )
     memory: Literal["resident", "mapped"] = Field(
         "resident", description="where the points are: in memory, or in a file that is converted once and mapped"
@@ -84,43 +80,7 @@ class DataSpec(_Part):
     )
 
 
-class EarlyStoppingSpec(_Part):
-    """The rule for stopping before the last epoch."""
-
-    patience: PositiveInt = Field(description="epochs without improvement after which training stops")
-    min_delta: NonNegativeFloat = Field(0.0, description="the smallest decrease of the loss that counts as improvement")
-
-
-class CheckpointSpec(_Part):
-    """The times at which checkpoints are written, and the ones that are kept."""
-
-    every: PositiveInt | None = Field(
-        None, description="epochs between checkpoints; `null` saves by the clock, about once a second"
-    )
-    every_seconds: PositiveFloat | None = Field(
-        None, description="seconds between checkpoints, also within an epoch; with `every` or without it"
-    )
-    keep: NonNegativeInt = Field(0, description="the number of numbered checkpoints to keep beside `last.pth`")
-    best: bool = Field(True, description="whether to keep the best epoch in `best.pth`")
-
-    @model_validator(mode="after")
-    def _keep_needs_every(self) -> Self:
-        if self.keep and self.every is None:
-            raise ValueError("keep needs every; add for instance every: 50")
-        return self
-
-
-class WriterSpec(_Part):
-    """The output for people: TensorBoard and plots."""
-
-    graph: bool = Field(True, description="the model's graph in TensorBoard")
-    hparams: bool = Field(True, description="the hyperparameters in TensorBoard")
-    histograms: NonNegativeInt = Field(0, description="epochs between histograms of the parameters; 0 for none")
-    figures: bool = Field(False, description="the losses also as a figure in TensorBoard")
-    plots: bool = Field(True, description="losses.png in the run's folder")
-
-
-class ExperimentSpec(_Part):
+class ExperimentSpec(Part):
     """A checked experiment: everything that decides the outcome of a run."""
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)] = Field(
@@ -205,9 +165,9 @@ class ExperimentSpec(_Part):
         """Write the resolved spec as YAML; `linreg train` on it repeats the run."""
         return write_yaml(self.to_dict())
 
-    def where(self, *path: str) -> str:
+    def where(self, *path: str | int) -> str:
         """Return the place of a part of the spec: `configs/x.yaml:20:12: optimizer`."""
-        name = ".".join(path)
+        name = ".".join(map(str, path))
         return f"{self._document.where(path)}: {name}" if self._document else name
 
 
@@ -264,12 +224,16 @@ def json_schema() -> dict[str, Any]:
         {"properties": {"solver": {"const": "exact"}}, "required": ["solver"]},
     ]
     for kind, registry in REGISTRIES.items():
-        owner = schema["$defs"]["DataSpec"] if kind == "source" else schema
-        field = owner["properties"][kind]
         reference = {"$ref": f"#/$defs/{kind}"}
+        schema["$defs"][kind] = registry.json_schema()
+        in_data = schema["$defs"]["DataSpec"]["properties"]
+        if kind == "transform":
+            in_data["transforms"]["items"] = reference
+            continue
+        owner = schema["$defs"]["DataSpec"] if kind in in_data else schema
+        field = owner["properties"][kind]
         choice = {"anyOf": [reference, {"type": "null"}]} if "anyOf" in field else reference
         owner["properties"][kind] = {**choice, "description": field["description"]}
-        schema["$defs"][kind] = registry.json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "linreg experiment"}
 
 

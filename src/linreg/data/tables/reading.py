@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,15 +31,19 @@ from linreg.data.tables.formats.errors import refuse
 from linreg.data.tables.paths import common_columns, files_of, first_file, format_of, refuse_other_content
 from linreg.errors import DataError, show, suggest
 
+if TYPE_CHECKING:
+    from linreg.data.split import Column
+
 log = logging.getLogger("linreg")
 
-__all__ = ["Format", "Table", "format_options", "like", "open_table"]
+__all__ = ["Format", "Table", "format_options", "like", "open_table", "refuse_names"]
 
 
 @dataclass(frozen=True)
 class Table(Points):
     """Files, read as one table. missing: also `keep`, for rows whose gaps stay; keep: columns that a prediction copies
-    to its output. names: the positions of the categories by feature, in order of appearance."""
+    to its output. names: the positions of the categories by feature, in order of appearance. part_files: separate files
+    of the validation and the test part, whose rows follow."""
 
     files: Sequence[File]
     format: Format
@@ -53,9 +57,12 @@ class Table(Points):
     keep: Sequence[str] = ()
     gap_hint: str = "add the value, or set missing: drop, mean or median"
     names: Mapping[str, dict[str, int]] = field(default_factory=dict)
+    part_files: tuple[Sequence[File], Sequence[File]] = ((), ())
+    sizes: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", {name: {} for name in self.categorical})
+        object.__setattr__(self, "sizes", [])
 
     @property
     def categories(self) -> Mapping[str, Sequence[str]]:  # type: ignore[override]  # grows as the table is read
@@ -76,8 +83,18 @@ class Table(Points):
 
     def blocks(self) -> Generator[Block, None, None]:
         """Read the files in order. Raises DataError, which lists at most ten bad cells."""
+        sizes = []
+        for files in (self.files, *self.part_files):
+            n_usable = 0
+            for block in self._blocks_of(files):
+                n_usable += len(block.x)
+                yield block
+            sizes.append(n_usable)
+        self.sizes[:] = sizes
+
+    def _blocks_of(self, files: Sequence[File]) -> Generator[Block, None, None]:
         empty, n_rows = True, 0
-        for file in self.files:
+        for file in files:
             first = 0
             with closing(map_batches(self._rows, file, self.format, self.columns)) as batches:
                 for rows in batches:
@@ -87,14 +104,20 @@ class Table(Points):
                     if len(block.x):
                         empty = False
                         yield block
-        if empty:
-            files = ", ".join(map(str, self.files))
+        if empty and files:
             what = f"all of its {n_rows} rows have a gap" if n_rows else "no rows below the header"
-            raise DataError(f"{files}: {what}; a table needs at least one usable row")
+            raise DataError(f"{', '.join(map(str, files))}: {what}; a table needs at least one usable row")
+
+    def column(self, name: str) -> "Column":
+        """Read a column of the files without those of separate parts, for the split."""
+        from linreg.data.tables.split import read_column  # imports pyarrow.compute
+
+        return read_column(self, name)
 
     def stamp(self) -> list[list[str | int]] | None:
         """Return the path, size in bytes and modification time in nanoseconds of each file."""
-        files = [Path(file).absolute() for file in self.files if not isinstance(file, StandardInput)]
+        every = [file for files in (self.files, *self.part_files) for file in files]
+        files = [Path(file).absolute() for file in every if not isinstance(file, StandardInput)]
         return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
     def _rows(self, batch: Batch) -> "_Rows":
@@ -202,7 +225,7 @@ def open_table(
         "sample_weight": [] if sample_weight is None else _list(sample_weight),
     }
     for key, names in listed.items():
-        _refuse_names(key, names, known, files[0])
+        refuse_names(key, names, known, files[0])
     for key in ("features", "sample_weight"):
         both = [name for name in listed[key] if name in listed["target"]]
         if both:
@@ -287,7 +310,7 @@ def like(
     absent = [name for name in [*wanted, *(name for name in keep if name != "*")] if name not in known]
     if absent:
         try:
-            _refuse_names("columns", absent[:1], known, files[0])
+            refuse_names("columns", absent[:1], known, files[0])
         except ValueError as error:
             raise DataError(str(error).removeprefix("columns: ")) from None
     return Table(
@@ -313,7 +336,7 @@ def _list(names: str | Sequence[str]) -> list[str]:
     return [canonical_name(name) for name in ([names] if isinstance(names, str) else names)]
 
 
-def _refuse_names(key: str, names: Sequence[str], known: Sequence[str], file: File) -> None:
+def refuse_names(key: str, names: Sequence[str], known: Sequence[str], file: File) -> None:
     """Raise a ValueError for a name that is not a column, or is given twice."""
     unknown = [name for name in names if name not in known]
     if unknown:

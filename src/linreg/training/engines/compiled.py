@@ -82,6 +82,8 @@ def _compiled_model(training: Training) -> tuple[nn.Linear, Loss]:
         raise ValueError("supports only the model linear, without hooks, on the CPU; use engine: auto")
     if training.clip_grad_norm is not None:
         raise ValueError("does not clip gradients; remove clip_grad_norm, or use engine: auto")
+    if reported is not None and not isinstance(reported, InTargetUnits):
+        raise ValueError("does not support target_transform; use engine: auto")
     scale = reported.scale.numpy() if isinstance(reported, InTargetUnits) else None
     by_point = loss_fn.by_point if isinstance(loss_fn, Weighted) else loss_fn
     kinds: dict[type, LossKind] = {nn.MSELoss: "mse", nn.L1Loss: "mae", nn.HuberLoss: "huber"}
