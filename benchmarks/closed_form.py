@@ -64,12 +64,12 @@ def solve(x: "NDArray[np.float64]", y: "NDArray[np.float64]") -> Any:
     """Solve as `solver: exact` does, from what its source hands over: the fit with coefficients and standard errors."""
     from torch import nn
 
-    from linreg.data.preprocessing import Feature
+    from linreg.data.derived import ColumnInfo
     from linreg.exact.closed_form import Equations, LinearPart
 
-    features = [Feature(f"x{i + 1}") for i in range(x.shape[1])]
+    columns = [ColumnInfo(f"x{i + 1}") for i in range(x.shape[1])]
     part = LinearPart(nn.Sequential(), nn.Linear(x.shape[1], y.shape[1]), "0")
-    equations = Equations(part, features, None, y.shape[1])
+    equations = Equations(part, columns, None, y.shape[1])
     equations.add(x, y, None)
     return equations.solve(ridge=0.0, is_result=True).fit
 

@@ -197,13 +197,13 @@ def test_beside_the_data_there_is_memory_for_a_block_of_rows_alone():
 import numpy as np
 import torch
 from linreg.exact.closed_form import Equations, LinearPart
-from linreg.data.preprocessing import Feature, Preprocessing
+from linreg.data.preprocessing import Feature, Preprocessing, columns_of
 
 def add(x, y):
     features = [Feature(f"x{i}") for i in range(20)]
     part = LinearPart(torch.nn.Sequential(), torch.nn.Linear(20, 1), "0")
-    equations = Equations(part, features, Preprocessing(features, 1, fills=False), 1)
-    equations.add(x, y, None, np.arange(len(x)) % 5 > 0)
+    equations = Equations(part, columns_of(features), Preprocessing(features, 1, fills=False), 1)
+    equations.add(x, y, None, (np.arange(len(x)) % 5 == 0).astype(np.int8))
     equations.solve(ridge=0.0, is_result=True)
 
 x = np.random.default_rng(0).normal(size=(400_000, 20))
