@@ -296,3 +296,9 @@ def test_a_time_that_drops_with_its_row_stays_in_line_with_the_rows(linreg):
 def test_more_parts_than_rows_are_refused():
     with pytest.raises(DataError, match="2 points in the ratio 0.5 leave 1 for training, 0 for test"):
         divide(2, train_ratio=0.5, test_ratio=0.25, seed=1)
+
+
+def test_each_part_has_a_time_even_if_another_change_is_nearer():
+    times = Column(np.array([0.0] + [1.0] * 10 + [2.0]), True)
+    parts = divide(12, train_ratio=0.8, test_ratio=0.1, seed=1, by="time", column=times)
+    assert [list(rows) for rows in (parts.train, parts.val, parts.test)] == [[0], list(range(1, 11)), [11]]

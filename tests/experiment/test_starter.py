@@ -337,3 +337,55 @@ def test_a_spec_over_the_size_limit_is_an_error(linreg):
         "error: t.csv: 3,000 columns make a spec of more than 100,000 bytes; remove columns that are not features"
     )
     assert answer.err.startswith(expected)
+
+
+def suggested(linreg, columns, *targets):
+    """Return the commented keys of data in a starter spec, after checking that each works in place of the default."""
+    options = [part for target in targets or ("y",) for part in ("--target", target)]
+    answer = linreg("init", write_table(columns), *options)
+    assert answer.code == 0
+    keys = [line.strip("# ").partition("    #")[0] for line in answer.out.splitlines() if line.startswith("  # ")]
+    for key in keys:
+        rest = [line for line in answer.out.splitlines() if not (key.startswith("split") and "  split:" in line)]
+        place = next(i for i, line in enumerate(rest) if line.startswith("  batch_size"))
+        Path("s.yaml").write_text("\n".join([*rest[:place], f"  {key}", *rest[place:]]))
+        assert linreg("check", "s.yaml").code == 0
+        assert f"consider {key}    # " in answer.err
+    return keys
+
+
+RANDOM = np.random.RandomState(1)
+NORMAL = RANDOM.randn(120)
+DAYS = [f"2024-{1 + i // 28:02}-{1 + i % 28:02}" for i in range(120)]
+
+
+def test_a_skewed_target_asks_for_its_logarithm(linreg):
+    assert suggested(linreg, {"x": NORMAL, "y": np.exp(NORMAL)}) == ["target_transform: {name: log}"]
+    counts = np.floor(np.exp(NORMAL) * 3)
+    assert counts.min() == 0
+    assert suggested(linreg, {"x": NORMAL, "y": counts}) == ["target_transform: {name: log1p}"]
+    assert suggested(linreg, {"x": NORMAL, "y": NORMAL + 9}) == []
+    assert suggested(linreg, {"x": NORMAL, "y": -np.exp(NORMAL)}) == []
+    assert suggested(linreg, {"x": NORMAL, "y": np.exp(NORMAL), "z": NORMAL + 9}, "y", "z") == []
+
+
+def test_a_column_of_times_asks_for_a_split_by_time(linreg):
+    by_time = ["split: {train_ratio: 0.8, by: {time: sold}}"]
+    assert suggested(linreg, {"sold": DAYS, "x": NORMAL, "y": NORMAL + 9}) == by_time
+    assert "the table is in the order of sold" in linreg("init", "t.csv", "--target", "y").err
+    shuffled = list(RANDOM.permutation(DAYS))
+    assert suggested(linreg, {"sold": shuffled, "x": NORMAL, "y": NORMAL + 9}) == by_time
+    assert "sold is a date" in linreg("init", "t.csv", "--target", "y").err
+    assert suggested(linreg, {"year": range(1900, 2020), "x": NORMAL, "y": NORMAL + 9}) == [
+        "split: {train_ratio: 0.8, by: {time: year}}"
+    ]
+    assert suggested(linreg, {"year": RANDOM.permutation(120), "x": NORMAL, "y": NORMAL + 9}) == []
+
+
+def test_a_column_that_names_groups_asks_for_a_split_by_group(linreg):
+    number = RANDOM.randint(0, 40, size=120)
+    for name, values in (("patient", number), ("customer_id", [f"c{n}" for n in number])):
+        keys = suggested(linreg, {name: values, "x": NORMAL, "y": NORMAL + 9})
+        assert keys == [f"split: {{train_ratio: 0.8, by: {{group: {name}}}}}"]
+    assert suggested(linreg, {"patient": range(120), "x": NORMAL, "y": NORMAL + 9}) == []
+    assert suggested(linreg, {"rooms": number, "x": NORMAL, "y": NORMAL + 9}) == []

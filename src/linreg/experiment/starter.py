@@ -16,7 +16,7 @@ from linreg.data.tables.paths import ALL_SUFFIXES
 from linreg.data.tables.profile import Profile, profile
 from linreg.data.tables.reading import open_table
 from linreg.errors import DataError, UsageError, show
-from linreg.experiment.hints import notes
+from linreg.experiment.hints import Suggestion, notes, suggestions
 from linreg.spec.document import MAX_BYTES, write_yaml
 from linreg.spec.schema import NAME_PATTERN
 
@@ -49,16 +49,17 @@ def starter_spec(
         raise DataError(f"{path}: no column is left as a feature{f' ({why})' if why else ''}; add one")
     missing = "drop" if drops else "median" if any(column.n_gaps for column in features) else "error"
     usable = _count_usable(table, excluded, features, missing, date_format)
+    suggested = suggestions(table, excluded, _scalar)
     lines = [
         *_head(table, targets, excluded, usable),
         f"name: {_scalar(name)}",
-        *_settings(usable, _source(table, targets, excluded, features, missing, date_format)),
+        *_settings(usable, _source(table, targets, excluded, features, missing, date_format), suggested),
     ]
     text = "\n".join(lines)
     if len(text.encode()) > MAX_BYTES:
         what = f"{len(table.columns):,} columns make a spec of more than {MAX_BYTES:,} bytes"
         raise DataError(f"{path}: {what}; remove columns that are not features")
-    for note in notes(table, excluded, features):
+    for note in notes(table, excluded, features, suggested):
         log.info("%s", note)
     return text
 
@@ -227,7 +228,7 @@ def _notation(numbers: Numbers) -> str:
     return f"{{{', '.join(f'{key}: {value}' for key, value in parts.items())}}}"
 
 
-def _settings(usable: int, source: Sequence[str]) -> list[str]:
+def _settings(usable: int, source: Sequence[str], suggested: Sequence[Suggestion]) -> list[str]:
     """Write the lines below the name: data, model and training for a number of usable rows."""
     batch_size = 32 if usable < 5_000 else 256 if usable < 200_000 else 1024
     steps = ceil(0.8 * usable / batch_size)
@@ -242,6 +243,7 @@ def _settings(usable: int, source: Sequence[str]) -> list[str]:
         "  source:",
         *(f"    {line}" for line in source),
         "  split: {train_ratio: 0.8}",
+        *(f"  # {item.line}    # {item.why}" for item in suggested),
         f"  batch_size: {batch_size}",
         "  standardize: true    # scales features and target; predictions are in the units of the target",
         f"model: {model}",
