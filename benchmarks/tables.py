@@ -22,6 +22,7 @@ epochs: 1
 data:
   source: {{name: csv, path: {path}, target: y}}
   batch_size: 32
+  transforms: {transforms}
 model: {{name: linear}}
 optimizer: {{name: sgd, lr: 0.01}}
 writer: {{graph: false, plots: false}}
@@ -44,12 +45,14 @@ with importing_torch():  # as the command does
 start = perf_counter()
 import linreg
 from linreg.data.loaders import make_tensor_loaders
-experiment = linreg.build(linreg.load_spec("gradient.yaml"))
+experiment = linreg.build(linreg.load_spec("{spec}.yaml"))
 loader, _ = make_tensor_loaders(experiment.loaders, experiment.device)
 experiment.train_step_fn(*next(loader.batches()))
 print(perf_counter() - start)
 print(peak_memory())
 """
+
+TRANSFORMS = "[{name: log1p, columns: x1}, {name: interaction, columns: [x2, x3]}]"
 
 PANDAS = """
 import numpy as np, pandas as pd
@@ -84,27 +87,32 @@ def measure(runs: int, n_rows: int = N_ROWS) -> list[Row]:
     import pandas  # noqa: F401  # fail before measuring if it is missing
     import sklearn  # noqa: F401  # likewise
 
-    with TemporaryDirectory() as name:
-        folder = Path(name)
+    with TemporaryDirectory() as place:
+        folder = Path(place)
         write_table(folder / "table.csv", n_rows)
         write_table(folder / "small.csv", 1000)
-        for solver, path in (("gradient", "table.csv"), ("exact", "small.csv")):
-            (folder / f"{solver}.yaml").write_text(SPEC.format(solver=solver, path=path))
+        for name, solver, path, transforms in (
+            ("gradient", "gradient", "table.csv", "[]"),
+            ("transforms", "gradient", "table.csv", TRANSFORMS),
+            ("exact", "exact", "small.csv", "[]"),
+        ):
+            (folder / f"{name}.yaml").write_text(SPEC.format(solver=solver, path=path, transforms=transforms))
         linreg = [sys.executable, "-m", "linreg"]
         time_process([*linreg, "train", "exact.yaml", "--quiet"], cwd=folder)
         predict = [*linreg, "predict", "checkpoints/tables_001/last.pth", "--input", "table.csv"]
 
-        peaks = []
+        peaks: dict[str, list[float]] = {"gradient": [], "transforms": []}
 
-        def to_first_step() -> float:
-            seconds, peak = figures(TO_FIRST_STEP, cwd=folder)
-            peaks.append(peak)
+        def to_first_step(spec: str) -> float:
+            seconds, peak = figures(TO_FIRST_STEP.replace("{spec}", spec), cwd=folder)
+            peaks[spec].append(peak)
             return seconds
 
         found = in_turn(
             {
                 "read": lambda: figures(READ, cwd=folder)[0],
-                "to_first_step": to_first_step,
+                "to_first_step": lambda: to_first_step("gradient"),
+                "transforms": lambda: to_first_step("transforms"),
                 "pandas": lambda: time_process([sys.executable, "-c", PANDAS], cwd=folder),
                 "predict": lambda: time_process([*predict, "--output", "ours.csv"], cwd=folder),
             },
@@ -121,9 +129,17 @@ def measure(runs: int, n_rows: int = N_ROWS) -> list[Row]:
             target=1.5,
         ),
         compare(
-            f"peak memory of that, {size}",
+            f"the same with a logarithm and an interaction, {size}",
+            "pyarrow.csv.read_csv",
+            found["transforms"],
+            found["read"],
+            target=2.0,
+            note=f"peak memory {max(peaks['transforms']) / 1e6:.0f} MB",
+        ),
+        compare(
+            f"peak memory without transforms, {size}",
             "the matrix in float32",
-            max(peaks) / 1e6,
+            max(peaks["gradient"]) / 1e6,
             matrix / 1e6,
             target=2.5,
             note="with all that is imported",

@@ -143,7 +143,9 @@ def test_strata_have_their_share_in_each_part(linreg):
     for rows, share in ((parts.train, 0.7), (parts.val, 0.1), (parts.test, 0.2)):
         counts = [int((kind[rows] == name).sum()) for name in "abc"]
         assert np.allclose(counts, [share * 600, share * 300, share * 100], atol=1)
-    assert not (np.diff(parts.train) == 1).all()
+    other = divide(1000, train_ratio=0.7, test_ratio=0.2, seed=2, by="stratify",
+                   column=Column(np.unique(kind, return_inverse=True)[1] * 1.0, False))  # fmt: skip
+    assert 0.6 < len(set(parts.train) & set(other.train)) / 700 < 0.8
 
 
 def test_a_numeric_target_is_stratified_by_its_deciles(linreg):
@@ -279,14 +281,14 @@ def test_generated_points_are_divided_by_their_columns(linreg):
 def test_a_time_that_drops_with_its_row_stays_in_line_with_the_rows(linreg):
     x, y = write_table(n_rows=20)
     lines = Path("t.csv").read_text().splitlines()
-    rows = [f"{line},{20 - i}" for i, line in enumerate(lines[1:])]
+    times = np.random.default_rng(3).permutation(20)
+    rows = [f"{line},{time}" for line, time in zip(lines[1:], times, strict=True)]
     rows[3] = "," + rows[3].partition(",")[2]
     Path("t.csv").write_text("\n".join([f"{lines[0]},t", *rows]) + "\n")
     source = {**SOURCE, "missing": "drop"}
     spec = write_spec(data__source=source, data__split={"train_ratio": 0.5, "by": {"time": "t"}}, solver="exact")
     assert linreg("train", spec).code == 0
-    kept = np.delete(np.arange(20), 3)[::-1]
-    train = kept[:9]
+    train = [row for row in np.argsort(times) if row != 3][:9]
     answer = json.loads(linreg("evaluate", "--part", "train", "--json").out)
     slope, intercept = np.polyfit(x[train], y[train], 1)
     mse = ((y[train] - slope * x[train] - intercept) ** 2).mean()
@@ -302,3 +304,16 @@ def test_each_part_has_a_time_even_if_another_change_is_nearer():
     times = Column(np.array([0.0] + [1.0] * 10 + [2.0]), True)
     parts = divide(12, train_ratio=0.8, test_ratio=0.1, seed=1, by="time", column=times)
     assert [list(rows) for rows in (parts.train, parts.val, parts.test)] == [[0], list(range(1, 11)), [11]]
+
+
+@pytest.mark.parametrize("memory", ["resident", "mapped"])
+def test_a_rule_divides_only_the_source_beside_a_validation_file(linreg, memory):
+    times = np.random.default_rng(4).permutation(40)
+    x, y = write_table(40, t=times)
+    write_table(10, "v.csv", 1, t=range(-10, 0))
+    split = {"val": "v.csv", "test_ratio": 0.25, "by": {"time": "t"}}
+    spec = write_spec(data__source={**SOURCE, "features": ["t"]}, data__split=split, data__memory=memory, epochs=1,
+                      data__standardize=True)  # fmt: skip
+    assert linreg("train", spec).code == 0
+    saved = load("checkpoints/small_001/last.pth")["preprocessing"]["features"][0]
+    assert (saved["minimum"], saved["maximum"]) == (0, 29)
