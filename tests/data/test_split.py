@@ -309,7 +309,7 @@ def test_each_part_has_a_time_even_if_another_change_is_nearer():
 @pytest.mark.parametrize("memory", ["resident", "mapped"])
 def test_a_rule_divides_only_the_source_beside_a_validation_file(linreg, memory):
     times = np.random.default_rng(4).permutation(40)
-    x, y = write_table(40, t=times)
+    write_table(40, t=times)
     write_table(10, "v.csv", 1, t=range(-10, 0))
     split = {"val": "v.csv", "test_ratio": 0.25, "by": {"time": "t"}}
     spec = write_spec(data__source={**SOURCE, "features": ["t"]}, data__split=split, data__memory=memory, epochs=1,

@@ -126,14 +126,17 @@ class MappedRows(Rows):
         def values() -> Iterator[NDArray[np.floating]]:
             return (transform.values(block) for block, _ in used_blocks(self, parts))
 
+        fits = True
         if transform.is_monotonic:
             extremes = np.stack([self.minimum, self.maximum])
             extremes[:, self.categorical_positions] = 0.0
             x, y = torch.from_numpy(extremes[:, :n_features]), torch.from_numpy(extremes[:, n_features:width])
             if transform.preprocessing is not None:
                 x, y = transform.preprocessing(x), transform.preprocessing.scaled(y)
-            precision.add(torch.cat([x, y], dim=1).numpy(), n_rows=self.n_rows)
-        if not transform.is_monotonic or not precision.fits():
+            ends = torch.cat([x, y], dim=1)
+            precision.add(ends.numpy(), n_rows=self.n_rows)
+            fits = bool(torch.isfinite(ends.to(getattr(torch, transform.dtype))).all())
+        if not transform.is_monotonic or not fits:
             for block, _ in used_blocks(self, parts):  # to find the row
                 given = transform.values(block)
                 with np.errstate(over="ignore"):

@@ -32,7 +32,7 @@ class Precision:
 
     def add(self, values: Values, first: int = 0, *, n_rows: int | None = None) -> None:
         """Add rows (n, width) of the columns from position `first` on. n_rows: if they are the extremes of more."""
-        if not values.size:
+        if self.dtype == "float64" or not values.size:
             return
         columns = slice(first, first + values.shape[1])
         self.low[columns] = np.minimum(self.low[columns], reduce_columns(np.minimum, values))
@@ -40,15 +40,10 @@ class Precision:
         if not first:
             self.n_rows += len(values) if n_rows is None else n_rows
 
-    def fits(self) -> bool:
-        """Return whether the extremes are finite after the cast."""
-        with np.errstate(over="ignore"):
-            return bool(np.isfinite(np.stack([self.low, self.high]).astype(self.dtype)).all())
-
     def log(self, rows: Callable[[], Iterable[Values]]) -> None:
         """Log a warning for each column that loses its variation. rows: reads all columns (n, width) again, which is
         necessary only for a table with large numbers that vary little."""
-        suspects = self._suspects() if self.n_rows and self.dtype != "float64" else np.empty(0, np.int64)
+        suspects = self._suspects() if self.n_rows else np.empty(0, np.int64)
         if not len(suspects):
             return
         n_rows, origin = 0, self.low[suspects]

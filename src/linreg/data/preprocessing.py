@@ -7,7 +7,7 @@ It is learnt from the training part alone. It is a part of the model, and is sav
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,29 +15,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from linreg.components.transforms import Learnt, OfTarget
-from linreg.data.derived import ColumnInfo, Transforms, TransformSpec, UnfitRowError
+from linreg.data.derived import ColumnInfo, Transforms, UnfitRowError
 from linreg.data.sources import Points
-from linreg.data.statistics import Statistics
 from linreg.errors import DataError
 
 FILLING = ("mean", "median")  # values of `missing` that fill gaps
-
-Standardize = bool | Literal["features", "target"]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The preprocessing that a spec asks for. center: whether `standardize` subtracts means."""
-
-    standardize: Standardize = False
-    center: bool = True
-    transforms: Sequence[TransformSpec] = ()
-    target: OfTarget | None = None
-
-    @property
-    def derives(self) -> bool:
-        """Whether there is a transform, of features or of the target."""
-        return bool(self.transforms) or self.target is not None
 
 
 @dataclass(frozen=True)
@@ -133,6 +115,8 @@ class Preprocessing(nn.Module):
         """Return the inputs of the network (N, n_columns) for inputs of the table (N, n_features). Raises
         UnfitRowError."""
         x = self.derived(x)
+        if not self.mean.any() and bool((self.scale == 1).all()):
+            return x
         scaled, constant = (x - self.mean) / self.scale, self.scale == 0
         return scaled.masked_fill(constant, 0.0) if constant.any() else scaled
 
@@ -215,62 +199,6 @@ def rows_as_data_errors(
         raise
 
 
-def learn(
-    statistics: Statistics,
-    points: Points,
-    recipe: Recipe,
-    *,
-    where: str,
-    medians: Callable[[Sequence[int]], NDArray[np.float64]] | None = None,
-) -> Preprocessing:
-    """Make the preprocessing from the statistics of the training part, except the transforms.
-
-    Scales are standard deviations over n, as in scikit-learn's StandardScaler. Without centring a constant column keeps
-    its scale. medians: returns the medians of the features at some positions,
-    for `missing: median`. Raises DataError for a column without values, or with values too large for their mean.
-    """
-    if recipe.standardize or points.missing == "mean":
-        names = [*points.feature_names, *points.target_names]
-        for name, mean, squares in zip(names, statistics.mean, statistics.squares, strict=True):
-            if not np.isfinite([mean, squares]).all():
-                raise DataError(f"{where}: column {name!r} has values too large for their mean; give it another unit")
-    for name, count in zip(points.feature_names, statistics.count, strict=False):
-        if not count:
-            raise DataError(f"{where}: column {name!r} has only gaps in the training part; put it in exclude")
-    features = [_feature(statistics, points, position) for position in range(statistics.n_features)]
-    preprocessing = Preprocessing(features, statistics.n_targets, fills=points.missing in FILLING)
-    fills = None
-    if preprocessing.fills:
-        fills = _fills(statistics, points, features, medians)
-        preprocessing.fill.copy_(torch.from_numpy(fills))
-    if not recipe.derives:
-        standardize(preprocessing, statistics, recipe, positions_of(features), fills)
-    return preprocessing
-
-
-def standardize(
-    preprocessing: Preprocessing,
-    statistics: Statistics,
-    recipe: Recipe,
-    positions: Sequence[int],
-    fills: NDArray[np.float64] | None = None,
-) -> None:
-    """Set the means and scales from statistics. positions: of each column in the statistics; fills: the values that
-    count as those of gaps."""
-    if recipe.standardize in (True, "features"):
-        for column, (info, position) in enumerate(zip(preprocessing.columns, positions, strict=True)):
-            if info.kind != "indicator":
-                fill = None if fills is None else float(fills[position])
-                mean, scale = statistics.mean_and_scale(position, fill=fill)
-                preprocessing.mean[column] = mean if recipe.center else 0.0
-                preprocessing.scale[column] = scale if recipe.center else scale or 1.0
-    if recipe.standardize in (True, "target"):
-        for target in range(statistics.n_targets):
-            mean, scale = statistics.mean_and_scale(statistics.n_features + target)
-            preprocessing.y_mean[target] = mean if recipe.center else 0.0
-            preprocessing.y_scale[target] = scale or 1.0
-
-
 def columns_of(features: Sequence[Feature], dates: Sequence[str] = ()) -> list[ColumnInfo]:
     """Describe the columns of features, with categories one-hot."""
     columns = []
@@ -286,40 +214,6 @@ def columns_of(features: Sequence[Feature], dates: Sequence[str] = ()) -> list[C
 def positions_of(features: Sequence[Feature]) -> list[int]:
     """Return the position of the feature of each of their columns."""
     return [i for i, feature in enumerate(features) for _ in (feature.categories or (feature.name,))]
-
-
-def _feature(statistics: Statistics, points: Points, position: int) -> Feature:
-    name = points.feature_names[position]
-    if name in points.categories:
-        known = points.categories[name]
-        return Feature(name, categories=sorted_categories([known[code] for code in statistics.often[position]]))
-    return Feature(name, float(statistics.minimum[position]), float(statistics.maximum[position]))
-
-
-def _fills(
-    statistics: Statistics,
-    points: Points,
-    features: Sequence[Feature],
-    medians: Callable[[Sequence[int]], NDArray[np.float64]] | None,
-) -> NDArray[np.float64]:
-    """Return the value that fills the gaps of each feature (n_features,): the most frequent category, the first of
-    several."""
-    fills = statistics.mean[: len(features)].copy()
-    numeric = [position for position, feature in enumerate(features) if feature.categories is None]
-    if points.missing == "median":
-        assert medians is not None
-        fills[numeric] = medians(numeric)
-    for position, feature in enumerate(features):
-        if feature.categories is not None:
-            known, often = list(points.categories[feature.name]), statistics.often[position]
-            most = max(often.values())
-            fills[position] = next(i for i, c in enumerate(feature.categories) if often[known.index(c)] == most)
-    return fills
-
-
-def is_needed(points: Points, recipe: Recipe) -> bool:
-    """Return whether the table needs any preprocessing."""
-    return bool(recipe.standardize) or recipe.derives or points.missing in FILLING or bool(points.categories)
 
 
 def sorted_categories(categories: Sequence[str]) -> list[str]:

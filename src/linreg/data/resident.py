@@ -89,8 +89,8 @@ class ResidentRows(Rows):
             with torch.no_grad(), np.errstate(over="ignore"):
                 for columns, array, tensor in zip(names, (x, y), transform(block), strict=True):
                     precision.add(tensor.numpy(), width)
-                    array[rows] = converted = tensor.numpy().astype(transform.dtype)
-                    refuse_unfit(columns, converted, tensor.numpy(), block.where, where=where)
+                    array[rows] = tensor.numpy()
+                    refuse_unfit(columns, array[rows], tensor.numpy(), block.where, where=where)
                     width += len(columns)
         precision.log(lambda: (transform.values(block) for block, _ in used_blocks(self, parts)))
         return x, y

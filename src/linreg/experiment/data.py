@@ -9,7 +9,7 @@ from linreg.data import pipeline
 from linreg.data.conversion import open_mapped
 from linreg.data.dataset import refuse_shapes
 from linreg.data.derived import TransformSpec
-from linreg.data.preprocessing import Recipe, is_needed
+from linreg.data.learning import Recipe, is_needed
 from linreg.data.resident import ResidentRows
 from linreg.data.rows import Rows, StreamedRows
 from linreg.data.sources import DATASETS, Points, Samples

@@ -11,18 +11,8 @@ from torch import nn
 
 from linreg.checkpoint import Checkpoint, save
 from linreg.data.derived import UnfitRowError
-from linreg.data.pipeline import learn_from
-from linreg.data.preprocessing import (
-    Feature,
-    Preprocessed,
-    Preprocessing,
-    Recipe,
-    columns_of,
-    is_needed,
-    learn,
-    rows_as_data_errors,
-    to_dict,
-)
+from linreg.data.learning import Recipe, is_needed, learn, learn_from
+from linreg.data.preprocessing import Feature, Preprocessed, Preprocessing, columns_of, rows_as_data_errors, to_dict
 from linreg.data.rows import Rows, select, used_blocks
 from linreg.data.split import TEST, TRAIN, VAL, Parts
 from linreg.data.statistics import Statistics
