@@ -124,12 +124,13 @@ class Component:
 class Registry:
     """The components of one kind, by name."""
 
-    def __init__(self, kind: str, *, arguments: tuple[str, ...], returns: str) -> None:
+    def __init__(self, kind: str, *, arguments: tuple[str, ...], returns: str, needs: tuple[str, ...] = ()) -> None:
         """arguments: the positional arguments of a builder; returns: the full name of the type that it returns,
-        imported by the first build."""
+        imported by the first build; needs: the params that every builder must have."""
         self.kind = kind
         self.arguments = arguments
         self.returns = returns
+        self.needs = needs
         self._components: dict[str, Component] = {}
 
     def __iter__(self) -> Iterator[Component]:
@@ -241,6 +242,8 @@ class Registry:
                 raise UsageError(f"{where}: the param {name!r} has no annotation; write {name}: float, or the like")
         if "name" in component.params:
             raise UsageError(f"{where}: a param cannot be called 'name', which names the component; rename it")
+        if absent := [name for name in self.needs if name not in component.params]:
+            raise UsageError(f"{where}: a {self.kind} needs the param {absent[0]!r}; add it after a *")
         kinds = [parameter.kind for parameter in inspect.signature(component.builder).parameters.values()]
         positional = [kind for kind in kinds if kind in (kind.POSITIONAL_ONLY, kind.POSITIONAL_OR_KEYWORD)]
         if len(positional) != len(self.arguments) or any(

@@ -451,6 +451,34 @@ def cube_root(*, columns: str | list[str]):
     assert linreg("evaluate", "--plugin", "own.py").code == 0
 
 
+OWN = {
+    "no columns": (
+        "def f(*, x: str):\n    return Derived(lambda name: [name], lambda x: x)",
+        "needs the param 'columns'",
+    ),
+    "other shape": (
+        "def f(*, columns: str):\n    return Derived(lambda name: ['a', 'b'], lambda x: x)",
+        "f: returns (2, 1) of torch.float64 for 2 names, not (2, 2) of torch.float64; fix the transform",
+    ),
+    "failure": (
+        "def f(*, columns: str):\n    return Derived(lambda name: [name], lambda x: x / {})",
+        "f: fails: TypeError: unsupported operand",
+    ),
+    "float32": (
+        "def f(*, columns: str):\n    return Derived(lambda name: [name], lambda x: x.float())",
+        "f: returns (2, 1) of torch.float32",
+    ),
+}
+
+
+@pytest.mark.parametrize("body, message", OWN.values(), ids=list(OWN))
+def test_a_wrong_transform_of_a_plugin_is_refused(linreg, body, message):
+    Path("own.py").write_text(f"from linreg import TRANSFORMS, Derived\n\n@TRANSFORMS.register('f')\n{body}\n")
+    answer = linreg("train", spec_with([{"name": "f", "columns": "area"}]), "--plugin", "own.py")
+    assert answer.code == 2 and message in answer.err
+    assert not Path("runs").exists()
+
+
 def test_a_checkpoint_whose_learnt_values_are_damaged_is_refused(linreg):
     assert linreg("train", spec_with([{"name": "spline", "columns": "age"}], ("age",))).code == 0
     from linreg.checkpoint import load, save

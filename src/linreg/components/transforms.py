@@ -16,7 +16,7 @@ from linreg.registry import Registry
 if TYPE_CHECKING:
     import torch
 
-TRANSFORMS = Registry("transform", arguments=(), returns="linreg.components.transforms.Derived")
+TRANSFORMS = Registry("transform", arguments=(), returns="linreg.components.transforms.Derived", needs=("columns",))
 TARGET_TRANSFORMS = Registry("target_transform", arguments=(), returns="linreg.components.transforms.OfTarget")
 
 Column = Annotated[str, Field(min_length=1)]

@@ -126,6 +126,7 @@ class Transforms(nn.ModuleList):
         """
         columns = self.columns
         pieces: list[Piece] = []
+        sample = None if values is None else self(next(values())[:2])
         for sources in _sources(spec, columns):
             piece = Piece(spec.derived, sources, {})
             if values is None:
@@ -141,6 +142,8 @@ class Transforms(nn.ModuleList):
             else:
                 learnt = {}
             pieces.append(Piece(spec.derived, sources, learnt))
+            if sample is not None:
+                _refuse_shape(pieces[-1], columns, sample, spec.where)
         self.steps.append(Step(pieces, len(columns)))
         self.append(self.steps[-1])
         names = [column.name for column in self.columns]
@@ -210,6 +213,20 @@ def _sources(spec: TransformSpec, columns: Sequence[ColumnInfo]) -> list[Sequenc
     if spec.derived.joint:
         return list(product(*chosen))
     return [[source] for sources in chosen for source in sources]
+
+
+def _refuse_shape(piece: Piece, columns: Sequence[ColumnInfo], x: torch.Tensor, where: str) -> None:
+    """Raise a SpecError for a transform that fails, or does not derive a column for each of its names."""
+    try:
+        names, derived = piece.names(columns), piece(x)
+        got = f"{tuple(derived.shape)} of {derived.dtype}"
+        fits = derived.shape == (len(x), len(names)) and derived.dtype == torch.float64
+    except Exception as error:  # a plugin's code may raise anything
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise SpecError([f"{where}: fails: {reason}; fix the transform"]) from error
+    if not fits:
+        wanted = f"({len(x)}, {len(names)}) of torch.float64"
+        raise SpecError([f"{where}: returns {got} for {len(names)} names, not {wanted}; fix the transform"])
 
 
 def _known(columns: Sequence[ColumnInfo]) -> list[str]:

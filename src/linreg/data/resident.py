@@ -18,7 +18,7 @@ from linreg.data.transform import Transform
 from linreg.errors import DataError
 from linreg.system.memory import arrow_without_pool, gigabytes, usable_bytes
 
-BLOCK_ROWS = 2**13  # in a block of a pass
+BLOCK_ROWS = 2**15  # in a block of a pass
 
 
 class ResidentRows(Rows):
