@@ -276,3 +276,42 @@ def test_init_says_what_it_leaves_out_and_what_dates_are(linreg):
     assert "left out: k: constant\n" in notes
     assert "when: a date, read as days since 1970\n" in notes
     assert source["dates"] == ["when"]
+
+
+def with_open_quote(*rows, column):
+    """Rows of numbers, texts and targets, with the texts in some column; a quote opens in the given rows."""
+    lines_of = ["x,y,k" if column == "last" else "k,x,y" if column == "first" else "x,k,y"]
+    for i in range(1, 41):
+        text = f'"{"ab"[i % 2]}' if i in rows else "ab"[i % 2]
+        cells = {"last": [i, i * 2.5, text], "first": [text, i, i * 2.5], "middle": [i, text, i * 2.5]}[column]
+        lines_of.append(",".join(map(str, cells)))
+    return lines_of
+
+
+@pytest.mark.parametrize("block_bytes", [200, 2**21])
+@pytest.mark.parametrize("column", ["first", "middle", "last"])
+@pytest.mark.parametrize("rows", [[10], [10, 30], [39], [40]])
+def test_a_quote_without_an_end_is_an_error_that_names_its_line(monkeypatch, rows, column, block_bytes):
+    monkeypatch.setattr("linreg.data.tables.formats.csv.BLOCK_BYTES", block_bytes)
+    lines(with_open_quote(*rows, column=column))
+    with pytest.raises(DataError) as error:
+        points("csv", path="t.csv", target="y", categorical="k")
+    assert f"t.csv: row {rows[0]}: " in str(error.value)
+    if rows[0] < 39 or column == "last":
+        assert f"a quote begins on line {rows[0] + 1} and has no end" in str(error.value)
+
+
+def test_a_cell_of_several_lines_is_a_cell():
+    note = 'first line\nsecond, with a comma\nthird: 5" pipe\nlast'
+    quoted = note.replace('"', '""')
+    lines(["x,k,y", f'1,"{quoted}",2', '2,"a\n\nb",3', '3,5" pipe,4', *[f"{i},b,1" for i in range(20)]])
+    x, y = points("csv", path="t.csv", target="y", categorical="k")
+    assert (x["k"][:3], len(y)) == ([note, "a\n\nb", '5" pipe'], 23)
+
+
+def test_rows_are_counted_as_in_the_file_also_below_a_repeated_header():
+    rows = [*table()[:10], table()[0], *table()[10:20], table()[0], *table()[20:]]
+    source = {"path": lines(rows), "target": "y", "categorical": "k"}
+    blocks = list(DATASETS.build(DATASETS.check({"name": "csv", **source}), where="source").blocks())
+    places = [block.where(row) for block in blocks for row in range(len(block.x))]
+    assert places == [f"t.csv: row {row}" for row in range(1, N + 3) if row not in (10, 21)]

@@ -508,3 +508,13 @@ def test_no_warning_of_a_library_reaches_the_user(linreg):
             ).code
             == 0
         )
+
+
+def test_a_date_outside_the_range_is_reported_as_a_date(linreg):
+    assert linreg("train", spec_with([], ("sold", "area"))).code == 0
+    low, high = min(SOLD[:150]), max(SOLD[:150])
+    answer = linreg("predict", "--inputs", "2031-05-06,50", "2031-05-07T06:30,50")
+    assert f"outside the range of the training part, {low[:10]}" in answer.err
+    assert f" to {high[:10]}" in answer.err and "the first is row 1 (2031-05-06)" in answer.err
+    answer = linreg("predict", "--inputs", "2031-05-07T06:30,50")
+    assert "the first is row 1 (2031-05-07T06:30)" in answer.err

@@ -12,8 +12,9 @@ from linreg.data.statistics import reduce_columns
 class Ranges:
     """Counts the inputs outside the range of the training part."""
 
-    def __init__(self, features: Sequence[Feature]) -> None:
-        self.features = features
+    def __init__(self, features: Sequence[Feature], dates: Sequence[str] = ()) -> None:
+        """dates: the features that are dates, in days since 1970-01-01."""
+        self.features, self.dates = features, dates
         self.n_rows = 0
         self.outside = [0] * len(features)
         self.first: list[tuple[int, float] | None] = [None] * len(features)
@@ -38,7 +39,14 @@ class Ranges:
         """Return a warning for each feature with inputs outside its range."""
         return [
             f"{feature.name}: {n_outside} of {self.n_rows} rows outside the range of the training part, "
-            f"{feature.minimum:g} to {feature.maximum:g}; the first is row {first[0]} ({first[1]:g})"
+            f"{self._text(feature, feature.minimum)} to {self._text(feature, feature.maximum)}; the first is row "
+            f"{first[0]} ({self._text(feature, first[1])})"
             for feature, n_outside, first in zip(self.features, self.outside, self.first, strict=True)
             if first is not None
         ]
+
+    def _text(self, feature: Feature, value: float | None) -> str:
+        if feature.name not in self.dates or value is None:
+            return f"{value:g}"
+        time = np.datetime64(0, "s") + np.timedelta64(round(value * 86_400), "s")
+        return str(time.astype("datetime64[D]" if value == int(value) else "datetime64[m]"))

@@ -17,7 +17,7 @@ class Doubts:
     which held in the training part."""
 
     def __init__(self, model: LoadedModel, recode: Recode | None = None) -> None:
-        self.ranges, self.relations, self.recode = Ranges(model.features), Relations(model), recode
+        self.ranges, self.relations, self.recode = Ranges(model.features, model.dates), Relations(model), recode
 
     @property
     def n_rows(self) -> int:

@@ -122,7 +122,8 @@ def open_like(
     keep: Sequence[str] = (),
 ) -> Any:
     """Open a table with the columns of the table that the model was trained on. Raises DataError."""
-    from linreg.data.tables.reading import format_options, like
+    from linreg.data.tables.paths import format_options
+    from linreg.data.tables.reading import like
 
     params = model.spec.data.source.params
     weight = params.get("sample_weight") if targets else None

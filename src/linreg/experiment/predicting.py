@@ -112,9 +112,9 @@ def make_parse_fn(model: LoadedModel) -> Callable[[Value, Feature], float]:
             return float(value)
         import pyarrow as pa
 
-        from linreg.data.tables import cells, reading
+        from linreg.data.tables import cells, paths
 
-        options, array = reading.format_options(params), pa.array([value])
+        options, array = paths.format_options(params), pa.array([value])
         if feature.name in model.dates:
             try:
                 return float(cells.parse_dates(array, options.get("date_format", ""))[0])

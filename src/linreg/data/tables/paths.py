@@ -3,11 +3,12 @@
 import logging
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from linreg.data.tables.formats import File, Format, StandardInput, column_names
+from linreg.data.tables.formats import File, Format, Layout, Numbers, StandardInput, column_names
 from linreg.data.tables.formats.errors import unreadable
 from linreg.data.tables.formats.files import COMPRESSED, read_head
 from linreg.errors import DataError, suggest
@@ -132,6 +133,26 @@ def format_of(file: Path | StandardInput, **options: Any) -> Format:
     if name == "csv" and ".tsv" in lower:
         options = {"delimiter": "\t", **options}
     return Format(name, **options)
+
+
+def format_options(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a format from the params of a table source."""
+    notation = params.get("numbers", {})
+    numbers = Numbers(
+        decimal=notation.get("decimal", params.get("decimal", ".")),
+        thousands=notation.get("thousands", ""),
+        strip=tuple(notation.get("strip", ())),
+        accounting=notation.get("accounting", False),
+    )
+    layout = Layout(**{f.name: params[f.name] for f in fields(Layout) if f.name in params})
+    plain = ("delimiter", "encoding", "date_format", "table", "query")
+    return {
+        "numbers": numbers,
+        "layout": layout,
+        "missing_values": tuple(params.get("missing_values", ())),
+        **{key: params[key] for key in plain if key in params},
+        **({"table": params["sheet"]} if "sheet" in params else {}),
+    }
 
 
 def _all_plain() -> list[str]:

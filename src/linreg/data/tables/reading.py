@@ -4,9 +4,10 @@ The table sources open it for training, prediction and evaluation open one like 
 """
 
 import logging
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,6 @@ from linreg.data.tables.formats import (
     Columns,
     File,
     Format,
-    Layout,
-    Numbers,
     StandardInput,
     canonical_name,
     map_batches,
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from linreg.data.split import Column
 
 log = logging.getLogger("linreg")
-
-__all__ = ["Format", "Table", "format_options", "like", "open_table", "refuse_names"]
 
 
 @dataclass(frozen=True)
@@ -98,8 +95,8 @@ class Table(Points):
             first = 0
             with closing(map_batches(self._rows, file, self.format, self.columns)) as batches:
                 for rows in batches:
-                    block = self._block(rows, partial(_place, file, first))
-                    first += rows.n_rows
+                    block = self._block(rows, partial(_place, file, first, rows.skipped))
+                    first += rows.n_rows + len(rows.skipped)
                     n_rows += rows.n_rows
                     if len(block.x):
                         empty = False
@@ -123,7 +120,7 @@ class Table(Points):
     def _rows(self, batch: Batch) -> "_Rows":
         """Make matrices of the columns, uninitialized for categories. Runs in any thread, in any order."""
         x, y, w = (self._matrix(batch, names) for names in (self.feature_names, self.target_names, self._weights))
-        return _Rows(batch.n_rows, x, y, w[:, 0] if self._weights else None, batch.texts, batch.others)
+        return _Rows(batch.n_rows, x, y, w[:, 0] if self._weights else None, batch.texts, batch.others, batch.skipped)
 
     def _matrix(self, batch: Batch, names: Sequence[str]) -> NDArray[np.float64]:
         matrix = np.empty((batch.n_rows, len(names)))
@@ -187,7 +184,8 @@ class Table(Points):
 
 @dataclass(frozen=True)
 class _Rows:
-    """A batch as matrices: x (n_rows, n_features), y (n_rows, n_targets), weight (n_rows,) or None."""
+    """A batch as matrices: x (n_rows, n_features), y (n_rows, n_targets), weight (n_rows,) or None. skipped: as in
+    `Batch`."""
 
     n_rows: int
     x: NDArray[np.float64]
@@ -195,6 +193,7 @@ class _Rows:
     weight: NDArray[np.float64] | None
     texts: Mapping[str, Any]
     others: Mapping[str, Any]
+    skipped: Sequence[int]
 
 
 def open_table(
@@ -259,26 +258,6 @@ def open_table(
     )
 
 
-def format_options(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a format from the params of a table source."""
-    notation = params.get("numbers", {})
-    numbers = Numbers(
-        decimal=notation.get("decimal", params.get("decimal", ".")),
-        thousands=notation.get("thousands", ""),
-        strip=tuple(notation.get("strip", ())),
-        accounting=notation.get("accounting", False),
-    )
-    layout = Layout(**{f.name: params[f.name] for f in fields(Layout) if f.name in params})
-    plain = ("delimiter", "encoding", "date_format", "table", "query")
-    return {
-        "numbers": numbers,
-        "layout": layout,
-        "missing_values": tuple(params.get("missing_values", ())),
-        **{key: params[key] for key in plain if key in params},
-        **({"table": params["sheet"]} if "sheet" in params else {}),
-    }
-
-
 def like(
     path: Path | StandardInput,
     options: Mapping[str, Any],
@@ -328,8 +307,8 @@ def like(
     )
 
 
-def _place(file: File, first: int, row: int) -> str:
-    return f"{file}: row {first + row + 1}"
+def _place(file: File, first: int, skipped: Sequence[int], row: int) -> str:
+    return f"{file}: row {first + bisect_right(skipped, row) + row + 1}"
 
 
 def _list(names: str | Sequence[str]) -> list[str]:

@@ -49,7 +49,9 @@ def _open(
     unseen: Unseen = "error",
 ) -> Points:
     """Open a table. These keyword parameters are params of every table source."""
-    from linreg.data.tables.reading import Format, format_options, open_table  # imports pyarrow
+    from linreg.data.tables.formats import Format  # imports pyarrow
+    from linreg.data.tables.paths import format_options
+    from linreg.data.tables.reading import open_table
 
     written = {"numbers": numbers, "date_format": date_format, "missing_values": missing_values}
     return open_table(

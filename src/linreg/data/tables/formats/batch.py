@@ -76,9 +76,10 @@ class Columns:
 @dataclass(frozen=True)
 class Batch:
     """Some rows. numbers: arrays (n_rows,), NaN for a gap, dates in days since 1970-01-01; texts, others: arrow arrays
-    as the file has them."""
+    as the file has them; skipped: the positions before which rows of the file were left out."""
 
     n_rows: int
     numbers: Mapping[str, NDArray[np.float64]]
     texts: Mapping[str, Any]
     others: Mapping[str, Any]
+    skipped: Sequence[int] = ()

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +28,7 @@ from linreg.data.tables.formats.lines import (
     rows,
     written_delimiter,
 )
+from linreg.data.tables.formats.quotes import NO_END, SWALLOWS, refuse_swallowed_rows, swallows
 from linreg.data.tables.formats.typed import to_numpy, with_gaps
 from linreg.data.tables.slices import slices
 from linreg.errors import DataError
@@ -109,6 +111,8 @@ def map_batches(
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         if not isinstance(file, Path):
             raise DataError(f"{file}: after row {first}: {first_line(error)}; fix the table") from None
+        if str(error) in (NO_END, SWALLOWS):
+            _refuse_ragged_rows(file, format, is_open=str(error) == NO_END)
         _refuse_bad_cells(file, format, columns)
         yield from map(function, _read_as_text(file, format, columns, skip=first))
 
@@ -154,6 +158,7 @@ def _parsed(
             skip_rows_after_names=int(number == 0 and format.layout.header),
         )
         table = csv.read_csv(pa.BufferReader(text), options, parse_options, convert_options)
+        refuse_swallowed_rows(text, len(table), len(cells), delimiter)
         return [function(batch) for batch in table.to_batches()]
 
     with open_utf8(file, format.encoding) as stream:
@@ -180,7 +185,8 @@ def _read_as_text(file: File, format: Format, columns: Columns, *, skip: int) ->
                 repeats = _repeats_header(rest, columns)
                 if repeats.any():
                     log.warning("%s: skipped rows that repeat the header: %d", file, repeats.sum())
-                yield _batch(format, columns, rest.filter(pa.array(~repeats)))
+                kept = _batch(format, columns, rest.filter(pa.array(~repeats)))
+                yield replace(kept, skipped=(np.flatnonzero(repeats) - np.arange(repeats.sum())).tolist())
             skip = max(0, skip - len(batch))
 
 
@@ -264,9 +270,9 @@ def _bad_cells(
     return [(row, cells[row].as_py()) for row in rows], bool((wrong | header).all())
 
 
-def _refuse_ragged_rows(file: Path, format: Format) -> None:
-    """Raise a DataError that lists the rows whose length differs from that of the header, and a quote without end."""
-    problems = []
+def _refuse_ragged_rows(file: Path, format: Format, *, is_open: bool = False) -> None:
+    """Raise a DataError that lists the rows whose length differs from that of the header, and quotes without an end."""
+    problems, last = [], ""
     n_columns, layout = len(_names(file, format)[1]), format.layout
     with open_bytes(file) as stream, io.TextIOWrapper(stream, format.encoding, errors="replace", newline="") as text:
         counted = _Counted(text)
@@ -283,10 +289,13 @@ def _refuse_ragged_rows(file: Path, format: Format) -> None:
                 if len(row) == n_columns + 1 and not row[-1].strip():
                     what += "; rows end in a delimiter: set trailing_delimiter: true"
                 problems.append(f"{file}: row {number}: {what}; fix it, or set delimiter")
+            last = f"{file}: row {number}: a quote begins on line {begin} and has no end"
+            if len(row) == n_columns and swallows(row, n_columns, written_delimiter(format)):
+                problems.append(f"{last} before line {end}; fix it")
             number, begin = number + 1, end + 1
             if len(problems) > MOST_PROBLEMS:
                 break
-    refuse(problems)
+    refuse(problems or ([f"{last}; fix it"] if is_open else []))
 
 
 class _Counted:
