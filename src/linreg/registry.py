@@ -282,6 +282,8 @@ def plain(limit: float) -> str:
 
 def write(value: object) -> str:
     """Format a default as in YAML."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(write, value))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -107,8 +107,10 @@ def clip(
     quantiles: Annotated[list[Share], Field(min_length=2, max_length=2)] | None = None,
     keep: bool = False,
 ) -> Derived:
-    """Limits a column to a range: clip(income). The range is given, or lies between two quantiles of the training part,
-    such as `quantiles: [0.01, 0.99]`."""
+    """Limits a column to a range: clip(income).
+
+    The range is given, or lies between two quantiles of the training part, such as `quantiles: [0.01, 0.99]`.
+    """
 
     if (quantiles is None) == (minimum is None and maximum is None):
         raise ValueError("quantiles: set either quantiles, or minimum and maximum")
