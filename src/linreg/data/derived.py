@@ -14,11 +14,11 @@ Values = Callable[[], Iterator[torch.Tensor]]
 
 
 class UnfitRowError(Exception):
-    """A row whose values a transform does not take. row: its position in the inputs."""
+    """A row whose values a transform does not take. row: its position in the inputs; piece: the number of the piece."""
 
-    def __init__(self, row: int, problem: str) -> None:
+    def __init__(self, row: int, problem: str, piece: int = 0) -> None:
         super().__init__(problem)
-        self.row = row
+        self.row, self.piece = row, piece
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,13 @@ class Step(nn.ModuleList):
         self.segments = list(_segments(pieces, n_columns))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the columns after the transform. Raises UnfitRowError with the position of the piece as its text."""
+        """Return the columns after the transform. Raises UnfitRowError for a result that is not finite."""
         derived = []
         for number, piece in enumerate(self.pieces):
             derived.append(piece(x))
             if not torch.isfinite(derived[-1]).all():
                 row = int(torch.nonzero(~torch.isfinite(derived[-1]).all(dim=1))[0, 0])
-                raise UnfitRowError(row, str(number))
+                raise UnfitRowError(row, "not finite", number)
         parts = (derived[part] if isinstance(part, int) else x[:, part] for part in self.segments)
         return torch.cat(list(parts), dim=1)
 
@@ -161,7 +161,7 @@ class Transforms(nn.ModuleList):
             try:
                 x = step(x)
             except UnfitRowError as error:
-                piece, columns = step.pieces[int(str(error))], self._columns(number)
+                piece, columns = step.pieces[error.piece], self._columns(number)
                 given = ", ".join(f"{value:g}" for value in piece.given(x)[error.row].tolist())
                 listed = ", ".join(repr(columns[source].name) for source in piece.sources)
                 made, needs = piece.names(columns)[0], piece.derived.needs
