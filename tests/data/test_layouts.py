@@ -315,3 +315,52 @@ def test_rows_are_counted_as_in_the_file_also_below_a_repeated_header():
     blocks = list(DATASETS.build(DATASETS.check({"name": "csv", **source}), where="source").blocks())
     places = [block.where(row) for block in blocks for row in range(len(block.x))]
     assert places == [f"t.csv: row {row}" for row in range(1, N + 3) if row not in (10, 21)]
+
+
+@pytest.mark.parametrize(
+    "form, format", [("%d/%m/%y", "%d/%m/%y"), ("%y-%m-%d", "%y-%m-%d"), ("%Y/%m/%d", "%Y/%m/%d"), ("%d-%b-%y",) * 2]
+)
+def test_a_year_has_two_or_four_digits(linreg, form, format):
+    days = np.datetime64("2024-01-20") + np.arange(N)
+    rows = [f"{day.item().strftime(form)},{y}" for day, y in zip(days, Y, strict=True)]
+    x, _, notes, source = initialised(linreg, lines(["when,y", *rows]))
+    assert source["date_format"] == format and "when: a date" in notes
+    assert x["when"] == days.astype(float).tolist()
+
+
+def test_a_year_of_two_digits_contradicts_a_format_with_four():
+    lines(["when,y", "2024/05/31,1", "01/02/24,2"])
+    with pytest.raises(DataError, match="t.csv: row 2, column 'when': '01/02/24' is not a date as %Y/%m/%d"):
+        points("csv", path="t.csv", target="y", dates="when", date_format="%Y/%m/%d")
+
+
+@pytest.mark.parametrize(
+    "cells, reason",
+    [
+        (["$1", "€2"], "text"),
+        (["12%", "5"], "text"),
+        (["3cm", "4m"], "identifier"),
+        ([*["1", "2", "3"], "<5"], "18 numbers and 6 other cells, such as <5"),
+    ],
+)
+def test_numbers_in_several_units_are_not_numbers(linreg, cells, reason):
+    written = [cells[i % len(cells)].replace("1", str(i + 10)) for i in range(N)]
+    rows = [f"{cell},{b},{y}" for cell, b, y in zip(written, B, Y, strict=True)]
+    _, _, notes, source = initialised(linreg, lines(["x,b,y", *rows]))
+    assert source.get("exclude", source.get("categorical")) == ["x"]
+    assert "left out: x" not in notes or f"left out: x: {reason}" in notes
+
+
+def test_whole_numbers_that_may_be_dates_are_pointed_out(linreg):
+    days = np.datetime64("2024-01-20") + np.arange(N)
+    rows = [f"{str(day).replace('-', '')},{y}" for day, y in zip(days, Y, strict=True)]
+    _, _, notes, _ = initialised(linreg, lines(["when,y", *rows]))
+    assert 'when: whole numbers that may be dates; consider dates: when and date_format: "%Y%m%d"' in notes
+    x, _ = points("csv", path="t.csv", target="y", dates="when", date_format="%Y%m%d")
+    assert x["when"] == days.astype(float).tolist()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16_is_recognised_also_without_its_mark(linreg, encoding):
+    x, y, _, source = initialised(linreg, lines(table(), encoding=encoding))
+    assert (x["a"], x["k"], y, source["encoding"]) == (A.tolist(), K, Y.tolist(), encoding)

@@ -91,6 +91,17 @@ def _logarithm(target: Column, numbers: Numbers) -> str:
     return name if abs(_skewness(logs(values))) < _skewness(values) / 2 else ""
 
 
+def _are_days(column: Column) -> bool:
+    """Return whether all whole numbers of a column are dates as 20240131."""
+    values = [str(value) for value in column.counts]
+    if not column.is_number or not all(re.fullmatch(r"(1[89]|2[01])\d{6}", value) for value in values):
+        return False
+    try:
+        return bool(len(parse_dates(pa.array(values), "%Y%m%d")))
+    except pa.ArrowInvalid:
+        return False
+
+
 def _numbers(column: Column, numbers: Numbers) -> NDArray[np.float64]:
     """Return the different values of a column of numbers, in order of appearance; NaN for text."""
     if all(isinstance(value, float) for value in column.counts):
@@ -152,6 +163,8 @@ def _on_features(features: Sequence[Column]) -> Iterator[str]:
             yield f"{name}: a date, read as days since 1970"
             if len(column.date_formats) > 1 and "/" in column.date_formats[0]:
                 yield f"{name}: day and month cannot be told apart; check date_format"
+        elif _are_days(column):
+            yield f'{name}: whole numbers that may be dates; consider dates: {name} and date_format: "%Y%m%d"'
         elif most > NEAR_CONSTANT * column.n_known:
             value = column.counts.most_common(1)[0][0]
             yield f"{name}: nearly constant, {most} of {column.n_known} rows have {short(value)}; consider exclude"

@@ -21,6 +21,7 @@ _MINUS = "\u2212"
 _FORTRAN = r"^([-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+))[dD]([-+]?[0-9]{1,3})$"
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0*")
 _FRACTION = re.compile(r"(-?(?:0|[1-9][0-9]*)\.[0-9]*[1-9])0*")
+YEAR_1000 = -354_285  # in days since 1970
 DAY = 86_400_000_000  # microseconds
 
 
@@ -147,7 +148,10 @@ def parse_dates(cells: Any, date_format: str) -> NDArray[np.float64]:
     date_format: of `strptime`; by default ISO 8601."""
     cells = without_blanks(cells)
     if date_format:
-        return days(pc.strptime(cells, date_format, "us"))
+        parsed = days(pc.strptime(cells, date_format, "us"))
+        if "%Y" in date_format and (parsed < YEAR_1000).any():
+            raise pa.ArrowInvalid("a year of less than four digits")
+        return parsed
     cells = pc.replace_substring_regex(
         cells, r"^([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}:[0-9]{2})(Z?)$", r"\1 \2:00\3"
     )

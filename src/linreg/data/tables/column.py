@@ -149,6 +149,8 @@ class Column:
             hint = "fix it or add it to missing_values, then remove this line"
             cells = "1 cell" if self.n_texts == 1 else f"{self.n_texts:,} cells"
             return f"numbers except {cells}, such as {short(self.stray)}; {hint}"
+        if self.n_texts < self.n_numbers:
+            return f"{self.n_numbers:,} numbers and {self.n_texts:,} other cells, such as {short(self.stray)}"
         return f"{'identifier' if self.share_distinct > 0.9 else 'text'}, {self._n_distinct} distinct values"
 
     def facts(self, *, is_target: bool) -> str:

@@ -51,8 +51,8 @@ def with_dialect(format: Format, file: Path, delimiter: str | None, targets: Seq
 
 def _decoded(head: bytes) -> tuple[str, str]:
     """Return the text of whole lines, and its encoding."""
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        text, encoding = head[: len(head) // 2 * 2].decode("utf-16", "ignore"), "utf-16"
+    if encoding := _utf_16(head):
+        text = head[: len(head) // 2 * 2].decode(encoding, "ignore")
     else:
         whole = head if len(head) < HEAD_BYTES else head[: head.rfind(b"\n") + 1]
         try:
@@ -62,6 +62,17 @@ def _decoded(head: bytes) -> tuple[str, str]:
             encoding = "utf-8" if b"\0" in whole else "cp1252" if re.search(rb"[\x80-\x9f]", whole) else "latin-1"
             text = whole.decode("latin-1" if encoding == "utf-8" else encoding, "replace")
     return (text if len(head) < HEAD_BYTES else text[: text.rfind("\n") + 1]), encoding
+
+
+def _utf_16(head: bytes) -> str:
+    """Return the name of UTF-16 if bytes are in it, with its mark or without; else an empty text."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    half = len(head) // 2
+    for name, place in (("utf-16-le", 1), ("utf-16-be", 0)):  # of a plain character one byte is NUL
+        if half > 4 and head[place::2].count(0) > 0.9 * half and not head[1 - place :: 2].count(0):
+            return name
+    return ""
 
 
 def _comment(lines: Sequence[str]) -> str:

@@ -17,10 +17,11 @@ GAP_MARKERS = (
 )
 DATE_FORMATS = (
     *("", "%d.%m.%Y", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d.%m.%y", "%m/%d/%y", "%d/%m/%y"),
-    *("%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%d-%b-%Y", "%d-%b-%y", "%Y.%m.%d"),
+    *("%y-%m-%d", "%d-%m-%y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%d-%b-%Y", "%d-%b-%y", "%Y.%m.%d"),
 )
 TIMES = ("", " %H:%M", " %H:%M:%S")
 _CURRENCY = re.compile(r"[A-Z]{2,3}|Rs|kr|Fr")
+_CURRENCIES = "$€£¥₹₽₩₺₪₫฿¢"
 _UNIT = re.compile(r"[^\W\d_]{1,8}[²³]?|[%‰°$€£¥₹₽₩₺₪₫฿¢]|°[CF]|[^\W\d_]{1,4}/[^\W\d_]{1,4}[²³]?")
 MOST_AFFIXES = 4  # signs and units in a column
 _NUMBER = re.compile(
@@ -60,6 +61,9 @@ def _parts(cells: Sequence[str]) -> list[tuple[str, list[str], bool]]:
         affixes = [before, after]
         parts.append((match[5].strip(SPACES), [affix for affix in affixes if affix], bool(match[1] or match[8])))
     kinds = Counter(affix for _, affixes, _ in parts for affix in affixes)
+    currencies = [affix for affix in kinds if affix in _CURRENCIES or _CURRENCY.fullmatch(affix)]
+    if len(currencies) > 1 or 0 < kinds["%"] < len(parts):  # numbers of different units
+        return []
     letters = [affix for affix in kinds if any(char.isalpha() for char in affix)]
     is_code = bool(letters) and kinds[letters[0]] < len(parts)  # a unit is at each number, unlike the letters of a code
     if len(kinds) > MOST_AFFIXES or len(letters) > 1 or is_code or not all(map(_UNIT.fullmatch, kinds)):
@@ -102,6 +106,8 @@ def date_formats(cells: Sequence[str]) -> list[str]:
     if not cells or not all(re.search(r"\d", cell) and len(cell.strip()) >= 6 for cell in cells):
         return []
     formats = [date + time for date in DATE_FORMATS for time in (TIMES if date else ("",))]
+    has_century = {len(cell) > 0 for cell in (re.findall(r"(?<!\d)\d{4}(?!\d)", cell) for cell in cells)}
+    formats = [format for format in formats if has_century == {"%y" not in format}]
     return [format for format in formats if _are_all_dates(cells[:3], format) and _are_all_dates(cells, format)]
 
 
