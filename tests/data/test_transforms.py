@@ -256,6 +256,8 @@ def test_box_cox_inverts_itself(lmbda):
     z = box_cox.apply(y, **learnt)
     assert np.allclose(z.numpy()[:, 0], stats.boxcox(y.numpy()[:, 0], lmbda), rtol=1e-12)
     assert np.allclose(box_cox.invert(z, **learnt), y, rtol=1e-9)
+    beyond = box_cox.invert(torch.full((1, 1), -1e3, dtype=torch.float64), **learnt)
+    assert (beyond == 0).all() or lmbda < 0  # the smallest value that the transform has
 
 
 def test_the_interval_of_a_transformed_target_holds_its_transformed_bounds(linreg):
