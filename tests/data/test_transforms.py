@@ -520,3 +520,37 @@ def test_a_date_outside_the_range_is_reported_as_a_date(linreg):
     assert f" to {high[:10]}" in answer.err and "the first is row 1 (2031-05-06)" in answer.err
     answer = linreg("predict", "--inputs", "2031-05-07T06:30,50")
     assert "the first is row 1 (2031-05-07T06:30)" in answer.err
+
+
+def test_bins_of_two_columns_are_two_groups_and_stay_indicators(linreg):
+    transforms = [{"name": "bins", "columns": ["age", "area"], "n_bins": 2}]
+    names, result = fitted(linreg, transforms, ("age", "area"), data__standardize=True)
+    halves = [np.median(column[TRAIN]) for column in (AGE, AREA)]
+    first, second = f"age<{halves[0]:.6g}", f"area<{halves[1]:.6g}"
+    assert result["fit"]["left_out"] == [first, second]
+    assert result["val_loss"] == mse(by_hand([halves[0] <= AGE, halves[1] <= AREA]))
+    estimate = {row["name"]: row["estimate"] for row in result["fit"]["coefficients"]}
+    assert estimate[first] == estimate[second] == 0 and "z(" not in "".join(names)
+    state = torch.load("checkpoints/small_001/last.pth", weights_only=True)["model_state_dict"]
+    assert (state["preprocessing.scale"] == 1).all() and (state["preprocessing.mean"] == 0).all()
+
+
+def test_the_coefficients_of_trained_bins_are_relative_to_the_first(linreg):
+    transforms = [{"name": "bins", "columns": ["age", "area"], "n_bins": 2}]
+    spec = spec_with(transforms, ("age", "area"), solver="gradient", epochs=30, data__standardize=True, dtype="float64")
+    result = json.loads(linreg("train", spec, "--json").out)
+    estimate = {row["name"]: row["estimate"] for row in result["fit"]["coefficients"]}
+    predicted = {}
+    for age, area in ((1, 20), (80, 20), (1, 150)):
+        predicted[age, area] = float(linreg("predict", "--inputs", f"{age},{area}").out)
+    assert estimate["intercept"] == pytest.approx(predicted[1, 20], rel=1e-9)
+    low, high = [value for name, value in estimate.items() if name.startswith("age")]
+    assert low == 0 and high == pytest.approx(predicted[80, 20] - predicted[1, 20], rel=1e-9)
+    low, high = [value for name, value in estimate.items() if name.startswith("area")]
+    assert low == 0 and high == pytest.approx(predicted[1, 150] - predicted[1, 20], rel=1e-9)
+
+
+def test_a_number_transform_refuses_bins(linreg):
+    transforms = [{"name": "bins", "columns": "age", "edges": [50]}, {"name": "log1p", "columns": "age<50"}]
+    answer = linreg("train", spec_with(transforms, ("age", "area")))
+    assert answer.code == 2 and "log1p: column 'age<50' is a category, and the transform takes numbers" in answer.err
