@@ -554,3 +554,36 @@ def test_a_number_transform_refuses_bins(linreg):
     transforms = [{"name": "bins", "columns": "age", "edges": [50]}, {"name": "log1p", "columns": "age<50"}]
     answer = linreg("train", spec_with(transforms, ("age", "area")))
     assert answer.code == 2 and "log1p: column 'age<50' is a category, and the transform takes numbers" in answer.err
+
+
+def test_an_edge_belongs_to_the_interval_above_it():
+    bins = TRANSFORMS.build(TRANSFORMS.check({"name": "bins", "columns": "x", "edges": [18.0, 65.0]}))
+    x = torch.tensor([[17.9], [18.0], [65.0]], dtype=torch.float64)
+    assert (bins.apply(x, **bins.learn(x)) == torch.eye(3, dtype=torch.float64)).all()
+
+
+def test_a_square_root_below_zero_is_the_target_zero():
+    sqrt = TARGET_TRANSFORMS.build(TARGET_TRANSFORMS.check({"name": "sqrt"}))
+    assert sqrt.invert(torch.tensor([[-2.0], [3.0]])).tolist() == [[0.0], [9.0]]
+
+
+@pytest.mark.parametrize("memory", ["resident", "mapped"])
+def test_a_derived_value_that_does_not_fit_float32_is_reported_by_its_row(linreg, memory):
+    row = int(np.argmax(AREA)) + 1
+    exponent = float(np.ceil(np.log(3.5e38) / np.log(AREA.max())))
+    assert np.partition(AREA, -2)[-2] ** exponent < 3.4e38
+    spec = spec_with([{"name": "power", "columns": "area", "exponent": exponent}], solver="gradient", epochs=1,
+                     data__memory=memory)  # fmt: skip
+    answer = linreg("train", spec)
+    assert answer.code == 3 and f"t.csv: row {row}, column 'area^{exponent:g}': " in answer.err
+    assert "does not fit float32" in answer.err
+
+
+def test_a_row_with_a_gap_leaves_no_relation(linreg):
+    rows = zip(AREA, 2 * np.log(AREA), PRICE, strict=True)
+    Path("t.csv").write_text("\n".join(["area,twice,price", *(",".join(map(str, row)) for row in rows)]))
+    assert linreg("train", spec_with([{"name": "log", "columns": "area"}], ("area", "twice"))).code == 0
+    Path("p.csv").write_text(f"area,twice\n50,{2 * np.log(50)}\n,3\n40,\n60,1\n")
+    answer = linreg("predict", "--input", "p.csv", "--on-gap", "empty")
+    assert answer.code == 0 and len(answer.out.split()) == 3
+    assert "it is a linear combination of 'log(area)', but not in 1 of 4 rows, the first is row 4" in answer.err
