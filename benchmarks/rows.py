@@ -78,10 +78,13 @@ def timed(function: Callable[[], object]) -> Callable[[], float]:
     return call
 
 
-def time_process(argv: Sequence[str], *, cwd: Path | None = None, code: int = 0) -> float:
-    """Run a process to its end; the seconds from start to end. Another exit code than `code` is a RuntimeError."""
+def time_process(
+    argv: Sequence[str], *, cwd: Path | None = None, code: int = 0, env: Mapping[str, str] | None = None
+) -> float:
+    """Run a process to its end; the seconds from start to end. Another exit code than `code` is a RuntimeError. env:
+    added to os.environ."""
     start = perf_counter()
-    _run(argv, cwd, {}, code)
+    _run(argv, cwd, env or {}, code)
     return perf_counter() - start
 
 

@@ -1,9 +1,10 @@
 """The textbook's program, plainly as its text has it, as one process: the yardstick of `linreg train`.
 
-    python benchmarks/textbook.py FOLDER
+    python benchmarks/textbook.py FOLDER [EPOCHS]
 
-trains for 200 epochs and writes to FOLDER what `linreg train configs/simple_linear_regression.yaml` writes for people:
-both losses and the model's graph for TensorBoard, a checkpoint, and a picture of the losses.
+trains for 200 epochs, or as many as given, and writes to FOLDER what `linreg train
+configs/simple_linear_regression.yaml` writes for people: both losses and the model's graph for TensorBoard, a
+checkpoint, and a picture of the losses.
 """
 
 import sys
@@ -85,7 +86,7 @@ def plot_losses(losses, val_losses):
     return fig
 
 
-def main(folder):
+def main(folder, n_epochs=200):
     """Run the program; all that it writes goes to the folder."""
     # Data generation
     true_b = 1
@@ -144,8 +145,6 @@ def main(folder):
     x_sample, _ = next(iter(train_loader))
     writer.add_graph(model, x_sample.to(device))
 
-    n_epochs = 200
-
     losses = []
     val_losses = []
 
@@ -184,4 +183,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

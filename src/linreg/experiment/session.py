@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from linreg.components.losses import LOSSES
+from linreg.components.models import MODELS
 from linreg.errors import DivergedError, StorageError
 from linreg.experiment.building import Experiment, build
 from linreg.experiment.divergence import log_warnings, overflow_is_divergence, refuse_epoch, refuse_losses
@@ -165,7 +167,9 @@ def _make_epoch_fns(
     experiment: Experiment, progress: Progress, pause: Callable[[], None]
 ) -> tuple[Callable[[], float], Callable[[], float] | None]:
     """Make the functions that train and validate an epoch. The second is None without a validation part."""
-    engine, validate = experiment.engine, experiment.engine.val_epoch
+    engine, validate, spec = experiment.engine, experiment.engine.val_epoch, experiment.spec
+    # linreg's own components draw no numbers in a validation, so a save within it may take the states then
+    may_draw = not (MODELS.is_own(spec.model.name) and LOSSES.is_own(spec.loss.name))
 
     def train_epoch() -> float:
         with overflow_is_divergence(experiment, f"epoch {len(progress.records)}"):
@@ -175,7 +179,7 @@ def _make_epoch_fns(
         return train_epoch, None
 
     def val_epoch() -> float:
-        progress.generators = generators.states(experiment.device)
+        progress.generators = generators.states(experiment.device) if may_draw else None
         val_loss = validate(pause=pause)
         progress.generators = None
         return val_loss
@@ -197,6 +201,7 @@ def _make_pause_fn(
         )
         n_checked = n_done
         saver.refuse_failed()
+        writer.flush_if_due()
         if saver.is_due_by_clock():
             writer.flush()
             saver.save()

@@ -4,11 +4,11 @@ import contextlib
 import io
 import json
 import logging
-import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache, wraps
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -34,18 +34,19 @@ class EpochRecord:
 
     def to_json(self) -> str:
         """Return the record as a line of JSON, with the exact numbers."""
-        return json.dumps(asdict(self)) + "\n"
+        return json.dumps(vars(self)) + "\n"
 
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
 
+SECONDS_BETWEEN_FLUSHES = 0.5  # a reader sees what is at most a second old
+
 
 def _translated(
     method: Callable[Concatenate["RunWriter", Arguments], Answer],
 ) -> Callable[Concatenate["RunWriter", Arguments], Answer]:
-    """Make a method raise StorageError for errors of the files, also of an earlier write: the threads of TensorBoard
-    report an error at the next call."""
+    """Make a method raise StorageError for errors of the files."""
 
     @wraps(method)
     def translated(self: "RunWriter", /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
@@ -55,50 +56,41 @@ def _translated(
     return translated
 
 
-@cache
-def _silence_threads() -> None:
-    """Print no traceback for an OSError that ends a thread of TensorBoard; the next call reports it."""
-    before = threading.excepthook
-
-    def excepthook(args: threading.ExceptHookArgs) -> None:
-        if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
-            before(args)
-
-    threading.excepthook = excepthook
-
-
 class RunWriter:
-    """Writes metrics.jsonl and TensorBoard's event files in the folder of a run."""
+    """Writes metrics.jsonl and TensorBoard's event files in the folder of a run.
+
+    Records wait in memory until they are written at once, with `flush`, or by the clock with `flush_if_due`."""
 
     def __init__(self, folder: Path, *, histograms: int = 0) -> None:
-        _silence_threads()
+        from linreg.runs.events import Board, EventFile  # slow: imports tensorboard
+
         self.folder = folder
         self.histograms = histograms
-        from torch.utils.tensorboard import SummaryWriter  # slow
-
-        self.board: Any = SummaryWriter(str(folder))
+        self.board: Any = Board(str(folder))
+        self.charts: dict[str, Any] = {}  # an event file for each curve of the losses
+        self.open_chart: Callable[[str], Any] = lambda name: EventFile(folder / f"loss_{name}")
         self.metrics = (folder / "metrics.jsonl").open("a")
+        self.waiting: list[tuple[float, EpochRecord]] = []
+        self.due_at = 0.0
 
     @_translated
     def write(self, record: EpochRecord, model: nn.Module) -> None:
-        """Write the record of an epoch, and histograms of the parameters if they are due."""
-        self.metrics.write(record.to_json())
-        self.metrics.flush()
-        self.write_scalars(record)
+        """Add the record of an epoch, and histograms of the parameters if they are due; write them by the clock."""
+        self.waiting.append((time.time(), record))
         if self.histograms and (record.epoch + 1) % self.histograms == 0:
             for name, parameter in model.named_parameters():
                 self.board.add_histogram(f"parameters/{name}", parameter.detach(), record.epoch)
+        self.flush_if_due()
 
-    @_translated
-    def write_scalars(self, record: EpochRecord) -> None:
-        """Write the losses to one chart, and the learning rate to another."""
-        losses = {"training": record.loss}
-        if record.val_loss is not None:
-            losses["validation"] = record.val_loss
-        if record.exact is not None:
-            losses["exact"] = record.exact
-        self.board.add_scalars("loss", losses, record.epoch)
-        self.board.add_scalar("learning_rate", record.lr, record.epoch)
+    def write_scalars(self, record: EpochRecord, now: float) -> None:
+        """Add the losses to one chart, and the learning rate to another."""
+        losses = {"training": record.loss, "validation": record.val_loss, "exact": record.exact}
+        for name, loss in losses.items():
+            if loss is not None:
+                if name not in self.charts:
+                    self.charts[name] = self.open_chart(name)
+                self.charts[name].add_scalar("loss", loss, record.epoch, now)
+        self.board.file_writer.add_scalar("learning_rate", record.lr, record.epoch, now)
 
     @_translated
     def write_spec(self, text: str) -> None:
@@ -148,22 +140,38 @@ class RunWriter:
     def write_events(self, events: Sequence[Any]) -> None:
         """Write events from another file."""
         for event in events:
-            self.board.file_writer.event_writer.add_event(event)
+            self.board.file_writer.add_event(event)
+
+    def flush_if_due(self) -> None:
+        """Write what waits if the last time was half a second ago. Raises StorageError."""
+        if time.monotonic() >= self.due_at:
+            self.flush()
 
     @_translated
     def flush(self) -> None:
-        """Flush all files."""
-        self.board.flush()
+        """Write what waits to all files."""
+        waiting, self.waiting = self.waiting, []
+        self.metrics.write("".join(record.to_json() for _, record in waiting))
         self.metrics.flush()
+        for now, record in waiting:
+            self.write_scalars(record, now)
+        for file in self._event_files:
+            file.flush()
+        self.due_at = time.monotonic() + SECONDS_BETWEEN_FLUSHES
 
     @_translated
     def close(self) -> None:
         """Flush and close."""
-        with contextlib.ExitStack() as stack:  # close all, even if one fails
-            stack.callback(self.metrics.close)
-            for file_writer in self.board.all_writers.values():
-                stack.callback(file_writer.close)
-            self.board.flush()
+        try:
+            self.flush()  # it may open charts
+        finally:
+            with contextlib.ExitStack() as stack:  # close all, even if one fails
+                for file in (self.metrics, *self._event_files):
+                    stack.callback(file.close)
+
+    @property
+    def _event_files(self) -> list[Any]:
+        return [self.board.file_writer, *self.charts.values()]
 
 
 @contextlib.contextmanager
@@ -179,8 +187,10 @@ def open_writer(folder: Path, records: Sequence[EpochRecord] = (), *, histograms
             replace_file(folder / "metrics.jsonl", "".join(record.to_json() for record in records))
         writer = RunWriter(folder, histograms=histograms)
     try:
-        for record in records:
-            writer.write_scalars(record)
+        with translated_errors(folder):
+            now = time.time()
+            for record in records:
+                writer.write_scalars(record, now)
         writer.write_events(old_histograms)
         writer.flush()
         with translated_errors(folder):

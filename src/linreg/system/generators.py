@@ -17,19 +17,27 @@ def seed(number: int) -> None:
 
 def states(device: torch.device) -> dict[str, Any]:
     """Return their states as plain values and tensors; the state of CUDA's generator is None on another device."""
-    version, key, gauss = random.getstate()
     of_numpy = np.random.get_state(legacy=False)
     of_numpy["state"] = {**of_numpy["state"], "key": torch.from_numpy(of_numpy["state"]["key"].astype(np.int64))}
     return {
         "rng_state": torch.get_rng_state(),
         "cuda_rng_state": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         "numpy_rng_state": of_numpy,
-        "python_rng_state": {
-            "version": version,
-            "key": torch.from_numpy(np.fromiter(key, np.int64, len(key))),
-            "gauss": gauss,
-        },
+        "python_rng_state": _of_python(),
     }
+
+
+_LAST: dict[str, Any] = {}  # the last state of Python's generator, which rarely changes, and its plain values
+
+
+def _of_python() -> dict[str, Any]:
+    state = random.getstate()
+    if _LAST.get("state") != state:
+        version, key, gauss = state
+        plain = {"version": version, "key": torch.from_numpy(np.fromiter(key, np.int64, len(key))), "gauss": gauss}
+        _LAST.update(state=state, plain=plain)
+    last: dict[str, Any] = _LAST["plain"]
+    return {**last, "key": last["key"].clone()}
 
 
 def set_states(saved: dict[str, Any], device: torch.device) -> None:
