@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence, Sized
 from functools import cached_property
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -49,6 +50,8 @@ class TensorLoader:
         self.dataset, self.indices, self.batch_size = dataset, indices, batch_size
         self.shuffle, self.generator, self.device = shuffle, generator, device
         self.n_rows = len(indices)
+        self._kept: list[Point] | None = None
+        self._keeps = False
         self._of_order, self._place = torch.Generator(), torch.empty((), dtype=torch.int64)
 
     def __len__(self) -> int:
@@ -69,9 +72,18 @@ class TensorLoader:
         order = permutation(self.n_rows, draw_seed(self.generator, self._place), self._of_order)
         return lambda first, end: self.indices.index_select(0, order[first:end])
 
+    def keep_batches(self) -> None:
+        """Keep the mini-batches of a small part that is not shuffled, for passes that do not change them."""
+        self._keeps = not self.shuffle and self.n_rows <= self.rows_at_once
+
     def batches(self, *, after: int = 0) -> Iterator[Point]:
         """Begin a pass, and yield its mini-batches except the first `after`."""
-        return self._batches(self.begin(), after)
+        rows = self.begin()
+        if not self._keeps:
+            return self._batches(rows, after)
+        if self._kept is None:
+            self._kept = list(self._batches(rows, 0))
+        return islice(self._kept, after, None)
 
     def _batches(self, rows: Callable[[int, int], torch.Tensor], after: int) -> Iterator[Point]:
         size, n_rows = self.batch_size, self.rows_at_once

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -54,11 +54,14 @@ def refuse_tensors(experiment: Experiment, where: str, tensors: Iterable[tuple[s
             raise DivergedError(f"{where}: {name} is no longer finite; {remedy(experiment)}")
 
 
-def refuse_epoch(experiment: Experiment, losses: Sequence[float], record: EpochRecord) -> None:
-    """Raise a DivergedError if a loss, a parameter or the validation loss of an epoch is not finite."""
+def refuse_epoch(
+    experiment: Experiment, losses: Sequence[float], record: EpochRecord, state: Mapping[str, torch.Tensor]
+) -> None:
+    """Raise a DivergedError if a loss, a tensor of the network's state or the validation loss of an epoch is not
+    finite."""
     refuse_losses(experiment, record.epoch, losses)
     where = f"epoch {record.epoch}, step {len(losses) - 1}"
-    refuse_tensors(experiment, where, experiment.network.state_dict().items())
+    refuse_tensors(experiment, where, state.items())
     if record.val_loss is not None and not math.isfinite(record.val_loss):
         raise DivergedError(f"epoch {record.epoch}: val_loss is {record.val_loss}; {remedy(experiment)}")
 

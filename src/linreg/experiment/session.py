@@ -125,6 +125,7 @@ def _epochs(
     spec = experiment.spec
     pause = _make_pause_fn(experiment, progress, saver, writer, stop)
     train_epoch, val_epoch = _make_epoch_fns(experiment, progress, pause)
+    state = experiment.network.state_dict()  # its tensors are those of the network
     improved = make_improved_fn()
     early = spec.early_stopping
     out_of_patience = make_out_of_patience_fn(early.patience, early.min_delta) if early else None
@@ -137,7 +138,7 @@ def _epochs(
         for losses in fit(train_epoch, val_epoch, range(len(progress.records), spec.epochs)):
             lr = experiment.optimizer.param_groups[0]["lr"]
             record = EpochRecord(losses.epoch, losses.loss, losses.val_loss, float(lr), experiment.exact_loss)
-            refuse_epoch(experiment, progress.position, record)
+            refuse_epoch(experiment, progress.position, record, state)
             if experiment.schedule and experiment.schedule.after_epoch:
                 experiment.schedule.after_epoch(monitored(record))
             progress.records.append(record)

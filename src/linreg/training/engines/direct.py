@@ -4,7 +4,7 @@
 on the same numbers, hence the same bits.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -12,8 +12,9 @@ from torch import nn
 
 from linreg.training.engines.layers import Split, passes_of
 from linreg.training.engines.lean import stack_losses
-from linreg.training.engines.training import Batch, StepsFn, Training
+from linreg.training.engines.training import Batch, RunFn, StepsFn, Training
 from linreg.training.engines.updates import make_update_fn
+from linreg.training.steps import LossFn
 
 SPLIT_AT = 2**15  # elements; torch divides a sum over this many among its threads
 
@@ -67,6 +68,34 @@ def make_direct_steps_fn(training: Training, split: Split) -> StepsFn:
             return mean_squares(errors) if reported_loss_fn is None else stack_losses(reported)
 
     return steps
+
+
+def make_direct_val_fn(model: nn.Module, split: Split, loss_fn: LossFn) -> RunFn:
+    """Make the function that validates mini-batches with the textbook's bits, by direct calls of the layers."""
+    passes: list[Callable[[torch.Tensor], torch.Tensor]] = [
+        *split.basis,
+        *(passes_of(layer)[0] for layer in split.layers),
+    ]
+
+    def validate(batches: Iterable[Batch]) -> list[float]:
+        if model.training:
+            model.eval()
+        for module in split.basis:
+            module.eval()
+        errors, losses = [], []
+        # a basis may keep a tensor, which inference mode would spoil for training
+        with torch.no_grad(), torch.inference_mode(not split.basis):
+            for x, y in batches:
+                for pass_forward in passes:
+                    x = pass_forward(x)  # noqa: PLW2901  # the input of the next layer
+                if is_mean_square(loss_fn):
+                    errors.append(x - y)
+                else:
+                    losses.append(loss_fn(x, y))
+            found: list[float] = (stack_losses(losses) if losses else mean_squares(errors)).tolist()
+        return found
+
+    return validate
 
 
 def is_mean_square(loss_fn: Any) -> bool:

@@ -10,7 +10,7 @@ import torch
 from linreg.components.losses import InTargetUnits
 from linreg.data.loaders import TensorLoader, make_tensor_loaders
 from linreg.training.engines.captured import CHUNK, capture_on, make_captured_train_fn
-from linreg.training.engines.direct import is_mean_square, make_direct_steps_fn
+from linreg.training.engines.direct import is_mean_square, make_direct_steps_fn, make_direct_val_fn
 from linreg.training.engines.layers import Split, make_needs_autograd_fn, split_model
 from linreg.training.engines.lean import make_lean_train_fn, make_lean_val_fn
 from linreg.training.engines.training import Batch, Engine, RunFn, Training
@@ -40,11 +40,20 @@ def make_auto_engine(training: Training) -> Engine:
     def choose() -> RunFn:
         return lean if split is None or needs_autograd() else direct
 
-    validate = make_lean_val_fn(training.model, training.val_loss_fn)
+    lean_val = make_lean_val_fn(training.model, training.val_loss_fn)
+    if split is not None:
+        direct_val = make_direct_val_fn(training.model, split, training.val_loss_fn)
+        if val_loader is not None and training.device.type == "cpu" and not split.basis:
+            val_loader.keep_batches()
+
+    def choose_val() -> RunFn:
+        is_direct = split is not None and training.device.type == "cpu" and not needs_autograd()
+        return direct_val if is_direct else lean_val
+
     return Engine(
         "lean" if choose() is lean else "direct",
         _epoch_fn(train_loader, choose),
-        None if val_loader is None else _epoch_fn(val_loader, lambda: validate),
+        None if val_loader is None else _epoch_fn(val_loader, choose_val),
     )
 
 
