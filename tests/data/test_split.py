@@ -215,6 +215,7 @@ BAD = {
     "two rules": ({"by": {"time": "x", "group": "x"}}, "must be one of {time: COLUMN}, {group: COLUMN}"),
     "no rule": ({"by": {}}, "must be one of {time: COLUMN}"),
     "unknown rule": ({"by": "tme"}, "must be 'random' or 'order' or a mapping, got 'tme'"),
+    "rule without column": ({"by": "time"}, "by: time needs a column; write by: {time: COLUMN}"),
     "misspelt rule": ({"by": {"groups": "x"}}, "unknown key; did you mean 'group'?"),
     "unknown column": ({"by": {"group": "xx"}}, "data.split.by.group: t.csv has no column 'xx'; did you mean"),
     "rule without parts": ({"train_ratio": 1.0, "by": "order"}, "all rows of the source are for training; remove by"),

@@ -368,7 +368,7 @@ def test_a_target_that_its_transform_does_not_take_is_reported_by_its_row(linreg
     for solver in ("gradient", "exact"):
         answer = linreg("train", spec_with(solver=solver, data__target_transform={"name": "log"}))
         assert answer.code == 3
-        assert "t.csv: row 9, target: log(y) needs numbers > 0, got 0; fix it" in answer.err
+        assert "t.csv: row 9, column 'price': log(price) needs numbers > 0, got 0; fix it, or use" in answer.err
 
 
 def test_predictions_refuse_what_a_transform_does_not_take(linreg):
@@ -390,6 +390,7 @@ BAD = {
     "no columns": ([{"name": "log"}], "data.transforms.0.columns: missing; transform log needs it"),
     "a text": ([{"name": "log", "columns": "city"}], "log: column 'city' is a category, and the transform takes numbers"),
     "not a date": ([{"name": "date_parts", "columns": "area"}], "column 'area' is not a date; add it to dates"),
+    "target": ([{"name": "log", "columns": "price"}], "log: 'price' is a target; set data.target_transform"),
     "twice": ([{"name": "log", "columns": ["area", "area"]}], "log: duplicate column 'area'; remove one"),
     "same name": (
         [{"name": "log", "columns": "area", "keep": True}, {"name": "log", "columns": "area", "keep": True}], "log: makes a second column 'log(area)'; remove one",

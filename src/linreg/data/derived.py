@@ -10,6 +10,8 @@ from torch import nn
 from linreg.components.transforms import Derived, Learnt
 from linreg.errors import SpecError, suggest
 
+REMEDY = "fix it, or use another transform"
+
 Values = Callable[[], Iterator[torch.Tensor]]
 
 
@@ -165,7 +167,9 @@ class Transforms(nn.ModuleList):
                 given = ", ".join(f"{value:g}" for value in piece.given(x)[error.row].tolist())
                 listed = ", ".join(repr(columns[source].name) for source in piece.sources)
                 made, needs = piece.names(columns)[0], piece.derived.needs
-                raise UnfitRowError(error.row, f"column {listed}: {made} needs {needs}, got {given}; fix it") from None
+                raise UnfitRowError(
+                    error.row, f"column {listed}: {made} needs {needs}, got {given}; {REMEDY}"
+                ) from None
         return x
 
     def _columns(self, n_steps: int) -> list[ColumnInfo]:

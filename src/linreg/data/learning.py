@@ -25,7 +25,7 @@ from linreg.data.sources import Block, Points
 from linreg.data.split import Parts
 from linreg.data.statistics import Statistics
 from linreg.data.transform import Recode
-from linreg.errors import DataError
+from linreg.errors import DataError, SpecError
 
 Standardize = bool | Literal["features", "target"]
 
@@ -179,12 +179,14 @@ def _with_transforms(learnt: Preprocessing, rows: Rows, parts: Parts, recipe: Re
     transforms = Transforms(columns_of(learnt.features, rows.dates))
     try:
         for transform in recipe.transforms:
+            if targets := [name for name in transform.columns if name in rows.target_names]:
+                raise SpecError([f"{transform.where}: {targets[0]!r} is a target; set data.target_transform"])
             transforms.add(transform, lambda: (learnt.filled(x) for x, _ in training()), {})
         target = None
         if recipe.target is not None:
             learn_target = recipe.target.learn
             values = learn_target(torch.cat([y for _, y in training()])) if learn_target else {}
-            target = TargetTransform(recipe.target, values)
+            target = TargetTransform(recipe.target, values, rows.target_names)
         made = Preprocessing(
             learnt.features, len(rows.target_names), fills=learnt.fills, transforms=transforms, target=target
         )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from linreg.components.transforms import Learnt, OfTarget
-from linreg.data.derived import ColumnInfo, Transforms, UnfitRowError
+from linreg.data.derived import REMEDY, ColumnInfo, Transforms, UnfitRowError
 from linreg.data.sources import Points
 from linreg.errors import DataError
 
@@ -34,11 +34,11 @@ class Feature:
 
 
 class TargetTransform(nn.Module):
-    """A transform of the targets, with what it has learnt in its buffers."""
+    """A transform of the targets, with what it has learnt in its buffers. names: of the targets."""
 
-    def __init__(self, of_target: OfTarget, learnt: Learnt) -> None:
+    def __init__(self, of_target: OfTarget, learnt: Learnt, names: Sequence[str]) -> None:
         super().__init__()
-        self.of_target, self.learnt = of_target, list(learnt)
+        self.of_target, self.learnt, self.names = of_target, list(learnt), list(names)
         for name, value in learnt.items():
             self.register_buffer(name, value)
 
@@ -51,9 +51,9 @@ class TargetTransform(nn.Module):
         transformed: torch.Tensor = self.of_target.apply(y, **self.values())
         if not torch.isfinite(transformed).all():
             row, column = torch.nonzero(~torch.isfinite(transformed))[0].tolist()
-            which = f"target {column + 1}" if y.shape[1] > 1 else "target"
-            name, value = self.of_target.name("y"), float(y[row, column])
-            raise UnfitRowError(row, f"{which}: {name} needs {self.of_target.needs}, got {value:g}; fix it")
+            name, value = self.names[column], float(y[row, column])
+            made, needs = self.of_target.name(name), self.of_target.needs
+            raise UnfitRowError(row, f"column {name!r}: {made} needs {needs}, got {value:g}; {REMEDY}")
         return transformed
 
     def invert(self, z: torch.Tensor) -> torch.Tensor:

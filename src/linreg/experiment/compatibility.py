@@ -66,7 +66,8 @@ def _preprocessing(saved: Checkpoint, spec: ExperimentSpec) -> Preprocessing:
                 f"{saved.path}: its transforms do not fit: {reason}; use another checkpoint"
             ) from None
     if recipe.target is not None:
-        target = TargetTransform(recipe.target, _below("preprocessing.target.", saved.model_state_dict))
+        learnt = _below("preprocessing.target.", saved.model_state_dict)
+        target = TargetTransform(recipe.target, learnt, saved.target_names)
     fills = saved.preprocessing["missing"] in FILLING
     return Preprocessing(features, saved.n_targets, fills=fills, transforms=transforms, target=target)
 

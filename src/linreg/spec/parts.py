@@ -60,6 +60,9 @@ class SplitSpec(Part):
     @classmethod
     def _train_on_the_rest(cls, value: Any, check: Callable[[Any], Self]) -> Self:
         """With a validation file, train on all rows that are not for test."""
+        by = value.get("by") if isinstance(value, Mapping) else None
+        if isinstance(by, str) and by in ByColumn.model_fields:
+            raise ValueError(f"by: {by} needs a column; write by: {{{by}: COLUMN}}")
         if isinstance(value, Mapping) and value.get("val") is not None and "train_ratio" not in value:
             test_ratio = value.get("test_ratio", 0.0)
             value = {**value, "train_ratio": 1.0 - test_ratio if isinstance(test_ratio, float) else 1.0}
