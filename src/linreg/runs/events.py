@@ -32,7 +32,11 @@ class EventFile:
         self.file = (folder / name).open("wb")
         self.waiting: list[bytes] = []
         self.add_event(Event(file_version="brain.Event:2"))
-        self.flush()
+        try:
+            self.flush()
+        except OSError:
+            self.file.close()
+            raise
 
     def get_logdir(self) -> str:
         """Return the folder."""
