@@ -346,7 +346,7 @@ PEERS = {
     TEXTBOOK: Peer(textbook, (*SMALL, *LARGE)),
     OWN_TEXTBOOK: Peer(partial(linreg_engine, "textbook")),
     AUTO: Peer(partial(linreg_engine, "auto"), (*SMALL, *MILLION)),
-    COMPILED: Peer(partial(linreg_engine, "compiled"), LINEAR, ("numba",)),
+    COMPILED: Peer(partial(linreg_engine, "compiled"), (*LINEAR, "mlp_10x32"), ("numba",)),
     LIGHTNING: Peer(lightning, packages=("lightning",)),
     SKORCH: Peer(skorch, packages=("skorch",)),
     IGNITE: Peer(ignite, packages=("pytorch-ignite",)),

@@ -95,7 +95,7 @@ class ExperimentSpec(Part):
     )
     engine: Literal["auto", "textbook", "compiled"] = Field(
         "auto",
-        description="how an epoch runs; `auto` gives the textbook's bits; `compiled`, for model linear, "
+        description="how an epoch runs; `auto` gives the textbook's bits; `compiled`, for linear and mlp, "
         "is faster, close to those bits, and needs numba",
     )
     solver: Literal["gradient", "exact"] = Field(

@@ -1,7 +1,7 @@
 """Engines: the ways to run an epoch. `experiment.building` picks one by the `engine` of a spec.
 
 `textbook` is the textbook's loop. `auto` computes the same bits in a fraction of the time; on a GPU it replays captured
-steps where possible. `compiled` trains a linear model in compiled code, with results close to those bits.
+steps where possible. `compiled` trains the models linear and mlp in compiled code, with results close to those bits.
 """
 
 from collections.abc import Callable

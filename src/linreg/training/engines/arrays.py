@@ -11,7 +11,9 @@ mae, an error that is 0 up to rounding can get the other sign. The last bits may
 versions of numba.
 """
 
+import logging
 from collections.abc import Callable
+from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
@@ -20,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linreg.errors import StorageError, UsageError
+
+log = logging.getLogger("linreg")
 
 Array = NDArray[Any]  # float32 or float64, C-contiguous; all arrays of a call have the same type
 Order = NDArray[np.int64]
@@ -132,7 +136,7 @@ def make_train_chunk_fn(
         n_steps = -(-len(order) // batch_size)
         losses, lrs, momenta = np.empty((3, n_steps))
         lrs[:], momenta[:] = lr, momentum
-        _call(run, order, *common, w_moments, b_moments, steps_done, lrs, momenta, *constants, losses)
+        call_kernel(run, order, *common, w_moments, b_moments, steps_done, lrs, momenta, *constants, losses)
         return _reported(losses, loss, rows)
 
     return train_chunk
@@ -145,20 +149,30 @@ def make_val_chunk_fn(rows: Rows, weight: Array, bias: Array | None, *, loss: Lo
 
     def val_chunk(order: Order) -> Losses:
         losses = np.empty(-(-len(order) // batch_size))
-        _call(kernels.val_chunk, order, *common, losses)
+        call_kernel(kernels.val_chunk, order, *common, losses)
         return _reported(losses, loss, rows)
 
     return val_chunk
 
 
-def _call(kernel: Any, order: Order, *arguments: Any) -> None:
+def call_kernel(kernel: Any, order: Order, *arguments: Any) -> None:
     """Call a kernel. Raises StorageError if its machine code in numba's cache is damaged."""
     _check("order", order, (len(order),), np.int64)
+    if not kernel.signatures:
+        _announce(kernel)
     try:
         kernel(order, *arguments)
     except (EOFError, UnpicklingError) as error:
         folder = kernel.stats.cache_path
         raise StorageError(f"{folder}: numba's compiled code is damaged: {error}; remove its *.nbi and *.nbc") from None
+
+
+def _announce(kernel: Any) -> None:
+    """Log that a kernel is compiled, if it is not in numba's cache."""
+    function = kernel.py_func
+    names = f"{function.__module__.rpartition('.')[2]}.{function.__name__}-*.nbi"
+    if not any(Path(kernel.stats.cache_path or "").glob(names)):
+        log.info("compiling the steps of the engine, once on this machine")
 
 
 def _arguments(

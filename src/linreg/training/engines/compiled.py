@@ -1,7 +1,7 @@
 """The engine `compiled`, which trains a linear model in compiled code: it translates torch's objects to arrays."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,32 +32,40 @@ from linreg.training.loops import make_epoch_fn
 
 
 def make_compiled_engine(training: Training) -> Engine:
-    """Make the engine that runs the steps of a linear model in compiled code, a chunk of steps in one call.
+    """Make the engine that runs the steps of a linear model or a multilayer perceptron in compiled code, a chunk of
+    steps in one call.
 
     Raises UsageError without numba, and ValueError for a model, loss or optimizer without compiled code."""
+    split = split_model(training.model)
+    if split is not None and len(split.layers) > 1 and not split.basis and training.device.type == "cpu":
+        from linreg.training.engines.mlp import make_mlp_engine  # imports this module
+
+        return make_mlp_engine(training, split.layers)
     layer, loss = _compiled_model(training)
-    _compiled_optimizer(training.optimizer, layer)
+    compiled_optimizer(training.optimizer, list(layer.parameters()))
     load_kernels()
     train_loader, val_loader = make_tensor_loaders(training.loaders, training.device)
     size = train_loader.batch_size
     mark_as_stepped(training.optimizer)
 
     def begin_training(n_done: int) -> Callable[[int], list[float]]:
-        optimizer = _compiled_optimizer(training.optimizer, layer)  # again: loading a checkpoint changes its settings
+        optimizer = compiled_optimizer(
+            training.optimizer, list(layer.parameters())
+        )  # again: loading a checkpoint changes its settings
         group = training.optimizer.param_groups[0]
         parameters = [_SharedMoments(parameter, training.optimizer, optimizer) for parameter in layer.parameters()]
         weight, bias = parameters[0].arrays, parameters[1].arrays if len(parameters) > 1 else None
 
         def train(points: Rows, places: NDArray[np.int64]) -> NDArray[np.float64]:
             n_steps = math.ceil(len(places) / size)
-            lr, momentum = _rates(group, training.after_step, n_steps)
+            lr, momentum = rates(group, training.after_step, n_steps)
             chunk = make_train_chunk_fn(points, weight, bias, loss=loss, optimizer=optimizer, batch_size=size)
             losses = chunk(places, lr=lr, momentum=momentum, steps_done=parameters[0].steps)
             for parameter in parameters:
                 parameter.step(n_steps)
             return losses
 
-        return _begin(train_loader, n_done, train)
+        return begin_chunks(train_loader, n_done, train)
 
     def begin_validation(loader: TensorLoader, n_done: int) -> Callable[[int], list[float]]:
         weight, bias = (None if p is None else p.detach().numpy() for p in (layer.weight, layer.bias))
@@ -65,7 +73,7 @@ def make_compiled_engine(training: Training) -> Engine:
         def validate(points: Rows, places: NDArray[np.int64]) -> NDArray[np.float64]:
             return make_val_chunk_fn(points, weight, bias, loss=loss, batch_size=loader.batch_size)(places)
 
-        return _begin(loader, n_done, validate)
+        return begin_chunks(loader, n_done, validate)
 
     train_epoch = make_epoch_fn(len(train_loader), begin_training)
     if val_loader is None:
@@ -75,13 +83,22 @@ def make_compiled_engine(training: Training) -> Engine:
 
 def _compiled_model(training: Training) -> tuple[nn.Linear, Loss]:
     """Return the layer, and the loss as the kernels take it. Raises ValueError for one without a kernel."""
-    loss_fn, reported = training.loss_fn, training.reported_loss_fn
     basis, layers = split_model(training.model) or Split([], [])
     needs_autograd = make_needs_autograd_fn([training.model, *layers])
     if len(layers) != 1 or basis or needs_autograd() or training.device.type != "cpu":
-        raise ValueError("supports only the model linear, without hooks, on the CPU; use engine: auto")
+        raise ValueError(
+            "supports only the models linear and mlp, without dropout and hooks, on the CPU; use engine: auto"
+        )
     if training.clip_grad_norm is not None:
-        raise ValueError("does not clip gradients; remove clip_grad_norm, or use engine: auto")
+        raise ValueError("does not clip gradients of a linear model; remove clip_grad_norm, or use engine: auto")
+    (layer,) = layers
+    assert isinstance(layer, nn.Linear)
+    return layer, compiled_loss(training)
+
+
+def compiled_loss(training: Training) -> Loss:
+    """Return the loss as the kernels take it. Raises ValueError for one without a kernel."""
+    loss_fn, reported = training.loss_fn, training.reported_loss_fn
     if reported is not None and not isinstance(reported, InTargetUnits):
         raise ValueError("does not support target_transform; use engine: auto")
     scale = reported.scale.numpy() if isinstance(reported, InTargetUnits) else None
@@ -89,15 +106,13 @@ def _compiled_model(training: Training) -> tuple[nn.Linear, Loss]:
     kinds: dict[type, LossKind] = {nn.MSELoss: "mse", nn.L1Loss: "mae", nn.HuberLoss: "huber"}
     if type(by_point) not in kinds or (by_point is loss_fn and getattr(loss_fn, "reduction", "") != "mean"):
         raise ValueError("supports only the losses mse, mae and huber; use engine: auto")
-    (layer,) = layers
-    assert isinstance(layer, nn.Linear)
-    return layer, Loss(kinds[type(by_point)], getattr(by_point, "delta", 1.0), scale)
+    return Loss(kinds[type(by_point)], getattr(by_point, "delta", 1.0), scale)
 
 
-def _compiled_optimizer(optimizer: optim.Optimizer, layer: nn.Linear) -> Sgd | Adam:
+def compiled_optimizer(optimizer: optim.Optimizer, parameters: Sequence[nn.Parameter]) -> Sgd | Adam:
     """Return the optimizer as the kernels take it. Raises ValueError for one without a kernel."""
     group = plain_group(optimizer)
-    if group is not None and set(group["params"]) == set(layer.parameters()):
+    if group is not None and set(group["params"]) == set(parameters):
         if type(optimizer) is optim.SGD:
             return Sgd(group["dampening"], group["weight_decay"], group["nesterov"])
         if type(optimizer) in (optim.Adam, optim.AdamW):
@@ -129,7 +144,7 @@ class _SharedMoments:
         self.state.update(zip(self.names, map(torch.from_numpy, self.arrays.moments), strict=True))
 
 
-def _rates(group: dict[str, Any], after_step: Callable[[], None] | None, n_steps: int) -> tuple[Any, Any]:
+def rates(group: dict[str, Any], after_step: Callable[[], None] | None, n_steps: int) -> tuple[Any, Any]:
     """Return the learning rate and the momentum (for Adam the first beta); with a scheduler, one for each step."""
 
     def now() -> tuple[float, float]:
@@ -144,7 +159,7 @@ def _rates(group: dict[str, Any], after_step: Callable[[], None] | None, n_steps
     return tuple(np.array(rates).T)
 
 
-def _begin(
+def begin_chunks(
     loader: TensorLoader, n_done: int, run: Callable[[Rows, NDArray[np.int64]], NDArray[np.float64]]
 ) -> Callable[[int], list[float]]:
     """Start a pass after n_done batches, and return the function that runs the next n_batches.

@@ -1,0 +1,217 @@
+"""The loops of `compiled` for a multilayer perceptron, which numba compiles: many steps in one call. `mlp` calls them.
+
+Arithmetic is in the type of the arrays, sums of losses in float64. One thread takes the points in order, so the bits do
+not depend on how the steps are cut into calls.
+
+Shapes: x (N, n_features), y (N, n_targets), weight (N, 1) or (0, 1); order: row numbers, batch after batch; widths
+(n_layers + 1,): n_features, the hidden widths and n_targets; p (n,): all parameters, of each layer its weight
+(n_out, n_in) and then its bias (n_out,); moments (n_moments, n). Within a batch the points are the columns of the
+arrays z, a and d, whose rows are the units of all layers: values before and after the activation, and the gradient with
+respect to z.
+"""
+
+import math
+
+import numpy as np
+
+from linreg.training.engines.kernels import Array, Order, adam_step, kernel, loss_of, sgd_step, slope_of
+
+RELU, TANH, SIGMOID, GELU, SILU, ELU, LEAKY_RELU = range(7)
+
+ROOT_HALF = math.sqrt(0.5)
+ROOT_TWO_PI = math.sqrt(2 * math.pi)
+
+
+@kernel
+def activate(kind: int, slope: float, z: Array, a: Array, first: int, last: int, n: int) -> None:
+    """Write the activation of the rows first to last of z to a, for n points. slope: alpha of elu, or the slope of
+    leaky_relu below 0."""
+    for row in range(first, last):
+        for j in range(n):
+            value = z[row, j]
+            if kind == RELU:
+                a[row, j] = value if value > 0 or np.isnan(value) else 0.0
+            elif kind == TANH:
+                a[row, j] = math.tanh(value)
+            elif kind == SIGMOID:
+                a[row, j] = 1.0 / (1.0 + math.exp(-value))
+            elif kind == GELU:
+                a[row, j] = value * 0.5 * (1.0 + math.erf(value * ROOT_HALF))
+            elif kind == SILU:
+                a[row, j] = value / (1.0 + math.exp(-value))
+            elif kind == ELU:
+                a[row, j] = value if value > 0 else slope * math.expm1(value)
+            else:
+                a[row, j] = value if value > 0 else slope * value
+
+
+@kernel
+def through_activation(kind: int, slope: float, z: Array, a: Array, d: Array, first: int, last: int, n: int) -> None:
+    """Multiply rows of d by the derivative of the activation."""
+    for row in range(first, last):
+        for j in range(n):
+            value, after = z[row, j], a[row, j]
+            if kind == RELU:
+                d[row, j] = d[row, j] if value > 0 else 0.0
+            elif kind == TANH:
+                d[row, j] *= 1.0 - after * after
+            elif kind == SIGMOID:
+                d[row, j] *= after * (1.0 - after)
+            elif kind == GELU:
+                density = math.exp(-0.5 * value * value) / ROOT_TWO_PI
+                d[row, j] *= 0.5 * (1.0 + math.erf(value * ROOT_HALF)) + value * density
+            elif kind == SILU:
+                share = 1.0 / (1.0 + math.exp(-value))
+                d[row, j] *= share * (1.0 + value * (1.0 - share))
+            elif kind == ELU:
+                d[row, j] *= 1.0 if value > 0 else after + slope
+            else:
+                d[row, j] *= 1.0 if value > 0 else slope
+
+
+@kernel
+def forward(widths: Order, p: Array, z: Array, a: Array, kind: int, slope: float, n: int) -> None:
+    """Compute z and a of all layers for n points, whose inputs are the first rows of a."""
+    at, below = 0, 0
+    for layer in range(len(widths) - 1):
+        n_in, n_out = widths[layer], widths[layer + 1]
+        above = below + n_in
+        for o in range(n_out):
+            bias = p[at + n_out * n_in + o]
+            for j in range(n):
+                z[above + o, j] = bias
+            for i in range(n_in):
+                w = p[at + o * n_in + i]
+                for j in range(n):
+                    z[above + o, j] += w * a[below + i, j]
+        if layer < len(widths) - 2:
+            activate(kind, slope, z, a, above, above + n_out, n)
+        at += n_out * (n_in + 1)
+        below = above
+
+
+@kernel
+def backward(widths: Order, p: Array, g: Array, z: Array, a: Array, d: Array, kind: int, slope: float, n: int) -> None:
+    """Write the gradient of all parameters to g. The last rows of d have the gradient with respect to the outputs."""
+    at, above = len(p), 0
+    for layer in range(len(widths) - 1):
+        above += widths[layer]
+    for layer in range(len(widths) - 2, -1, -1):
+        n_in, n_out = widths[layer], widths[layer + 1]
+        at -= n_out * (n_in + 1)
+        below = above - n_in
+        for o in range(n_out):
+            total = p[0] * 0
+            for j in range(n):
+                total += d[above + o, j]
+            g[at + n_out * n_in + o] = total
+            for i in range(n_in):
+                total = p[0] * 0
+                for j in range(n):
+                    total += d[above + o, j] * a[below + i, j]
+                g[at + o * n_in + i] = total
+        if layer > 0:
+            for i in range(n_in):
+                for j in range(n):
+                    d[below + i, j] = 0
+            for o in range(n_out):
+                for i in range(n_in):
+                    w = p[at + o * n_in + i]
+                    for j in range(n):
+                        d[below + i, j] += w * d[above + o, j]
+            through_activation(kind, slope, z, a, d, below, above, n)
+        above = below
+
+
+@kernel
+def mlp_batch(
+    x: Array, y: Array, weight: Array, order: Order, start: int, stop: int, loss: int, delta: float, scale: Array,
+    widths: Order, p: Array, g: Array, z: Array, a: Array, d: Array, kind: int, slope: float,
+) -> float:  # fmt: skip
+    """Return the mean loss of the points order[start:stop]; write the gradient of the unscaled loss to g unless it is
+    empty."""
+    n, n_features, n_targets = stop - start, widths[0], widths[-1]
+    for j in range(n):
+        row = order[start + j]
+        if row < 0 or row >= len(x):
+            raise IndexError("order has a row number out of range")
+        for i in range(n_features):
+            a[i, j] = x[row, i]
+    forward(widths, p, z, a, kind, slope, n)
+    outputs = len(z) - n_targets
+    share = 1.0 / (n * n_targets)
+    total = 0.0
+    for j in range(n):
+        row = order[start + j]
+        point_weight = np.float64(weight[row, 0]) if len(weight) else 1.0
+        for target in range(n_targets):
+            error = np.float64(z[outputs + target, j]) - y[row, target]
+            total += point_weight * loss_of(loss, delta, scale[target] * error)
+            d[outputs + target, j] = point_weight * slope_of(loss, delta, error) * share
+    if len(g):
+        backward(widths, p, g, z, a, d, kind, slope, n)
+    mean: float = total * share
+    return mean
+
+
+@kernel
+def clip(g: Array, most: float) -> None:
+    """Scale a gradient down to the norm `most`, as torch's clip_grad_norm_ does; 0 for no limit."""
+    if most > 0.0:
+        squares = 0.0
+        for i in range(len(g)):
+            squares += np.float64(g[i]) * g[i]
+        factor = most / (np.sqrt(squares) + 1e-6)
+        if factor < 1.0:
+            for i in range(len(g)):
+                g[i] *= factor
+
+
+@kernel
+def mlp_sgd_chunk(
+    order: Order, x: Array, y: Array, weight: Array, batch_size: int, loss: int, delta: float, scale: Array,
+    widths: Order, p: Array, moments: Array, kind: int, slope: float, most: float, steps_done: int,
+    lr: Array, momentum: Array, dampening: float, weight_decay: float, nesterov: bool, losses: Array,
+) -> None:  # fmt: skip
+    """Take a step of SGD for each element of losses, and store the batch's loss before the step there."""
+    g = np.empty(len(p), p.dtype)
+    z = np.empty((widths.sum(), batch_size), p.dtype)
+    a, d = np.empty_like(z), np.empty_like(z)
+    for i in range(len(losses)):
+        start, stop = i * batch_size, min((i + 1) * batch_size, len(order))
+        losses[i] = mlp_batch(x, y, weight, order, start, stop, loss, delta, scale, widths, p, g, z, a, d, kind, slope)
+        clip(g, most)
+        sgd_step(p, g, moments, steps_done + i == 0, lr[i], momentum[i], dampening, weight_decay, nesterov)
+
+
+@kernel
+def mlp_adam_chunk(
+    order: Order, x: Array, y: Array, weight: Array, batch_size: int, loss: int, delta: float, scale: Array,
+    widths: Order, p: Array, moments: Array, kind: int, slope: float, most: float, steps_done: int,
+    lr: Array, beta1: Array, beta2: float, eps: float, weight_decay: float, decoupled: bool, amsgrad: bool,
+    losses: Array,
+) -> None:  # fmt: skip
+    """Take a step of Adam for each element of losses, and store the batch's loss before the step there."""
+    g = np.empty(len(p), p.dtype)
+    z = np.empty((widths.sum(), batch_size), p.dtype)
+    a, d = np.empty_like(z), np.empty_like(z)
+    for i in range(len(losses)):
+        start, stop = i * batch_size, min((i + 1) * batch_size, len(order))
+        losses[i] = mlp_batch(x, y, weight, order, start, stop, loss, delta, scale, widths, p, g, z, a, d, kind, slope)
+        clip(g, most)
+        step = steps_done + i + 1
+        adam_step(p, g, moments, step, lr[i], beta1[i], beta2, eps, weight_decay, decoupled, amsgrad)
+
+
+@kernel
+def mlp_val_chunk(
+    order: Order, x: Array, y: Array, weight: Array, batch_size: int, loss: int, delta: float, scale: Array,
+    widths: Order, p: Array, kind: int, slope: float, losses: Array,
+) -> None:  # fmt: skip
+    """Write the mean loss of each batch to losses."""
+    g = np.empty(0, p.dtype)
+    z = np.empty((widths.sum(), batch_size), p.dtype)
+    a, d = np.empty_like(z), np.empty_like(z)
+    for i in range(len(losses)):
+        start, stop = i * batch_size, min((i + 1) * batch_size, len(order))
+        losses[i] = mlp_batch(x, y, weight, order, start, stop, loss, delta, scale, widths, p, g, z, a, d, kind, slope)
