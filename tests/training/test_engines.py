@@ -514,9 +514,9 @@ def test_compiled_is_close_to_the_textbook(drawn):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": {"name": "mlp", "hidden": [3]}}, "compiled supports only the model linear, without hooks, on the CPU; use engine: auto"),
+        ({"model": {"name": "mlp", "hidden": [3], "dropout": 0.5}}, "compiled supports only the models linear and mlp, without dropout and hooks, on the CPU; use engine: auto"),
         ({"optimizer": {"name": "rmsprop", "lr": 0.1}}, "compiled supports only the optimizers sgd, adam and adamw, with one parameter group and without hooks; use engine: auto"),
-        ({"clip_grad_norm": 1.0}, "compiled does not clip gradients; remove clip_grad_norm, or use engine: auto"),
+        ({"clip_grad_norm": 1.0}, "compiled does not clip gradients of a linear model; remove clip_grad_norm, or use engine: auto"),
     ],
     ids=str,
 )  # fmt: skip
