@@ -1,13 +1,13 @@
 """The loops of `compiled` for a multilayer perceptron, which numba compiles: many steps in one call. `mlp` calls them.
 
-Arithmetic is in the type of the arrays, sums of losses in float64. One thread takes the points in order, so the bits do
-not depend on how the steps are cut into calls.
+Arithmetic is in the type of the arrays, in pieces of a batch; losses, and sums over pieces, are in float64. One thread
+takes the points in order, so the bits do not depend on how the steps are cut into calls.
 
 Shapes: x (N, n_features), y (N, n_targets), weight (N, 1) or (0, 1); order: row numbers, batch after batch; widths
 (n_layers + 1,): n_features, the hidden widths and n_targets; p (n,): all parameters, of each layer its weight
-(n_out, n_in) and then its bias (n_out,); moments (n_moments, n). Within a batch the points are the columns of the
-arrays z, a and d, whose rows are the units of all layers: values before and after the activation, and the gradient with
-respect to z.
+(n_out, n_in) and then its bias (n_out,); g (n,): the gradient, in float64; moments (n_moments, n). Within a piece the
+points are the columns of the arrays z, a and d, whose rows are the units of all layers: values before and after the
+activation, and the gradient with respect to z.
 """
 
 import math
@@ -18,6 +18,7 @@ from linreg.training.engines.kernels import Array, Order, adam_step, kernel, los
 
 RELU, TANH, SIGMOID, GELU, SILU, ELU, LEAKY_RELU = range(7)
 
+PIECE = 256  # points; their units fit the near caches
 ROOT_HALF = math.sqrt(0.5)
 ROOT_TWO_PI = math.sqrt(2 * math.pi)
 
@@ -70,6 +71,47 @@ def through_activation(kind: int, slope: float, z: Array, a: Array, d: Array, fi
 
 
 @kernel
+def add_products(w: Array, stride: int, rows: Array, first: int, sums: Array, row: int, n: int) -> None:
+    """Add to a row of sums the rows from `first` on, each times the next of the weights w[0], w[stride], ...
+
+    Four at a time: then a sum is loaded and stored a quarter as often."""
+    number = (len(w) + stride - 1) // stride
+    for i in range(0, number - 3, 4):
+        w0, w1, w2, w3 = w[i * stride], w[(i + 1) * stride], w[(i + 2) * stride], w[(i + 3) * stride]
+        k = first + i
+        for j in range(n):
+            sums[row, j] += w0 * rows[k, j] + w1 * rows[k + 1, j] + w2 * rows[k + 2, j] + w3 * rows[k + 3, j]
+    for i in range(number - number % 4, number):
+        w0 = w[i * stride]
+        for j in range(n):
+            sums[row, j] += w0 * rows[first + i, j]
+
+
+@kernel
+def add_dots(sums: Array, rows: Array, first: int, factors: Array, row: int, n: int) -> None:
+    """Add to each of the sums the dot product of a row of factors and the next of the rows from `first` on."""
+    number = len(sums)
+    for i in range(0, number - 3, 4):
+        k = first + i
+        t0 = t1 = t2 = t3 = factors[0, 0] * 0
+        for j in range(n):
+            factor = factors[row, j]
+            t0 += factor * rows[k, j]
+            t1 += factor * rows[k + 1, j]
+            t2 += factor * rows[k + 2, j]
+            t3 += factor * rows[k + 3, j]
+        sums[i] += t0
+        sums[i + 1] += t1
+        sums[i + 2] += t2
+        sums[i + 3] += t3
+    for i in range(number - number % 4, number):
+        t0 = factors[0, 0] * 0
+        for j in range(n):
+            t0 += factors[row, j] * rows[first + i, j]
+        sums[i] += t0
+
+
+@kernel
 def forward(widths: Order, p: Array, z: Array, a: Array, kind: int, slope: float, n: int) -> None:
     """Compute z and a of all layers for n points, whose inputs are the first rows of a."""
     at, below = 0, 0
@@ -80,10 +122,7 @@ def forward(widths: Order, p: Array, z: Array, a: Array, kind: int, slope: float
             bias = p[at + n_out * n_in + o]
             for j in range(n):
                 z[above + o, j] = bias
-            for i in range(n_in):
-                w = p[at + o * n_in + i]
-                for j in range(n):
-                    z[above + o, j] += w * a[below + i, j]
+            add_products(p[at + o * n_in : at + (o + 1) * n_in], 1, a, below, z, above + o, n)
         if layer < len(widths) - 2:
             activate(kind, slope, z, a, above, above + n_out, n)
         at += n_out * (n_in + 1)
@@ -92,7 +131,7 @@ def forward(widths: Order, p: Array, z: Array, a: Array, kind: int, slope: float
 
 @kernel
 def backward(widths: Order, p: Array, g: Array, z: Array, a: Array, d: Array, kind: int, slope: float, n: int) -> None:
-    """Write the gradient of all parameters to g. The last rows of d have the gradient with respect to the outputs."""
+    """Add the gradient of all parameters to g. The last rows of d have the gradient with respect to the outputs."""
     at, above = len(p), 0
     for layer in range(len(widths) - 1):
         above += widths[layer]
@@ -104,21 +143,13 @@ def backward(widths: Order, p: Array, g: Array, z: Array, a: Array, d: Array, ki
             total = p[0] * 0
             for j in range(n):
                 total += d[above + o, j]
-            g[at + n_out * n_in + o] = total
-            for i in range(n_in):
-                total = p[0] * 0
-                for j in range(n):
-                    total += d[above + o, j] * a[below + i, j]
-                g[at + o * n_in + i] = total
+            g[at + n_out * n_in + o] += total
+            add_dots(g[at + o * n_in : at + (o + 1) * n_in], a, below, d, above + o, n)
         if layer > 0:
             for i in range(n_in):
                 for j in range(n):
                     d[below + i, j] = 0
-            for o in range(n_out):
-                for i in range(n_in):
-                    w = p[at + o * n_in + i]
-                    for j in range(n):
-                        d[below + i, j] += w * d[above + o, j]
+                add_products(p[at + i : at + n_out * n_in], n_in, d, above, d, below + i, n)
             through_activation(kind, slope, z, a, d, below, above, n)
         above = below
 
@@ -130,26 +161,29 @@ def mlp_batch(
 ) -> float:  # fmt: skip
     """Return the mean loss of the points order[start:stop]; write the gradient of the unscaled loss to g unless it is
     empty."""
-    n, n_features, n_targets = stop - start, widths[0], widths[-1]
-    for j in range(n):
-        row = order[start + j]
-        if row < 0 or row >= len(x):
-            raise IndexError("order has a row number out of range")
-        for i in range(n_features):
-            a[i, j] = x[row, i]
-    forward(widths, p, z, a, kind, slope, n)
+    n_features, n_targets = widths[0], widths[-1]
     outputs = len(z) - n_targets
-    share = 1.0 / (n * n_targets)
+    share = 1.0 / ((stop - start) * n_targets)
+    g[:] = 0.0
     total = 0.0
-    for j in range(n):
-        row = order[start + j]
-        point_weight = np.float64(weight[row, 0]) if len(weight) else 1.0
-        for target in range(n_targets):
-            error = np.float64(z[outputs + target, j]) - y[row, target]
-            total += point_weight * loss_of(loss, delta, scale[target] * error)
-            d[outputs + target, j] = point_weight * slope_of(loss, delta, error) * share
-    if len(g):
-        backward(widths, p, g, z, a, d, kind, slope, n)
+    for first in range(start, stop, PIECE):
+        n = min(PIECE, stop - first)
+        for j in range(n):
+            row = order[first + j]
+            if row < 0 or row >= len(x):
+                raise IndexError("order has a row number out of range")
+            for i in range(n_features):
+                a[i, j] = x[row, i]
+        forward(widths, p, z, a, kind, slope, n)
+        for j in range(n):
+            row = order[first + j]
+            point_weight = np.float64(weight[row, 0]) if len(weight) else 1.0
+            for target in range(n_targets):
+                error = np.float64(z[outputs + target, j]) - y[row, target]
+                total += point_weight * loss_of(loss, delta, scale[target] * error)
+                d[outputs + target, j] = point_weight * slope_of(loss, delta, error) * share
+        if len(g):
+            backward(widths, p, g, z, a, d, kind, slope, n)
     mean: float = total * share
     return mean
 
@@ -174,8 +208,8 @@ def mlp_sgd_chunk(
     lr: Array, momentum: Array, dampening: float, weight_decay: float, nesterov: bool, losses: Array,
 ) -> None:  # fmt: skip
     """Take a step of SGD for each element of losses, and store the batch's loss before the step there."""
-    g = np.empty(len(p), p.dtype)
-    z = np.empty((widths.sum(), batch_size), p.dtype)
+    g = np.empty(len(p))
+    z = np.empty((widths.sum(), min(batch_size, PIECE)), p.dtype)
     a, d = np.empty_like(z), np.empty_like(z)
     for i in range(len(losses)):
         start, stop = i * batch_size, min((i + 1) * batch_size, len(order))
@@ -192,8 +226,8 @@ def mlp_adam_chunk(
     losses: Array,
 ) -> None:  # fmt: skip
     """Take a step of Adam for each element of losses, and store the batch's loss before the step there."""
-    g = np.empty(len(p), p.dtype)
-    z = np.empty((widths.sum(), batch_size), p.dtype)
+    g = np.empty(len(p))
+    z = np.empty((widths.sum(), min(batch_size, PIECE)), p.dtype)
     a, d = np.empty_like(z), np.empty_like(z)
     for i in range(len(losses)):
         start, stop = i * batch_size, min((i + 1) * batch_size, len(order))
@@ -209,8 +243,8 @@ def mlp_val_chunk(
     widths: Order, p: Array, kind: int, slope: float, losses: Array,
 ) -> None:  # fmt: skip
     """Write the mean loss of each batch to losses."""
-    g = np.empty(0, p.dtype)
-    z = np.empty((widths.sum(), batch_size), p.dtype)
+    g = np.empty(0)
+    z = np.empty((widths.sum(), min(batch_size, PIECE)), p.dtype)
     a, d = np.empty_like(z), np.empty_like(z)
     for i in range(len(losses)):
         start, stop = i * batch_size, min((i + 1) * batch_size, len(order))
