@@ -93,7 +93,7 @@ def add_dots(sums: Array, rows: Array, first: int, factors: Array, row: int, n: 
     number = len(sums)
     for i in range(0, number - 3, 4):
         k = first + i
-        t0 = t1 = t2 = t3 = factors[0, 0] * 0
+        t0 = t1 = t2 = t3 = factors.dtype.type(0)
         for j in range(n):
             factor = factors[row, j]
             t0 += factor * rows[k, j]
@@ -105,7 +105,7 @@ def add_dots(sums: Array, rows: Array, first: int, factors: Array, row: int, n: 
         sums[i + 2] += t2
         sums[i + 3] += t3
     for i in range(number - number % 4, number):
-        t0 = factors[0, 0] * 0
+        t0 = factors.dtype.type(0)
         for j in range(n):
             t0 += factors[row, j] * rows[first + i, j]
         sums[i] += t0
@@ -140,7 +140,7 @@ def backward(widths: Order, p: Array, g: Array, z: Array, a: Array, d: Array, ki
         at -= n_out * (n_in + 1)
         below = above - n_in
         for o in range(n_out):
-            total = p[0] * 0
+            total = p.dtype.type(0)
             for j in range(n):
                 total += d[above + o, j]
             g[at + n_out * n_in + o] += total
