@@ -66,6 +66,11 @@ VARIANTS = {
     "adam": {"optimizer": {"name": "adam", "lr": 0.01}},
     "amsgrad": {"optimizer": {"name": "adam", "lr": 0.01, "amsgrad": True, "weight_decay": 0.01}},
     "adamw": {"optimizer": {"name": "adamw", "lr": 0.01, "weight_decay": 0.1}},
+    "rmsprop": {"optimizer": {"name": "rmsprop", "lr": 0.003, "weight_decay": 0.01}},
+    "centered": {"optimizer": {"name": "rmsprop", "lr": 0.003, "momentum": 0.5, "centered": True}},
+    "rmsprop with momentum": {"optimizer": {"name": "rmsprop", "lr": 0.003, "momentum": 0.9}},
+    "adagrad": {"optimizer": {"name": "adagrad", "lr": 0.05, "lr_decay": 0.01, "weight_decay": 0.01}},
+    "initial sum": {"optimizer": {"name": "adagrad", "lr": 0.05, "initial_accumulator_value": 0.1}},
     "clip": {"clip_grad_norm": 0.1},
     "schedule": {"scheduler": {"name": "one_cycle", "max_lr": 0.05}},
     "huber": {"loss": {"name": "huber", "delta": 0.5}},
@@ -115,7 +120,7 @@ def test_float32_stays_within_some_eps_a_step(linreg):
     assert ours["loss"] == pytest.approx(theirs["loss"], rel=n_steps * 2**-23)
 
 
-@pytest.mark.parametrize("variant", ["momentum", "adam", "schedule"])
+@pytest.mark.parametrize("variant", ["momentum", "adam", "centered", "adagrad", "schedule"])
 def test_a_run_resumes_with_the_same_bits(linreg, variant):
     spec = spec_of(variant, dtype="float32", engine="compiled", checkpoint__every=1)
     whole = trained(linreg, spec, "whole", "epochs=6")
@@ -151,7 +156,7 @@ def test_an_engine_may_continue_the_run_of_another(linreg):
     "changes, message",
     [
         ({"model": {"name": "mlp", "hidden": [3], "dropout": 0.1}}, "models linear and mlp, without dropout and hooks"),
-        ({"optimizer": {"name": "rmsprop", "lr": 0.01}}, "supports only the optimizers sgd, adam and adamw"),
+        ({"model": {"name": "polynomial", "degree": 2}}, "models linear and mlp, without dropout and hooks"),
     ],
 )
 def test_what_has_no_kernel_is_refused_by_name(linreg, changes, message):

@@ -69,6 +69,24 @@ class Adam(NamedTuple):
     decoupled: bool = False
 
 
+class Rmsprop(NamedTuple):
+    """The settings of torch.optim.RMSprop, without lr, which may change."""
+
+    alpha: float
+    eps: float
+    weight_decay: float
+    momentum: float
+    centered: bool
+
+
+class Adagrad(NamedTuple):
+    """The settings of torch.optim.Adagrad, without lr, which may change."""
+
+    lr_decay: float
+    eps: float
+    weight_decay: float
+
+
 class Parameter(NamedTuple):
     """A parameter and its moments (n_moments, *value.shape) in the order of `moment_names`; steps change both."""
 
@@ -92,10 +110,15 @@ def load_kernels() -> ModuleType:
     return kernels
 
 
-def moment_names(optimizer: Sgd | Adam) -> tuple[str, ...]:
+def moment_names(optimizer: Sgd | Adam | Rmsprop | Adagrad) -> tuple[str, ...]:
     """Return the names of a parameter's moments in the state of torch's optimizer."""
     if isinstance(optimizer, Sgd):
         return ("momentum_buffer",)
+    if isinstance(optimizer, Adagrad):
+        return ("sum",)
+    if isinstance(optimizer, Rmsprop):
+        others = {"momentum_buffer": optimizer.momentum > 0, "grad_avg": optimizer.centered}
+        return ("square_avg", *(name for name, is_kept in others.items() if is_kept))
     return ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if optimizer.amsgrad else ("exp_avg", "exp_avg_sq")
 
 

@@ -148,7 +148,7 @@ def rates(group: dict[str, Any], after_step: Callable[[], None] | None, n_steps:
     """Return the learning rate and the momentum (for Adam the first beta); with a scheduler, one for each step."""
 
     def now() -> tuple[float, float]:
-        return group["lr"], group["betas"][0] if "betas" in group else group["momentum"]
+        return group["lr"], group["betas"][0] if "betas" in group else group.get("momentum", 0.0)
 
     if after_step is None:
         return now()

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from torch import nn, optim
 
 from linreg.data.loaders import TensorLoader, make_tensor_loaders
-from linreg.training.engines.arrays import Adam, Rows, Sgd, call_kernel, load_kernels, moment_names
+from linreg.training.engines.arrays import Adagrad, Adam, Rmsprop, Rows, Sgd, call_kernel, load_kernels, moment_names
 from linreg.training.engines.compiled import begin_chunks, compiled_loss, compiled_optimizer, rates
 from linreg.training.engines.layers import make_needs_autograd_fn
 from linreg.training.engines.training import Engine, Training
-from linreg.training.engines.updates import mark_as_stepped
+from linreg.training.engines.updates import mark_as_stepped, plain_group
 from linreg.training.loops import make_epoch_fn
+
+Settings = Sgd | Adam | Rmsprop | Adagrad
 
 _ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU)  # in the order of the kernels
 
@@ -35,7 +37,7 @@ def make_mlp_engine(training: Training, layers: Sequence[nn.Module]) -> Engine:
         raise ValueError("supports only layers with a bias and without hooks; use engine: auto")
     loss = compiled_loss(training)
     parameters = [parameter for layer in linears for parameter in layer.parameters()]
-    compiled_optimizer(training.optimizer, parameters)
+    _optimizer(training.optimizer, parameters)
     load_kernels()
     from linreg.training.engines import mlp_kernels as kernels
 
@@ -56,9 +58,8 @@ def make_mlp_engine(training: Training, layers: Sequence[nn.Module]) -> Engine:
             return losses.astype(points.x.dtype).astype(np.float64)
 
     def begin_training(n_done: int) -> Callable[[int], list[float]]:
-        optimizer = compiled_optimizer(
-            training.optimizer, parameters
-        )  # again: loading a checkpoint changes its settings
+        # again: loading a checkpoint changes its settings
+        optimizer = _optimizer(training.optimizer, parameters)
         group, flat = training.optimizer.param_groups[0], _Flat(parameters, training.optimizer, optimizer)
         kernel, constants = _kernel_of(optimizer)
 
@@ -96,21 +97,37 @@ def _activation(modules: Sequence[nn.Module]) -> tuple[int, float]:
     return _ACTIVATIONS.index(kinds.pop()), float(slopes.pop())
 
 
-def _kernel_of(optimizer: Sgd | Adam) -> tuple[Any, tuple[Any, ...]]:
+def _optimizer(optimizer: optim.Optimizer, parameters: Sequence[nn.Parameter]) -> Settings:
+    """Return the optimizer as the kernels take it. Raises ValueError for one without a kernel."""
+    group = plain_group(optimizer)
+    if group is not None and set(group["params"]) == set(parameters):
+        if type(optimizer) is optim.RMSprop:
+            return Rmsprop(*(group[name] for name in Rmsprop._fields))
+        if type(optimizer) is optim.Adagrad:
+            return Adagrad(*(group[name] for name in Adagrad._fields))
+    return compiled_optimizer(optimizer, parameters)
+
+
+def _kernel_of(optimizer: Settings) -> tuple[Any, tuple[Any, ...]]:
     """Return the kernel of an optimizer, and its settings that do not change."""
     from linreg.training.engines import mlp_kernels as kernels
 
     if isinstance(optimizer, Sgd):
         return kernels.mlp_sgd_chunk, (*map(float, optimizer[:2]), optimizer.nesterov)
+    if isinstance(optimizer, Rmsprop):
+        return kernels.mlp_rmsprop_chunk, (*map(float, optimizer[:4]), optimizer.centered)
+    if isinstance(optimizer, Adagrad):
+        return kernels.mlp_adagrad_chunk, tuple(map(float, optimizer))
     return kernels.mlp_adam_chunk, (*map(float, optimizer[:3]), optimizer.decoupled, optimizer.amsgrad)
 
 
 class _Flat:
     """Parameters and their moments as flat arrays, which are copies. steps: the number of earlier steps."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter], optimizer: optim.Optimizer, kind: Sgd | Adam) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], optimizer: optim.Optimizer, kind: Settings) -> None:
         self.parameters, self.state = parameters, optimizer.state
-        has_moments = isinstance(kind, Adam) or optimizer.param_groups[0]["momentum"] > 0
+        self.counts = not isinstance(kind, Sgd)
+        has_moments = self.counts or optimizer.param_groups[0]["momentum"] > 0
         self.names = moment_names(kind) if has_moments else ()
         self.values = _joined([parameter.detach().numpy() for parameter in parameters])
         self.moments = np.zeros((max(1, len(self.names)), len(self.values)), self.values.dtype)
@@ -131,7 +148,7 @@ class _Flat:
             parameter.detach().numpy().reshape(-1)[:] = self.values[place]
             if self.names:
                 state = self.state[parameter]
-                if "exp_avg" in self.names:
+                if self.counts:
                     state["step"] = torch.tensor(float(self.steps))
                 for name, moments in zip(self.names, self.moments, strict=True):
                     if state.get(name) is None:

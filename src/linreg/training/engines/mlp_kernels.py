@@ -238,6 +238,78 @@ def mlp_adam_chunk(
 
 
 @kernel
+def rmsprop_step(
+    p: Array, g: Array, moments: Array, lr: float, alpha: float, eps: float, weight_decay: float, momentum: float,
+    centered: bool,
+) -> None:  # fmt: skip
+    """Take a step of RMSprop as torch.optim.RMSprop does. moments: of the square, the momentum buffer if there is
+    momentum, and the mean gradient if centered (A. Graves, Generating sequences with recurrent neural networks, 2013).
+    """
+    for i in range(len(p)):
+        slope = g[i] + weight_decay * p[i]
+        square = alpha * moments[0, i] + (1.0 - alpha) * slope * slope
+        moments[0, i] = square
+        if centered:
+            mean = moments[-1, i] + (1.0 - alpha) * (slope - moments[-1, i])
+            moments[-1, i] = mean
+            square -= mean * mean
+        step = slope / (np.sqrt(square) + eps)
+        if momentum != 0.0:
+            step += momentum * moments[1, i]
+            moments[1, i] = step
+        p[i] -= lr * step
+
+
+@kernel
+def adagrad_step(
+    p: Array, g: Array, moments: Array, step: int, lr: float, lr_decay: float, eps: float, weight_decay: float
+) -> None:
+    """Take Adagrad's step number `step`, counted from 1, as torch.optim.Adagrad does. moments: the sum of squares (J.
+    Duchi et al., Adaptive subgradient methods for online learning and stochastic optimization, 2011)."""
+    rate = lr / (1.0 + (step - 1) * lr_decay)
+    for i in range(len(p)):
+        slope = g[i] + weight_decay * p[i]
+        total = moments[0, i] + slope * slope
+        moments[0, i] = total
+        p[i] -= rate * slope / (np.sqrt(total) + eps)
+
+
+@kernel
+def mlp_rmsprop_chunk(
+    order: Order, x: Array, y: Array, weight: Array, batch_size: int, loss: int, delta: float, scale: Array,
+    widths: Order, p: Array, moments: Array, kind: int, slope: float, most: float, steps_done: int,
+    lr: Array, momenta: Array, alpha: float, eps: float, weight_decay: float, momentum: float, centered: bool,
+    losses: Array,
+) -> None:  # fmt: skip
+    """Take a step of RMSprop for each element of losses, and store the batch's loss before the step there."""
+    g = np.empty(len(p))
+    z = np.empty((widths.sum(), min(batch_size, PIECE)), p.dtype)
+    a, d = np.empty_like(z), np.empty_like(z)
+    for i in range(len(losses)):
+        start, stop = i * batch_size, min((i + 1) * batch_size, len(order))
+        losses[i] = mlp_batch(x, y, weight, order, start, stop, loss, delta, scale, widths, p, g, z, a, d, kind, slope)
+        clip(g, most)
+        rmsprop_step(p, g, moments, lr[i], alpha, eps, weight_decay, momentum, centered)
+
+
+@kernel
+def mlp_adagrad_chunk(
+    order: Order, x: Array, y: Array, weight: Array, batch_size: int, loss: int, delta: float, scale: Array,
+    widths: Order, p: Array, moments: Array, kind: int, slope: float, most: float, steps_done: int,
+    lr: Array, momenta: Array, lr_decay: float, eps: float, weight_decay: float, losses: Array,
+) -> None:  # fmt: skip
+    """Take a step of Adagrad for each element of losses, and store the batch's loss before the step there."""
+    g = np.empty(len(p))
+    z = np.empty((widths.sum(), min(batch_size, PIECE)), p.dtype)
+    a, d = np.empty_like(z), np.empty_like(z)
+    for i in range(len(losses)):
+        start, stop = i * batch_size, min((i + 1) * batch_size, len(order))
+        losses[i] = mlp_batch(x, y, weight, order, start, stop, loss, delta, scale, widths, p, g, z, a, d, kind, slope)
+        clip(g, most)
+        adagrad_step(p, g, moments, steps_done + i + 1, lr[i], lr_decay, eps, weight_decay)
+
+
+@kernel
 def mlp_val_chunk(
     order: Order, x: Array, y: Array, weight: Array, batch_size: int, loss: int, delta: float, scale: Array,
     widths: Order, p: Array, kind: int, slope: float, losses: Array,
