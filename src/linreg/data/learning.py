@@ -87,8 +87,8 @@ def learn(
     """Make the preprocessing from the statistics of the training part, except the transforms.
 
     Scales are standard deviations over n, as in scikit-learn's StandardScaler. Without centring a constant column keeps
-    its scale. medians: returns the medians of the features at some positions,
-    for `missing: median`. Raises DataError for a column without values, or with values too large for their mean.
+    its scale. medians: returns the medians of the features at some positions, for `missing: median`. Raises DataError
+    for a column without values, or with values too large for their mean.
     """
     if recipe.standardize or points.missing == "mean":
         refuse_large([*points.feature_names, *points.target_names], statistics, where=where)

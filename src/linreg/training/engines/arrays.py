@@ -160,7 +160,7 @@ def make_train_chunk_fn(
         losses, lrs, momenta = np.empty((3, n_steps))
         lrs[:], momenta[:] = lr, momentum
         call_kernel(run, order, *common, w_moments, b_moments, steps_done, lrs, momenta, *constants, losses)
-        return _reported(losses, loss, rows)
+        return reported_losses(losses, loss, rows)
 
     return train_chunk
 
@@ -173,7 +173,7 @@ def make_val_chunk_fn(rows: Rows, weight: Array, bias: Array | None, *, loss: Lo
     def val_chunk(order: Order) -> Losses:
         losses = np.empty(-(-len(order) // batch_size))
         call_kernel(kernels.val_chunk, order, *common, losses)
-        return _reported(losses, loss, rows)
+        return reported_losses(losses, loss, rows)
 
     return val_chunk
 
@@ -201,7 +201,19 @@ def _announce(kernel: Any) -> None:
 def _arguments(
     kernels: ModuleType, rows: Rows, weight: Array, bias: Array | None, loss: Loss, batch_size: int
 ) -> tuple[Any, ...]:
-    """Check and return the leading arguments of all kernels, which follow order.
+    """Check and return the leading arguments of the kernels of a linear model, which follow order."""
+    points = point_arguments(kernels, rows, loss, batch_size)
+    n_targets, dtype = rows.y.shape[1], rows.x.dtype
+    _check("weight", weight, (n_targets, rows.x.shape[1]), dtype)
+    if bias is None:
+        bias = np.empty(0, dtype)
+    else:
+        _check("bias", bias, (n_targets,), dtype)
+    return *points, weight, bias
+
+
+def point_arguments(kernels: ModuleType, rows: Rows, loss: Loss, batch_size: int) -> tuple[Any, ...]:
+    """Check and return the arguments of all kernels that describe the points and the loss, which follow order.
 
     A missing array becomes one of length 0, so that one compiled function serves all cases."""
     (n_rows, n_features), dtype = rows.x.shape, rows.x.dtype
@@ -210,19 +222,14 @@ def _arguments(
     n_targets = rows.y.shape[1]
     _check("x", rows.x, (n_rows, n_features), dtype)
     _check("y", rows.y, (n_rows, n_targets), dtype)
-    _check("weight", weight, (n_targets, n_features), dtype)
     point_weight = np.empty((0, 1), dtype)
     if rows.weight is not None:
         _check("the points' weight", rows.weight, (n_rows, 1), dtype)
         point_weight = rows.weight
-    if bias is None:
-        bias = np.empty(0, dtype)
-    else:
-        _check("bias", bias, (n_targets,), dtype)
     scale = np.ones(n_targets) if loss.scale is None else loss.scale
     _check("scale", scale, (n_targets,), np.float64)
     kind = {"mse": kernels.MSE, "mae": kernels.MAE, "huber": kernels.HUBER}[loss.kind]
-    return rows.x, rows.y, point_weight, batch_size, kind, float(loss.delta), scale, weight, bias
+    return rows.x, rows.y, point_weight, batch_size, kind, float(loss.delta), scale
 
 
 def _check(name: str, array: Array, shape: tuple[int, ...], dtype: Any) -> None:
@@ -232,7 +239,7 @@ def _check(name: str, array: Array, shape: tuple[int, ...], dtype: Any) -> None:
         raise ValueError(f"{name} is {array.shape} {array.dtype}{layout}; it must be {shape} {np.dtype(dtype)}")
 
 
-def _reported(losses: Losses, loss: Loss, rows: Rows) -> Losses:
+def reported_losses(losses: Losses, loss: Loss, rows: Rows) -> Losses:
     """Round losses to the type of the points, as torch does, unless they are scaled. Too large ones become infinite."""
     if loss.scale is not None:
         return losses

@@ -15,7 +15,18 @@ from numpy.typing import NDArray
 from torch import nn, optim
 
 from linreg.data.loaders import TensorLoader, make_tensor_loaders
-from linreg.training.engines.arrays import Adagrad, Adam, Rmsprop, Rows, Sgd, call_kernel, load_kernels, moment_names
+from linreg.training.engines.arrays import (
+    Adagrad,
+    Adam,
+    Rmsprop,
+    Rows,
+    Sgd,
+    call_kernel,
+    load_kernels,
+    moment_names,
+    point_arguments,
+    reported_losses,
+)
 from linreg.training.engines.compiled import begin_chunks, compiled_loss, compiled_optimizer, rates
 from linreg.training.engines.layers import make_needs_autograd_fn
 from linreg.training.engines.training import Engine, Training
@@ -38,24 +49,18 @@ def make_mlp_engine(training: Training, layers: Sequence[nn.Module]) -> Engine:
     loss = compiled_loss(training)
     parameters = [parameter for layer in linears for parameter in layer.parameters()]
     _optimizer(training.optimizer, parameters)
-    load_kernels()
+    linear_kernels = load_kernels()
     from linreg.training.engines import mlp_kernels as kernels
 
     widths = np.array([linears[0].in_features, *(layer.out_features for layer in linears)])
-    loss_kind = {"mse": 0, "mae": 1, "huber": 2}[loss.kind]
-    scale = np.ones(widths[-1]) if loss.scale is None else loss.scale
     train_loader, val_loader = make_tensor_loaders(training.loaders, training.device)
     mark_as_stepped(training.optimizer)
 
     def run(kernel: Any, points: Rows, places: NDArray[np.int64], size: int, *arguments: Any) -> NDArray[np.float64]:
-        weight = np.empty((0, 1), points.x.dtype) if points.weight is None else points.weight
         losses = np.empty(math.ceil(len(places) / size))
-        common = (points.x, points.y, weight, size, loss_kind, float(loss.delta), scale, widths)
-        call_kernel(kernel, places, *common, *arguments, losses)
-        if loss.scale is not None:
-            return losses
-        with np.errstate(over="ignore"):
-            return losses.astype(points.x.dtype).astype(np.float64)
+        common = point_arguments(linear_kernels, points, loss, size)
+        call_kernel(kernel, places, *common, widths, *arguments, losses)
+        return reported_losses(losses, loss, points)
 
     def begin_training(n_done: int) -> Callable[[int], list[float]]:
         # again: loading a checkpoint changes its settings

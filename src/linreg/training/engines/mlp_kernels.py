@@ -155,12 +155,20 @@ def backward(widths: Order, p: Array, g: Array, z: Array, a: Array, d: Array, ki
 
 
 @kernel
+def work_arrays(widths: Order, batch_size: int, p: Array) -> Array:
+    """Return z, a and d, uninitialized, for the pieces of a batch (3, n_units, n_points)."""
+    return np.empty((3, widths.sum(), min(batch_size, PIECE)), p.dtype)
+
+
+@kernel
 def mlp_batch(
-    x: Array, y: Array, weight: Array, order: Order, start: int, stop: int, loss: int, delta: float, scale: Array,
-    widths: Order, p: Array, g: Array, z: Array, a: Array, d: Array, kind: int, slope: float,
+    x: Array, y: Array, weight: Array, order: Order, number: int, batch_size: int, loss: int, delta: float,
+    scale: Array, widths: Order, p: Array, g: Array, work: Array, kind: int, slope: float,
 ) -> float:  # fmt: skip
-    """Return the mean loss of the points order[start:stop]; write the gradient of the unscaled loss to g unless it is
-    empty."""
+    """Return the mean loss of a batch, by its number in order; write the gradient of the unscaled loss to g unless it
+    is empty. work: from `work_arrays`."""
+    start, stop = number * batch_size, min((number + 1) * batch_size, len(order))
+    z, a, d = work[0], work[1], work[2]
     n_features, n_targets = widths[0], widths[-1]
     outputs = len(z) - n_targets
     share = 1.0 / ((stop - start) * n_targets)
@@ -208,12 +216,9 @@ def mlp_sgd_chunk(
     lr: Array, momentum: Array, dampening: float, weight_decay: float, nesterov: bool, losses: Array,
 ) -> None:  # fmt: skip
     """Take a step of SGD for each element of losses, and store the batch's loss before the step there."""
-    g = np.empty(len(p))
-    z = np.empty((widths.sum(), min(batch_size, PIECE)), p.dtype)
-    a, d = np.empty_like(z), np.empty_like(z)
+    g, work = np.empty(len(p)), work_arrays(widths, batch_size, p)
     for i in range(len(losses)):
-        start, stop = i * batch_size, min((i + 1) * batch_size, len(order))
-        losses[i] = mlp_batch(x, y, weight, order, start, stop, loss, delta, scale, widths, p, g, z, a, d, kind, slope)
+        losses[i] = mlp_batch(x, y, weight, order, i, batch_size, loss, delta, scale, widths, p, g, work, kind, slope)
         clip(g, most)
         sgd_step(p, g, moments, steps_done + i == 0, lr[i], momentum[i], dampening, weight_decay, nesterov)
 
@@ -226,12 +231,9 @@ def mlp_adam_chunk(
     losses: Array,
 ) -> None:  # fmt: skip
     """Take a step of Adam for each element of losses, and store the batch's loss before the step there."""
-    g = np.empty(len(p))
-    z = np.empty((widths.sum(), min(batch_size, PIECE)), p.dtype)
-    a, d = np.empty_like(z), np.empty_like(z)
+    g, work = np.empty(len(p)), work_arrays(widths, batch_size, p)
     for i in range(len(losses)):
-        start, stop = i * batch_size, min((i + 1) * batch_size, len(order))
-        losses[i] = mlp_batch(x, y, weight, order, start, stop, loss, delta, scale, widths, p, g, z, a, d, kind, slope)
+        losses[i] = mlp_batch(x, y, weight, order, i, batch_size, loss, delta, scale, widths, p, g, work, kind, slope)
         clip(g, most)
         step = steps_done + i + 1
         adam_step(p, g, moments, step, lr[i], beta1[i], beta2, eps, weight_decay, decoupled, amsgrad)
@@ -282,12 +284,9 @@ def mlp_rmsprop_chunk(
     losses: Array,
 ) -> None:  # fmt: skip
     """Take a step of RMSprop for each element of losses, and store the batch's loss before the step there."""
-    g = np.empty(len(p))
-    z = np.empty((widths.sum(), min(batch_size, PIECE)), p.dtype)
-    a, d = np.empty_like(z), np.empty_like(z)
+    g, work = np.empty(len(p)), work_arrays(widths, batch_size, p)
     for i in range(len(losses)):
-        start, stop = i * batch_size, min((i + 1) * batch_size, len(order))
-        losses[i] = mlp_batch(x, y, weight, order, start, stop, loss, delta, scale, widths, p, g, z, a, d, kind, slope)
+        losses[i] = mlp_batch(x, y, weight, order, i, batch_size, loss, delta, scale, widths, p, g, work, kind, slope)
         clip(g, most)
         rmsprop_step(p, g, moments, lr[i], alpha, eps, weight_decay, momentum, centered)
 
@@ -299,12 +298,9 @@ def mlp_adagrad_chunk(
     lr: Array, momenta: Array, lr_decay: float, eps: float, weight_decay: float, losses: Array,
 ) -> None:  # fmt: skip
     """Take a step of Adagrad for each element of losses, and store the batch's loss before the step there."""
-    g = np.empty(len(p))
-    z = np.empty((widths.sum(), min(batch_size, PIECE)), p.dtype)
-    a, d = np.empty_like(z), np.empty_like(z)
+    g, work = np.empty(len(p)), work_arrays(widths, batch_size, p)
     for i in range(len(losses)):
-        start, stop = i * batch_size, min((i + 1) * batch_size, len(order))
-        losses[i] = mlp_batch(x, y, weight, order, start, stop, loss, delta, scale, widths, p, g, z, a, d, kind, slope)
+        losses[i] = mlp_batch(x, y, weight, order, i, batch_size, loss, delta, scale, widths, p, g, work, kind, slope)
         clip(g, most)
         adagrad_step(p, g, moments, steps_done + i + 1, lr[i], lr_decay, eps, weight_decay)
 
@@ -315,9 +311,6 @@ def mlp_val_chunk(
     widths: Order, p: Array, kind: int, slope: float, losses: Array,
 ) -> None:  # fmt: skip
     """Write the mean loss of each batch to losses."""
-    g = np.empty(0)
-    z = np.empty((widths.sum(), min(batch_size, PIECE)), p.dtype)
-    a, d = np.empty_like(z), np.empty_like(z)
+    g, work = np.empty(0), work_arrays(widths, batch_size, p)
     for i in range(len(losses)):
-        start, stop = i * batch_size, min((i + 1) * batch_size, len(order))
-        losses[i] = mlp_batch(x, y, weight, order, start, stop, loss, delta, scale, widths, p, g, z, a, d, kind, slope)
+        losses[i] = mlp_batch(x, y, weight, order, i, batch_size, loss, delta, scale, widths, p, g, work, kind, slope)
