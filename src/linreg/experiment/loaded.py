@@ -82,9 +82,12 @@ class LoadedModel:
                 f"--interval: {self.saved.path} has no standard errors (ridge, or no more rows than columns)"
             )
 
-    def interval(self, x: NDArray[np.floating], level: float) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    def interval(
+        self, x: NDArray[np.floating], yhat: NDArray[np.floating], level: float
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """Return the bounds, both (N, n_targets), of the interval that holds a new point with probability `level`.
 
+        x: inputs (N, n_features); yhat: their predictions (N, n_targets).
         Raises UsageError as `check_interval`. Source: N. R. Draper and H. Smith, Applied Regression Analysis, 3rd ed.,
         eq. 8.1.6.
         """
@@ -96,7 +99,6 @@ class LoadedModel:
         deviation = np.sqrt((1 + leverage) * fit["residual_variance"].numpy()) * fit["y_scale"].numpy()
         margin = np.asarray(stdtrit(fit["degrees_of_freedom"], (1 + level) / 2) * deviation)
         if not isinstance(self.model, Preprocessed) or self.model.preprocessing.target is None:
-            yhat = self(x)
             return (yhat - margin).astype(yhat.dtype), (yhat + margin).astype(yhat.dtype)
         with torch.no_grad():
             outputs = self.model.outputs(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64)))

@@ -61,7 +61,7 @@ def predict(path: str | Path, rows: Sequence[Row], *, device: str = "cpu", inter
     if not np.isfinite(predictions).all():
         row = int(np.nonzero(~np.isfinite(predictions).all(axis=1))[0][0])
         raise UsageError(f"--inputs: the prediction for row {row + 1} is not finite; give smaller values")
-    lower, upper = (None, None) if interval is None else model.interval(table, interval)
+    lower, upper = (None, None) if interval is None else model.interval(table, predictions, interval)
     doubts = Doubts(model)
     doubts.add(table)
     doubts.log()

@@ -101,7 +101,7 @@ def _predicted_columns(
     known = np.flatnonzero(~gaps)
     rows = x if len(known) == len(x) else x[known]
     parts = [model.predict(rows, lambda row: block.where(int(known[row])))]
-    parts += [] if interval is None else model.interval(rows, interval)
+    parts += [] if interval is None else model.interval(rows, parts[0], interval)
     columns = [part[:, target] for target in range(parts[0].shape[1]) for part in parts]
     if len(known) < len(x):
         columns = [_spread(values, known, gaps) for values in columns]
