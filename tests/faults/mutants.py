@@ -83,8 +83,8 @@ MUTANTS = (
     Mutant(
         "patience is not replayed",
         "experiment/session.py",
-        "            out_of_patience(monitored(record))\n\n",
-        "            pass\n\n",
+        "        if patience:\n            patience.runs_out(monitored(record))\n",
+        "        if patience:\n            pass\n",
         "tests/experiment/test_resume.py::test_early_stopping_continues_counting",
     ),
     Mutant(

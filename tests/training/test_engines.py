@@ -363,9 +363,7 @@ def test_auto_trains_with_a_custom_optimizer_as_the_textbook_does(make, changes)
     for part in ("losses", "parameters"):
         assert same(results[0][part], results[1][part])
     if not changes and make is not tensor_lr:
-        with pytest.raises(
-            SpecError, match="compiled supports only the optimizers sgd, adam and adamw, with one parameter group"
-        ):
+        with pytest.raises(SpecError, match="compiled supports only the optimizers .* with one parameter group"):
             trained(spec, "compiled")
 
 
@@ -515,8 +513,6 @@ def test_compiled_is_close_to_the_textbook(drawn):
     ("changes", "message"),
     [
         ({"model": {"name": "mlp", "hidden": [3], "dropout": 0.5}}, "compiled supports only the models linear and mlp, without dropout and hooks, on the CPU; use engine: auto"),
-        ({"optimizer": {"name": "rmsprop", "lr": 0.1}}, "compiled supports only the optimizers sgd, adam and adamw, with one parameter group and without hooks; use engine: auto"),
-        ({"clip_grad_norm": 1.0}, "compiled does not clip gradients of a linear model; remove clip_grad_norm, or use engine: auto"),
     ],
     ids=str,
 )  # fmt: skip
@@ -543,7 +539,7 @@ def test_compiled_refuses_several_parameter_groups():
         weight, bias = parameters
         return optim.SGD([{"params": [weight]}, {"params": [bias], "lr": 0.0}], lr=0.1)
 
-    with pytest.raises(SpecError, match="adamw, with one parameter group and without hooks; use engine: auto"):
+    with pytest.raises(SpecError, match="adagrad, with one parameter group and without hooks; use engine: auto"):
         build(spec_from_dict(small_spec(engine="compiled", optimizer={"name": "two"}), "x.yaml"))
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn, optim
 
-from linreg.training.loops import fit, make_improved_fn, make_out_of_patience_fn, mini_batch
+from linreg.training.loops import Patience, fit, mini_batch
 from linreg.training.steps import make_train_step_fn, make_val_step_fn
 
 
@@ -100,12 +100,9 @@ def test_fit_trains_an_epoch_only_on_request():
     assert len(trained) == 1
 
 
-def test_improved_is_true_for_the_lowest_loss_so_far():
-    improved = make_improved_fn()
-    assert [improved(loss) for loss in (3.0, 2.0, 2.0, 2.5, 1.0)] == [True, True, False, False, True]
-
-
 def test_patience_runs_out_after_the_given_number_of_epochs_without_improvement():
-    out_of_patience = make_out_of_patience_fn(2, 0.1)
+    patience = Patience(2, 0.1)
     losses = [1.0, 0.95, 0.5, 0.5, 0.45, 0.1]
-    assert [out_of_patience(loss) for loss in losses] == [False, False, False, False, True, False]
+    assert [(patience.runs_out(loss), patience.left) for loss in losses] == [
+        (False, 2), (False, 1), (False, 2), (False, 1), (True, 2), (False, 2),
+    ]  # fmt: skip

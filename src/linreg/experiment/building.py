@@ -1,6 +1,7 @@
 """Builds everything that training needs from a spec: `build`. Only the cache of mapped tables writes to disk."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import nn, optim
@@ -60,6 +61,12 @@ class Experiment:
     def target_names(self) -> list[str]:
         """The names of the targets."""
         return list(self.data.target_names)
+
+    @cached_property
+    def state(self) -> dict[str, torch.Tensor]:
+        """The network's state, whose tensors are those of the network."""
+        state: dict[str, torch.Tensor] = self.network.state_dict()
+        return state
 
     @property
     def exact_loss(self) -> float | None:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -54,14 +54,12 @@ def refuse_tensors(experiment: Experiment, where: str, tensors: Iterable[tuple[s
             raise DivergedError(f"{where}: {name} is no longer finite; {remedy(experiment)}")
 
 
-def refuse_epoch(
-    experiment: Experiment, losses: Sequence[float], record: EpochRecord, state: Mapping[str, torch.Tensor]
-) -> None:
-    """Raise a DivergedError if a loss, a tensor of the network's state or the validation loss of an epoch is not
-    finite."""
+def refuse_epoch(experiment: Experiment, losses: Sequence[float], record: EpochRecord) -> None:
+    """Raise a DivergedError if a loss of an epoch, a tensor of the network's current state or the validation loss is
+    not finite."""
     refuse_losses(experiment, record.epoch, losses)
     where = f"epoch {record.epoch}, step {len(losses) - 1}"
-    refuse_tensors(experiment, where, state.items())
+    refuse_tensors(experiment, where, experiment.state.items())
     if record.val_loss is not None and not math.isfinite(record.val_loss):
         raise DivergedError(f"epoch {record.epoch}: val_loss is {record.val_loss}; {remedy(experiment)}")
 
@@ -82,8 +80,7 @@ def remedy(experiment: Experiment) -> str:
     """Return the remedies against divergence, for a message."""
     lr = experiment.spec.optimizer.params.get("lr")
     lower = f"lower optimizer.lr (it is {lr})" if lr is not None else "take smaller steps"
-    clip = "" if experiment.engine.name == "compiled" else " set clip_grad_norm,"
-    return f"{lower},{clip} or bring the inputs to a common scale{_largest(experiment)}"
+    return f"{lower}, set clip_grad_norm, or bring the inputs to a common scale{_largest(experiment)}"
 
 
 def _largest(experiment: Experiment) -> str:

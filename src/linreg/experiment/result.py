@@ -73,5 +73,5 @@ def make_result(
 
 
 def monitored(record: EpochRecord) -> float:
-    """Return the loss that decides about the best epoch: the validation loss, or the training loss without one."""
+    """Return the loss that decides about the best epoch, as `EpochLosses.monitored` does."""
     return record.loss if record.val_loss is None else record.val_loss

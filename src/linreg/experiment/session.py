@@ -3,7 +3,7 @@
 import contextlib
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from linreg.runs.sessions import new_session, now
 from linreg.runs.writer import EpochRecord, RunWriter, open_writer
 from linreg.spec.schema import ExperimentSpec
 from linreg.system import generators
-from linreg.training.loops import fit, make_improved_fn, make_out_of_patience_fn
+from linreg.training.loops import Group, Patience, fit_in_groups
 
 Report = Callable[[EpochRecord, Experiment], None]
 
@@ -122,46 +122,71 @@ def _epochs(
     stop: Callable[[], bool],
 ) -> None:
     """Run each epoch: train and validate, then write, report, save, and stop if asked to."""
-    spec = experiment.spec
     pause = _make_pause_fn(experiment, progress, saver, writer, stop)
     train_epoch, val_epoch = _make_epoch_fns(experiment, progress, pause)
-    state = experiment.network.state_dict()  # its tensors are those of the network
-    improved = make_improved_fn()
-    early = spec.early_stopping
-    out_of_patience = make_out_of_patience_fn(early.patience, early.min_delta) if early else None
+    early, n_epochs = experiment.spec.early_stopping, experiment.spec.epochs
+    patience = Patience(early.patience, early.min_delta) if early else None
+    lowest = float("inf")
     for record in progress.records:
-        improved(monitored(record))
-        if out_of_patience:
-            out_of_patience(monitored(record))
+        lowest = min(lowest, monitored(record))
+        if patience:
+            patience.runs_out(monitored(record))
 
+    groups = fit_in_groups(
+        train_epoch,
+        val_epoch,
+        experiment.engine.group,
+        range(len(progress.records), n_epochs),
+        lowest=lambda: lowest,
+        most=lambda: _most_epochs(experiment, len(progress.records), patience),
+    )
     try:
-        for losses in fit(train_epoch, val_epoch, range(len(progress.records), spec.epochs)):
-            lr = experiment.optimizer.param_groups[0]["lr"]
-            record = EpochRecord(losses.epoch, losses.loss, losses.val_loss, float(lr), experiment.exact_loss)
-            refuse_epoch(experiment, progress.position, record, state)
-            if experiment.schedule and experiment.schedule.after_epoch:
-                experiment.schedule.after_epoch(monitored(record))
-            progress.records.append(record)
-            progress.position = []
-            progress.loader_state = experiment.loaders.generator.get_state()
-            if improved(monitored(record)):
-                progress.best = snapshot(experiment, progress)
-
-            writer.write(record, experiment.network)
-            if report:
-                report(record, experiment)
-            if out_of_patience and out_of_patience(monitored(record)):
-                progress.outcome = "early_stopped"
-                return
+        for group in groups:
+            for record in _finish(experiment, progress, group):
+                lowest = min(lowest, monitored(record))
+                writer.write(record, experiment.network)
+                if report:
+                    report(record, experiment)
+                if patience and patience.runs_out(monitored(record)):
+                    progress.outcome = "early_stopped"
+                    return
             if saver.is_due_by_count():
                 writer.flush()
                 saver.save()
             pause()
     except StopRequested:
-        done = len(progress.records) >= spec.epochs
-        progress.outcome = "finished" if done else "interrupted"
+        progress.outcome = "finished" if len(progress.records) >= n_epochs else "interrupted"
     else:
         progress.outcome = "finished"
+
+
+def _most_epochs(experiment: Experiment, n_done: int, patience: Patience | None) -> int:
+    """Return how many epochs may pass until something is due that needs the state at their end."""
+    spec = experiment.spec
+    if experiment.schedule:
+        return 1
+    intervals = [n for n in (spec.checkpoint.every, spec.writer.histograms) if n]
+    return min([patience.left if patience else spec.epochs, *(n - n_done % n for n in intervals)])
+
+
+def _finish(experiment: Experiment, progress: Progress, group: Group) -> Iterator[EpochRecord]:
+    """Take a group of epochs into the progress, and yield their records one by one. Raises DivergedError."""
+    lr, generator = float(experiment.optimizer.param_groups[0]["lr"]), experiment.loaders.generator
+    for losses in group.epochs:
+        record = EpochRecord(losses.epoch, losses.loss, losses.val_loss, lr, experiment.exact_loss)
+        if losses is group.epochs[-1]:
+            refuse_epoch(experiment, group.mini_batch_losses or progress.position, record)
+            if experiment.schedule and experiment.schedule.after_epoch:
+                experiment.schedule.after_epoch(monitored(record))
+        progress.records.append(record)
+        if losses.epoch == group.best:
+            with group.at_best():
+                progress.loader_state = generator.get_state()
+                progress.best = snapshot(experiment, progress)
+        if losses is group.epochs[-1]:
+            progress.position = []
+            progress.loader_state = generator.get_state()
+        yield record
 
 
 def _make_epoch_fns(

@@ -9,7 +9,7 @@ import torch
 from torch import nn, optim
 
 from linreg.data.loaders import Loaders
-from linreg.training.loops import EpochFn
+from linreg.training.loops import EpochFn, GroupFn
 from linreg.training.steps import LossFn, StepFn, make_train_step_fn, make_val_step_fn
 
 Batch = tuple[torch.Tensor, ...]
@@ -54,8 +54,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine that is ready to run: its name, and functions that run a training and a validation epoch."""
+    """An engine that is ready to run: its name, and functions that run a training and a validation epoch. group: the
+    function that runs many short epochs in one call, if the engine has one."""
 
     name: str
     train_epoch: EpochFn
     val_epoch: EpochFn | None
+    group: GroupFn | None = None
