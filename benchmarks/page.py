@@ -6,6 +6,7 @@ from typing import Any
 from benchmarks.peers import WORKLOADS
 from benchmarks.rows import Row, markdown, quantity, table
 
+FOLD, UNFOLD = ["<details>", "<summary>All rows</summary>", ""], "\n</details>\n"
 BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
 
 
@@ -43,7 +44,8 @@ def measured(
         "",
         "A ratio without x is linreg's to the other's: lower is better. With x it is how many times as fast linreg is.",
         "",
-        table(parts),
+        *FOLD,
+        table(parts) + UNFOLD,
     ])  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import chdir
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -25,7 +26,7 @@ ENOUGH = 0.1  # seconds: what takes less is repeated, and the mean is taken
 
 @dataclass(frozen=True)
 class Workload:
-    """What is trained: rows of standard normal features; MSE; SGD, or with a hidden layer Adam. lr: the learning rate;
+    """What is trained: rows of standard normal features; MSE; SGD, or with hidden layers Adam. lr: the learning rate;
     epochs: how many are timed together."""
 
     name: str
@@ -33,7 +34,7 @@ class Workload:
     n_steps: int
     n_features: int
     batch_size: int
-    hidden: int | None = None
+    hidden: tuple[int, ...] = ()
     lr: float = 0.01
     epochs: int = 3
 
@@ -49,7 +50,8 @@ WORKLOADS = {
         Workload("short_1x16", "linear, 1 feature, batch 16, SGD, 5 steps an epoch", 5, 1, 16, epochs=200),
         Workload("linear_1x16", "linear, 1 feature, batch 16, SGD", 200, 1, 16),
         Workload("linear_10x32", "linear, 10 features, batch 32, SGD", 200, 10, 32),
-        Workload("mlp_10x32", "MLP 10-32-1, batch 32, Adam", 200, 10, 32, hidden=32, lr=0.001),
+        Workload("mlp_10x32", "MLP 10-32-1, batch 32, Adam", 200, 10, 32, hidden=(32,), lr=0.001),
+        Workload("mlp_20x128", "MLP 20-64-64-1, batch 128, Adam", 200, 20, 128, hidden=(64, 64), lr=0.001),
         Workload("many_1x16", "linear, 100,000 x 1, batch 16, SGD", 6250, 1, 16, epochs=1),
         Workload("many_10x32", "linear, 100,000 x 10, batch 32, SGD", 3125, 10, 32, epochs=1),
         Workload("million_20x32", "linear, 1,000,000 x 20, batch 32, SGD", 31250, 20, 32, epochs=1),
@@ -57,6 +59,7 @@ WORKLOADS = {
 }
 SMALL = ("short_1x16", "linear_1x16", "linear_10x32", "mlp_10x32")
 MILLION = ("million_20x32",)
+DEEP = ("mlp_20x128",)
 LARGE = ("many_1x16", "many_10x32", *MILLION)
 LINEAR = ("short_1x16", "linear_1x16", "linear_10x32", *LARGE)
 
@@ -111,17 +114,20 @@ def linreg_engine(engine: str, workload: Workload) -> Train:
         """The data of the workload."""
         return linreg.Samples(*make_data(workload))
 
-    linear = workload.hidden is None
+    linear = not workload.hidden
     text = f"""\
         {{name: benchmark, engine: {engine}, device: cpu, baseline: false, epochs: {workload.epochs},
          data: {{source: {{name: {workload.name}}}, batch_size: {workload.batch_size}, split: {{train_ratio: 1.0}}}},
-         model: {"{name: linear}" if linear else f"{{name: mlp, hidden: [{workload.hidden}]}}"},
+         model: {"{name: linear}" if linear else f"{{name: mlp, hidden: {list(workload.hidden)}}}"},
          optimizer: {{name: {"sgd" if linear else "adam"}, lr: {workload.lr}}}}}"""
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         Path("benchmark.yaml").write_text(text)
         experiment = linreg.build(linreg.load_spec("benchmark.yaml"))
 
     def train() -> None:
+        if experiment.engine.group is not None:  # as a run does
+            experiment.engine.group(0, workload.epochs, 0.0)
+            return
         for _ in range(workload.epochs):
             experiment.engine.train_epoch()
 
@@ -174,7 +180,7 @@ def skorch(workload: Workload) -> Train:
     net = NeuralNetRegressor(
         model,
         criterion=nn.MSELoss,
-        optimizer=optim.SGD if workload.hidden is None else optim.Adam,
+        optimizer=optim.Adam if workload.hidden else optim.SGD,
         lr=workload.lr,
         batch_size=workload.batch_size,
         max_epochs=workload.epochs,
@@ -200,10 +206,9 @@ def keras(workload: Workload) -> Train:
     """Keras' fit, on the backend that KERAS_BACKEND names."""
     import keras
 
-    linear = workload.hidden is None
-    hidden = [] if linear else [keras.layers.Dense(workload.hidden, activation="relu")]
+    hidden = [keras.layers.Dense(n, activation="relu") for n in workload.hidden]
     model = keras.Sequential([keras.Input((workload.n_features,)), *hidden, keras.layers.Dense(1)])
-    optimizer = keras.optimizers.SGD if linear else keras.optimizers.Adam
+    optimizer = keras.optimizers.Adam if hidden else keras.optimizers.SGD
     model.compile(optimizer=optimizer(workload.lr), loss="mse")
     x, y = make_data(workload)
     return timed(lambda: model.fit(x, y, batch_size=workload.batch_size, epochs=workload.epochs, verbose=0))
@@ -215,7 +220,7 @@ def jax_scan(workload: Workload) -> Train:
     import jax.numpy as jnp
 
     x, y = (jnp.asarray(array) for array in make_data(workload))
-    widths = [workload.n_features, *([workload.hidden] if workload.hidden else []), 1]
+    widths = [workload.n_features, *workload.hidden, 1]
     keys = jax.random.split(jax.random.key(42), len(widths))
     layers = [
         (jax.random.normal(key, (before, after)) / before**0.5, jnp.zeros(after))
@@ -247,10 +252,10 @@ def jax_scan(workload: Workload) -> Train:
     @jax.jit
     def run_epoch(state: Any, key: Any) -> Any:
         order = jax.random.permutation(key, workload.n_rows).reshape(-1, workload.batch_size)
-        state, losses = jax.lax.scan(sgd if workload.hidden is None else adam, state, order)
+        state, losses = jax.lax.scan(adam if workload.hidden else sgd, state, order)
         return state, losses.mean()
 
-    state: Any = (layers,) if workload.hidden is None else (layers, zeros, zeros, jnp.float32(0))
+    state: Any = (layers, zeros, zeros, jnp.float32(0)) if workload.hidden else (layers,)
     key = keys[-1]
 
     def train() -> None:
@@ -281,7 +286,7 @@ def mlp_regressor(workload: Workload) -> Train:
 
     warnings.simplefilter("ignore", ConvergenceWarning)  # the epochs asked for are all that is wanted
     model = MLPRegressor(
-        hidden_layer_sizes=(workload.hidden,),
+        hidden_layer_sizes=workload.hidden,
         alpha=0,
         batch_size=workload.batch_size,
         learning_rate_init=workload.lr,
@@ -307,10 +312,12 @@ def _torch_parts(workload: Workload) -> tuple[Any, Any, Any]:
     from torch import nn, optim
 
     torch.manual_seed(42)
-    if workload.hidden is None:
+    if not workload.hidden:
         model = nn.Sequential(nn.Linear(workload.n_features, 1))
         return model, nn.MSELoss(), optim.SGD(model.parameters(), lr=workload.lr)
-    model = nn.Sequential(nn.Linear(workload.n_features, workload.hidden), nn.ReLU(), nn.Linear(workload.hidden, 1))
+    widths = [workload.n_features, *workload.hidden, 1]
+    layers = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
+    model = nn.Sequential(*layers[:-1])
     return model, nn.MSELoss(), optim.Adam(model.parameters(), lr=workload.lr)
 
 
@@ -343,16 +350,16 @@ SGD_REGRESSOR, MLP_REGRESSOR = "scikit-learn SGDRegressor", "scikit-learn MLPReg
 LINEAR_REGRESSION = "scikit-learn LinearRegression (exact)"
 
 PEERS = {
-    TEXTBOOK: Peer(textbook, (*SMALL, *LARGE)),
+    TEXTBOOK: Peer(textbook, (*SMALL, *LARGE, *DEEP)),
     OWN_TEXTBOOK: Peer(partial(linreg_engine, "textbook")),
     AUTO: Peer(partial(linreg_engine, "auto"), (*SMALL, *MILLION)),
-    COMPILED: Peer(partial(linreg_engine, "compiled"), (*LINEAR, "mlp_10x32"), ("numba",)),
+    COMPILED: Peer(partial(linreg_engine, "compiled"), (*LINEAR, "mlp_10x32", *DEEP), ("numba",)),
     LIGHTNING: Peer(lightning, packages=("lightning",)),
     SKORCH: Peer(skorch, packages=("skorch",)),
     IGNITE: Peer(ignite, packages=("pytorch-ignite",)),
     KERAS_TORCH: Peer(keras, packages=("keras",), env={"KERAS_BACKEND": "torch"}),
     KERAS_JAX: Peer(keras, packages=("keras", "jax"), env={"KERAS_BACKEND": "jax"}),
-    JAX_SCAN: Peer(jax_scan, (*SMALL, *MILLION), ("jax",)),
+    JAX_SCAN: Peer(jax_scan, (*SMALL, *MILLION, *DEEP), ("jax",)),
     SGD_REGRESSOR: Peer(sgd_regressor, LINEAR, ("scikit-learn",)),
     MLP_REGRESSOR: Peer(mlp_regressor, ("mlp_10x32",), ("scikit-learn",)),
     LINEAR_REGRESSION: Peer(linear_regression, MILLION, ("scikit-learn",)),

@@ -67,6 +67,7 @@ COMPARED: dict[str, dict[str, Mapping[str, float | None]]] = {
         AUTO: {TEXTBOOK: 2.0, **_FRAMEWORKS, MLP_REGRESSOR: None, JAX_SCAN: None},
         COMPILED: {TEXTBOOK: 30.0, MLP_REGRESSOR: None, JAX_SCAN: 1.5},
     },
+    "mlp_20x128": {COMPILED: {TEXTBOOK: None, JAX_SCAN: 1.2}},
     "many_1x16": {COMPILED: {TEXTBOOK: None, SGD_REGRESSOR: None}},
     "many_10x32": {COMPILED: {TEXTBOOK: None, SGD_REGRESSOR: None}},
     "million_20x32": {

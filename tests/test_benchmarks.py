@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import benchmarks.__main__
-from benchmarks import captured, page, peers, saving, steps
+from benchmarks import gpu, page, peers, saving, steps
 from benchmarks.rows import Row, compare, figures, in_turn, quantity, reason, table, time_process, timed, verdict
 
 
@@ -179,10 +179,19 @@ def test_a_linear_model_of_a_workload_has_something_to_learn():
 
 
 def test_the_measurement_for_a_gpu_runs_on_the_cpu_where_nothing_is_captured(monkeypatch):
-    monkeypatch.setattr(captured, "WARM_UP", 0)
-    rows = captured.measure(1, "cpu")
+    monkeypatch.setattr(gpu, "WARM_UP", 0)
+    monkeypatch.setattr(gpu, "RUNS", 1)
+    monkeypatch.setattr(gpu, "CASES", dict(list(gpu.CASES.items())[:2]))
+    assert gpu.differing("cpu") == []
+    rows = gpu.measure("cpu")
     assert [row.reference for row in rows] == ["one by one", "textbook"] * 2
     assert all(row.ratio > 0 for row in rows)
+
+
+def test_the_script_for_a_gpu_notices_other_bits(monkeypatch):
+    monkeypatch.setattr(gpu, "CASES", dict(list(gpu.CASES.items())[:1]))
+    monkeypatch.setattr(gpu.linreg, "resume", lambda path, overrides: None)
+    assert gpu.differing("cpu") == list(gpu.CASES)
 
 
 def test_the_cost_of_saving_is_measured_between_epochs(monkeypatch):
