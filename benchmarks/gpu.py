@@ -1,11 +1,11 @@
-"""A machine with a GPU, in at most eight minutes: tests, a resumed run, and the speed of captured steps.
+"""A machine with a GPU: tests, a resumed run, and the speed of captured steps; meant to take some eight minutes.
 
     python -m benchmarks.gpu [DEVICE]
 
-DEVICE: cuda, or cuda:1; cpu tries the script itself. It runs the tests that need CUDA; trains, and trains again with an
-interruption, and compares all bits; and times epochs of steps that are captured and replayed against the same steps
-taken one by one, and against the textbook's. It is no part of `make bench`, which measures the CPU. Exit code 1: a test
-failed, or a bit differs.
+DEVICE: cuda, or cuda:1; cpu tries the script itself, which takes much longer. It runs the tests that need CUDA; trains,
+and trains again with an interruption, and compares all bits; and times epochs of steps that are captured and replayed
+against the same steps taken one by one, and against the textbook's. It is no part of `make bench`, which measures the
+CPU. Exit code 1: a test failed, or a bit differs.
 """
 
 import logging

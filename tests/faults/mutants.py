@@ -83,7 +83,7 @@ MUTANTS = (
     Mutant(
         "patience is not replayed",
         "experiment/session.py",
-        "        if patience:\n            patience.runs_out(monitored(record))\n",
+        "        if patience:\n            patience.runs_out(record.monitored)\n",
         "        if patience:\n            pass\n",
         "tests/experiment/test_resume.py::test_early_stopping_continues_counting",
     ),

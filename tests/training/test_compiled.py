@@ -265,13 +265,13 @@ def test_the_bits_do_not_depend_on_the_chunks(optimizer, loss, dtype):
     losses = case.train(*whole)
     assert case.n_steps == 12
     for cuts in ([1, 4, 5, 12], [0, *range(1, 13)], [12]):
-        cut, told, done = (case.p(), case.zeros()), [], 0
+        cut, found, done = (case.p(), case.zeros()), [], 0
         for until in cuts:
             order = case.order[done * case.batch_size : until * case.batch_size]
             if len(order):
-                told.append(case.train(*cut, order, slice(done, until), done))
+                found.append(case.train(*cut, order, slice(done, until), done))
             done = until
-        assert np.concatenate(told).tobytes() == losses.tobytes()
+        assert np.concatenate(found).tobytes() == losses.tobytes()
         assert all(one.tobytes() == other.tobytes() for one, other in zip(whole, cut, strict=True))
 
 
@@ -287,10 +287,10 @@ def test_validation_losses_equal_torchs(case):
 def test_the_scaled_loss_is_reported_and_the_plain_one_minimised(dtype, kind, weights):
     case = make_case(n_targets=2, dtype=dtype, weights=weights, loss=Loss(kind, 1.5))
     scaled = case._replace(loss=Loss(kind, 1.5, scale=np.array([20.0, 0.5])))
-    plain, told = case.p(), case.p()
+    plain, reported = case.p(), case.p()
     case.train(plain, case.zeros())
-    losses = scaled.train(told, case.zeros())
-    assert (plain == told).all()
+    losses = scaled.train(reported, case.zeros())
+    assert (plain == reported).all()
 
     reference = Torch(scaled, np.float64)
     bound = case.n_steps * EPS[dtype]

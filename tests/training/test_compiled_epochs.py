@@ -107,7 +107,7 @@ def test_a_group_has_the_bits_of_its_epochs_one_by_one(variant):
     losses, states = one_by_one(experiment_of(variant), 7)
     monitored = [loss if val_loss is None else val_loss for loss, val_loss in losses]
     experiment = experiment_of(variant)
-    start, lowest, told = 0, float("inf"), []
+    start, lowest, found = 0, float("inf"), []
     for n_epochs in (1, 4, 2):
         group = experiment.engine.group(start, n_epochs, lowest)
         best = min(range(start, start + n_epochs), key=monitored.__getitem__)
@@ -118,11 +118,21 @@ def test_a_group_has_the_bits_of_its_epochs_one_by_one(variant):
                 assert same(state_of(experiment), states[best])
         else:
             assert group.best is None
-        told += [(epoch.loss, epoch.val_loss) for epoch in group.epochs]
+        found += [(epoch.loss, epoch.val_loss) for epoch in group.epochs]
         start += n_epochs
         assert [epoch.epoch for epoch in group.epochs] == list(range(start - n_epochs, start))
-    assert told == losses
+    assert found == losses
     assert same(state_of(experiment), states[-1])
+
+
+def test_the_last_state_is_back_after_an_error_at_the_best():
+    experiment = experiment_of("best in the middle")
+    group = experiment.engine.group(0, 7, float("inf"))
+    last = deepcopy(state_of(experiment))
+    with pytest.raises(ZeroDivisionError), group.at_best():
+        assert not same(state_of(experiment), last)
+        raise ZeroDivisionError
+    assert same(state_of(experiment), last)
 
 
 def test_a_group_ends_with_the_first_epoch_that_is_not_finite():

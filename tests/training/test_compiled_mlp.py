@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from linreg.training.engines.compiled.arrays import ACTIVATIONS, Loss, Mlp, Rows, Sgd, make_problem, train_steps
+from linreg.training.engines.compiled.arrays import Loss, Mlp, Rows, Sgd, make_problem, train_steps
 from linreg.training.engines.compiled.mlp import PIECE
 from tests.conftest import same, write_spec
 
@@ -29,7 +29,7 @@ def network(widths, module):
 
 
 @pytest.mark.parametrize("widths", [(3, 5, 2), (1, 1, 1), (4, 6, 3, 5, 1), (2, 70, 33, 3)], ids=str)
-@pytest.mark.parametrize("kind", range(7), ids=ACTIVATIONS)
+@pytest.mark.parametrize("kind", range(7), ids=[module.__name__ for module in MODULES])
 @pytest.mark.parametrize("loss", LOSSES, ids=["mse", "mae", "huber"])
 @pytest.mark.parametrize("batch_size", [1, 19, PIECE, PIECE + 1, 395])
 def test_a_gradient_is_that_of_autograd(batch_size, loss, kind, widths):

@@ -52,7 +52,7 @@ def make_result(
     target_names: Sequence[str],
 ) -> Result:
     """Return the result of a session, from the records of all epochs."""
-    last, best = (records[-1], min(records, key=monitored)) if records else (None, None)
+    last, best = (records[-1], min(records, key=lambda record: record.monitored)) if records else (None, None)
     return Result(
         run=run.name,
         checkpoint=str(run.last),
@@ -70,8 +70,3 @@ def make_result(
         exact_val_loss=exact.val_loss if exact else None,
         fit=equation(exact.fit, model.state_dict(), target_names) if exact else None,
     )
-
-
-def monitored(record: EpochRecord) -> float:
-    """Return the loss that decides about the best epoch, as `EpochLosses.monitored` does."""
-    return record.loss if record.val_loss is None else record.val_loss

@@ -13,7 +13,7 @@ from linreg.errors import DivergedError, StorageError
 from linreg.experiment.building import Experiment, build
 from linreg.experiment.divergence import log_warnings, overflow_is_divergence, refuse_epoch, refuse_losses
 from linreg.experiment.reporting import write_end, write_plot, write_start
-from linreg.experiment.result import CHECKPOINTS, RUNS, Result, make_result, monitored
+from linreg.experiment.result import CHECKPOINTS, RUNS, Result, make_result
 from linreg.experiment.saving import Saver
 from linreg.experiment.solving import solve
 from linreg.experiment.state import Progress, snapshot
@@ -41,7 +41,8 @@ def train(
 ) -> Result:
     """Train a spec from the beginning, in a new run.
 
-    report: called with the record of each epoch; stop: called at the start and between steps, returns whether to save
+    report: called with the record of each epoch; with `engine: compiled` the experiment may be some epochs ahead of it.
+    stop: called at the start and between steps, returns whether to save
     and return. Writes `runs/<run>/` and `checkpoints/<run>/`, after everything is built. Raises SpecError, DataError,
     StorageError, DivergedError.
     """
@@ -128,9 +129,9 @@ def _epochs(
     patience = Patience(early.patience, early.min_delta) if early else None
     lowest = float("inf")
     for record in progress.records:
-        lowest = min(lowest, monitored(record))
+        lowest = min(lowest, record.monitored)
         if patience:
-            patience.runs_out(monitored(record))
+            patience.runs_out(record.monitored)
 
     groups = fit_in_groups(
         train_epoch,
@@ -143,11 +144,11 @@ def _epochs(
     try:
         for group in groups:
             for record in _finish(experiment, progress, group):
-                lowest = min(lowest, monitored(record))
+                lowest = min(lowest, record.monitored)
                 writer.write(record, experiment.network)
                 if report:
                     report(record, experiment)
-                if patience and patience.runs_out(monitored(record)):
+                if patience and patience.runs_out(record.monitored):
                     progress.outcome = "early_stopped"
                     return
             if saver.is_due_by_count():
@@ -177,7 +178,7 @@ def _finish(experiment: Experiment, progress: Progress, group: Group) -> Iterato
         if losses is group.epochs[-1]:
             refuse_epoch(experiment, group.mini_batch_losses or progress.position, record)
             if experiment.schedule and experiment.schedule.after_epoch:
-                experiment.schedule.after_epoch(monitored(record))
+                experiment.schedule.after_epoch(record.monitored)
         progress.records.append(record)
         if losses.epoch == group.best:
             with group.at_best():

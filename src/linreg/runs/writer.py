@@ -17,18 +17,16 @@ from torch import nn
 
 from linreg.system import generators
 from linreg.system.files import replace_file, translated_errors
+from linreg.training.loops import EpochLosses
 
 log = logging.getLogger("linreg")
 
 
 @dataclass(frozen=True)
-class EpochRecord:
-    """A line of metrics.jsonl: an epoch counted from 0, its losses, the learning rate at its end, and the loss of the
-    exact solution, if it is known (of the validation part, if there is one)."""
+class EpochRecord(EpochLosses):
+    """A line of metrics.jsonl: an epoch and its losses, the learning rate at its end, and the loss of the exact
+    solution, if it is known (of the validation part, if there is one)."""
 
-    epoch: int
-    loss: float
-    val_loss: float | None
     lr: float
     exact: float | None = None
 

@@ -30,7 +30,6 @@ Order = NDArray[np.int64]
 Losses = NDArray[np.float64]
 
 LOSS_KINDS = ("mse", "mae", "huber")  # in the order of the numbers in `losses`
-ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "silu", "elu", "leaky_relu")  # likewise in `mlp`
 
 
 class Rows(NamedTuple):
@@ -287,18 +286,18 @@ def _run(
         _check("order", part.order, (len(part.order),), np.int64)
     n_train, n_val = (-(-len(part.order) // part.batch_size) for part in (train, val))
     _check("rates", rates, (2, rates.shape[-1] if rates.shape[-1] == 1 else n_epochs * n_train), np.float64)
-    losses, told, means = (np.empty((n_epochs, n)) for n in (n_train, n_val, 2))
+    losses, of_val, means = (np.empty((n_epochs, n)) for n in (n_train, n_val, 2))
     function = load_functions().run_epochs
     if not function.signatures:
         _announce(function)
     parts = (train.rows, train.order, train.batch_size, train.shuffles, val.order, val.batch_size)
-    results = (*(best or state), lowest, losses, told, means)
+    results = (*(best or state), lowest, losses, of_val, means)
     try:
         n_done, number = function(*problem, *state, steps_done, rates, *parts, *results)
     except (EOFError, UnpicklingError) as error:
         folder = function.stats.cache_path
         raise StorageError(f"{folder}: numba's compiled code is damaged: {error}; remove its *.nbi and *.nbc") from None
-    return Epochs(losses[:n_done], told[:n_done], means[:n_done], None if number < 0 else number)
+    return Epochs(losses[:n_done], of_val[:n_done], means[:n_done], None if number < 0 else number)
 
 
 def mean_in_order(losses: list[float]) -> float:

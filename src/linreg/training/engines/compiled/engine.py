@@ -41,7 +41,15 @@ from linreg.training.engines.training import Engine, Training
 from linreg.training.engines.updates import mark_as_stepped, plain_group
 from linreg.training.loops import EpochLosses, Group, GroupFn, make_epoch_fn
 
-_ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU)  # in the order of ACTIVATIONS
+_ACTIVATIONS = (
+    nn.ReLU,
+    nn.Tanh,
+    nn.Sigmoid,
+    nn.GELU,
+    nn.SiLU,
+    nn.ELU,
+    nn.LeakyReLU,
+)  # in the order of the numbers in `mlp`
 
 
 def make_compiled_engine(training: Training) -> Engine:
@@ -85,14 +93,18 @@ def make_compiled_engine(training: Training) -> Engine:
     val_epoch = None
     if val_loader is not None:
         val_epoch = make_epoch_fn(len(val_loader), partial(begin_validation, val_loader), mean_in_order)
-    return Engine("compiled", train_epoch, val_epoch, _make_group_fn(training, parameters, problem_of))
+    group = _make_group_fn(training, train_loader, val_loader, parameters, problem_of)
+    return Engine("compiled", train_epoch, val_epoch, group)
 
 
 def _make_group_fn(
-    training: Training, parameters: Sequence[nn.Parameter], problem_of: Callable[[Rows], Problem]
+    training: Training,
+    train_loader: TensorLoader,
+    val_loader: TensorLoader | None,
+    parameters: Sequence[nn.Parameter],
+    problem_of: Callable[[Rows], Problem],
 ) -> GroupFn | None:
     """Make the function that runs many epochs in one call; None if that is not possible."""
-    train_loader, val_loader = make_tensor_loaders(training.loaders, training.device)
     dataset, generator = train_loader.dataset, train_loader.generator
     if not isinstance(dataset, CustomDataset) or train_loader.n_rows > MOST_ROWS:
         return None
@@ -104,8 +116,7 @@ def _make_group_fn(
 
     def group(first: int, n_epochs: int, lowest: float) -> Group:
         flat = _Flat(parameters, training.optimizer)
-        before = generator.get_state()
-        last = State(flat.p, flat.moments, before.numpy().view(np.uint64))
+        last = State(flat.p, flat.moments, generator.get_state().numpy().view(np.uint64))
         best = State(*(array.copy() for array in last))
         rates = _rates(training, n_epochs * len(train_loader))
         done = run_epochs(
@@ -123,8 +134,10 @@ def _make_group_fn(
         def at_best() -> Iterator[None]:
             assert done.best is not None
             load(best, done.best + 1)
-            yield
-            load(last, len(done.means))
+            try:
+                yield
+            finally:
+                load(last, len(done.means))
 
         load(last, len(done.means))
         losses = [

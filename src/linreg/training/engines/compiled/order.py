@@ -48,7 +48,7 @@ def twist(words: Words) -> None:
 
 @kernel
 def tempered(word: Any) -> Any:
-    """Return the random number that a word stands for."""
+    """Return the random number of a word."""
     word ^= word >> np.uint32(11)
     word ^= (word << np.uint32(7)) & np.uint32(0x9D2C5680)
     word ^= (word << np.uint32(15)) & np.uint32(0xEFC60000)
