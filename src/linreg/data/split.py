@@ -106,7 +106,7 @@ def divide(
         order = np.argsort(column.values, kind="stable")
         counts = _between_times(column.values[order], counts, where)
     else:
-        order = _stratified(column, seed)
+        order = stratified(column, seed)
     parts = _cut(order, counts)
     val, test = (None if rows is None else np.sort(rows) for rows in (parts.val, parts.test))
     return Parts(np.sort(parts.train), val, test)
@@ -158,22 +158,28 @@ def _cut(order: NDArray[np.integer], counts: _Counts) -> Parts:
 def _between_times(times: NDArray[np.float64], counts: _Counts, where: str) -> _Counts:
     """Move the ends of the parts to the nearest rows where the ascending times change, so that equal times are in one
     part."""
-    wanted = [count for count in counts if count]
+    ends = ends_between_times(times, [count for count in counts if count], where)
+    sizes = iter(np.diff([0, *ends]).tolist())
+    return _Counts(*(next(sizes) if count else 0 for count in counts))
+
+
+def ends_between_times(times: NDArray[np.float64], sizes: Sequence[int], where: str) -> list[int]:
+    """Return the ends of consecutive parts of about these sizes, each where the ascending times change. Raises
+    DataError for fewer times than parts."""
     changes = np.flatnonzero(np.diff(times)) + 1
-    if len(changes) < len(wanted) - 1:
-        raise DataError(f"{where}: {_count(len(changes) + 1, 'time')} for {len(wanted)} parts; use fewer parts")
+    if len(changes) < len(sizes) - 1:
+        raise DataError(f"{where}: {_count(len(changes) + 1, 'time')} for {len(sizes)} parts; use fewer parts")
     ends = [0]
-    for n_later, end in zip(range(len(wanted) - 2, -1, -1), np.cumsum(wanted), strict=False):
+    for n_later, end in zip(range(len(sizes) - 2, -1, -1), np.cumsum(sizes), strict=False):
         free = changes[changes > ends[-1]]
         free = free[: len(free) - n_later]
         ends.append(int(free[np.argmin(np.abs(free - end))]))
-    sizes = iter(np.diff([*ends, len(times)]).tolist())
-    return _Counts(*(next(sizes) if count else 0 for count in counts))
+    return [*ends[1:], len(times)]
 
 
 def _by_group(column: NDArray[np.float64], counts: _Counts, seed: int, where: str) -> Parts:
     """Put each group, in a random order, into the part that lacks most rows; the last groups into parts without one."""
-    groups, sizes = _codes(column)
+    groups, sizes = codes_of_values(column)
     n_parts = sum(count > 0 for count in counts)
     if len(sizes) < n_parts:
         raise DataError(f"{where}: {_count(len(sizes), 'group')} for {n_parts} parts; use fewer parts")
@@ -191,10 +197,10 @@ def _by_group(column: NDArray[np.float64], counts: _Counts, seed: int, where: st
     return Parts(train, val if counts.val else None, test if counts.test else None)
 
 
-def _stratified(column: Column, seed: int) -> NDArray[np.int64]:
+def stratified(column: Column, seed: int) -> NDArray[np.int64]:
     """Return an order of the rows (n_rows,) any piece of which has its share of each stratum: the j-th of the m rows of
     a stratum, in a random order, is at the share (j + 1/2) / m."""
-    strata, sizes = _codes(_binned(column.values) if column.is_number else column.values)
+    strata, sizes = codes_of_values(_binned(column.values) if column.is_number else column.values)
     order = permutation(len(strata), seed).numpy()
     order = order[np.argsort(strata[order], kind="stable")]
     ends = np.cumsum(sizes)
@@ -211,7 +217,7 @@ def _binned(column: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.searchsorted(deciles, column, side="right").astype(np.float64)
 
 
-def _codes(column: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def codes_of_values(column: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the number of each value (n_rows,), counted in order of first appearance, and how often each occurs."""
     _, first, codes, sizes = np.unique(column, return_index=True, return_inverse=True, return_counts=True)
     rank = np.argsort(np.argsort(first))

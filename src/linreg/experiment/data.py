@@ -9,6 +9,7 @@ from linreg.data import pipeline
 from linreg.data.conversion import open_mapped
 from linreg.data.dataset import refuse_shapes
 from linreg.data.derived import TransformSpec
+from linreg.data.folds import divide_into_folds
 from linreg.data.learning import Recipe, is_needed
 from linreg.data.resident import ResidentRows
 from linreg.data.rows import Rows, StreamedRows
@@ -86,7 +87,11 @@ def _divide(spec: ExperimentSpec, rows: Rows) -> Parts:
             )
         column = column._replace(values=column.values[:n_rows])
     ratios: Any = {"train_ratio": split.train_ratio, "test_ratio": split.test_ratio, "by": rule}
-    parts = divide(n_rows, **ratios, seed=split.seed, column=column, where=where)
+    common: Any = {**ratios, "seed": split.seed, "column": column, "where": where}
+    if split.folds is None or split.fold is None:
+        parts = divide(n_rows, **common)
+    else:
+        parts = divide_into_folds(n_rows, folds=split.folds, fold=split.fold, **common)
     return join(rows.sizes, parts) if rows.sizes else parts
 
 

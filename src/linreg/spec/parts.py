@@ -54,6 +54,11 @@ class SplitSpec(Part):
     )
     val: Files | None = Field(None, description="a file, or a list, with the validation part; all else is training")
     test: Files | None = Field(None, description="a file, or a list, with the test part")
+    folds: Annotated[int, Field(ge=2)] | None = Field(
+        None,
+        description="folds of all rows that are not for test, one of them for validation; `linreg cv` trains on all",
+    )
+    fold: NonNegativeInt | None = Field(None, description="with `folds`, the one for validation, counted from 0")
     seed: Seed = Field(13, description="seed of `random_split`")
 
     @model_validator(mode="wrap")
@@ -77,8 +82,20 @@ class SplitSpec(Part):
             raise ValueError("train_ratio: val has the validation part already; remove train_ratio")
         if self.test is not None and self.test_ratio:
             raise ValueError("test_ratio: test has the test part already; remove one")
-        if self.by != "random" and total > 1 - 1e-9 and not self.test_ratio:
+        if self.by != "random" and total > 1 - 1e-9 and not self.test_ratio and self.folds is None:
             raise ValueError("by: all rows of the source are for training; remove by")
+        return self
+
+    @model_validator(mode="after")
+    def _folds_fit(self) -> Self:
+        if self.fold is not None and self.folds is None:
+            raise ValueError("fold needs folds; add for instance folds: 5")
+        if self.folds is not None and self.val is not None:
+            raise ValueError("folds: val has the validation part already; remove one")
+        if self.folds is not None and self.fold is None:
+            raise ValueError(f"folds needs fold, from 0 to {self.folds - 1}; to train on each, use linreg cv")
+        if self.folds is not None and self.fold is not None and self.fold >= self.folds:
+            raise ValueError(f"fold must be < folds ({self.folds}), got {self.fold}")
         return self
 
     @property
