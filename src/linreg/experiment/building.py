@@ -43,6 +43,7 @@ class Experiment:
     loaders: Loaders
     train_step_fn: StepFn
     val_step_fn: StepFn
+    training: Training
     engine: Engine
     baseline: Exact | None
 
@@ -81,14 +82,21 @@ class Experiment:
         return self.dataset.rows(torch.arange(size))[0].to(self.device)
 
 
-def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experiment:
+def build(
+    spec: ExperimentSpec,
+    *,
+    planned_epochs: int | None = None,
+    data: Data | None = None,
+    with_baseline: bool = True,
+) -> Experiment:
     """Build everything that a spec names, in the textbook's order. Seeds torch's global generator, as the text does.
 
-    planned_epochs: the epochs that a scheduler was planned for, if a run resumes beyond its end. Raises SpecError,
-    DataError.
+    planned_epochs: the epochs that a scheduler was planned for, if a run resumes beyond its end. data: that of the
+    spec, if it is prepared already. with_baseline: whether to compute the optimum, if the spec wants it. Raises
+    SpecError, DataError.
     """
     device = choose_device(spec)
-    data = prepare(spec)
+    data = prepare(spec) if data is None else data
 
     generators.seed(spec.seed)
     network = build_network(spec, data.n_columns, len(data.target_names), device)
@@ -114,7 +122,7 @@ def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experim
     )
     engine = _build_engine(spec, training)
     is_least_squares = spec.baseline and spec.loss.name == "mse" and spec.data.target_transform is None
-    optimum = baseline(data, network, batch_size=batch_size) if is_least_squares else None
+    optimum = baseline(data, network, batch_size=batch_size) if is_least_squares and with_baseline else None
     return Experiment(
         spec=spec,
         device=device,
@@ -126,6 +134,7 @@ def build(spec: ExperimentSpec, *, planned_epochs: int | None = None) -> Experim
         loaders=loaders,
         train_step_fn=training.train_step_fn,
         val_step_fn=training.val_step_fn,
+        training=training,
         engine=engine,
         baseline=optimum,
     )
