@@ -53,6 +53,8 @@ CODES = {  # beside ALWAYS; a test compares the commands with those of the app
     "resume": (3, 4, 5, 6, 7, *SIGNALS),
     "predict": (3, 4, 5, *SIGNALS),
     "evaluate": (3, 4, 5, 7),
+    "sweep": (3, 4, 5, 6, *SIGNALS),
+    "cv": (3, 5, 6, *SIGNALS),
     "init": (3, 5),
     "check": (3, 5, 6),
     "inspect": (4, 5),

@@ -9,6 +9,7 @@ from pydantic_core import PydanticUndefined
 
 from linreg.registry import describe, write
 from linreg.spec.schema import REGISTRIES, ExperimentSpec, json_schema
+from linreg.spec.sweep_block import SweepSpec
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,6 +24,12 @@ text. `nan`, `inf` and unknown keys are errors. A spec has at most 100,000 bytes
 tags, anchors, aliases or merge keys.
 
 ## Keys
+"""
+
+SWEEP = """\
+## Sweep
+
+A `sweep` block describes the trials of `linreg sweep` (see [choosing.md](choosing.md)). Other commands refuse it.
 """
 
 
@@ -51,6 +58,8 @@ def parts_of(model: type[BaseModel], prefix: str = "") -> list[list[str]]:
             default = (
                 "`[]`"
                 if field.default_factory is list
+                else "`{}`"
+                if field.default_factory is dict
                 else "none"
                 if optional
                 else "see below"
@@ -71,7 +80,7 @@ def key_type(name: str, schema: dict[str, Any]) -> str:
         return f"[{name}](#{name})"
     if name == "transforms":
         return "list of [transform](#transform)"
-    return describe(schema).replace(" or null", "").replace("anything", "mapping")
+    return describe(schema).replace(" or null", "").replace("anything", "mapping").replace("object", "mapping")
 
 
 def components_of(kind: str) -> str:
@@ -88,7 +97,10 @@ def components_of(kind: str) -> str:
 def page() -> str:
     """Return the text of docs/spec.md."""
     keys = table(["key", "takes", "default", ""], parts_of(ExperimentSpec))
-    return "\n".join([HEAD, keys, "", "\n\n".join(components_of(kind) for kind in REGISTRIES), ""])
+    of_sweeps = table(["key", "takes", "default", ""], parts_of(SweepSpec, "sweep."))
+    return "\n".join(
+        [HEAD, keys, "", SWEEP, of_sweeps, "", "\n\n".join(components_of(kind) for kind in REGISTRIES), ""]
+    )
 
 
 def schema() -> str:

@@ -25,6 +25,8 @@ COMMANDS = [
     "resume",
     "predict",
     "evaluate",
+    "sweep",
+    "cv",
     "init",
     "check",
     "inspect",
@@ -335,6 +337,8 @@ def test_the_options_of_every_command_are_as_they_were(linreg):
     expected = {
         "train": training | {"--resume", "--epochs"},
         "resume": training | {"--epochs", "--other-data"},
+        "sweep": (training - {"--device", "--expect"}) | {"--trials", "--seeds", "--folds", "--resume", "--epochs"},
+        "cv": (training - {"--device", "--expect"}) | {"--folds", "--repeats", "--output", "--epochs"},
         "predict": common
         | {
             "--inputs",

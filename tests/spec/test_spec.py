@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from linreg.errors import SpecError
 from linreg.spec.document import read_yaml, resolve, write_yaml
 from linreg.spec.schema import ExperimentSpec, check_spec, json_schema, load_spec, spec_from_dict
+from linreg.spec.sweep_block import SweepSpec
 from tests.conftest import ROOT, small_spec, write_spec
 
 GOOD = """\
@@ -234,7 +235,8 @@ def test_a_spec_is_frozen():
 
 def test_the_schema_names_every_key_and_component():
     schema = json_schema()
-    assert set(schema["properties"]) == set(ExperimentSpec.model_fields)
+    assert set(schema["properties"]) == {*ExperimentSpec.model_fields, "sweep"}
+    assert set(schema["properties"]["sweep"]["properties"]) == set(SweepSpec.model_fields)
     assert schema["additionalProperties"] is False
     names = [variant["properties"]["name"]["const"] for variant in schema["$defs"]["model"]["oneOf"]]
     assert names == ["linear", "mlp", "polynomial"]

@@ -16,6 +16,7 @@ from linreg.cli.inspect import inspect
 from linreg.cli.options import flatten_options
 from linreg.cli.predict import predict
 from linreg.cli.runs import compare_runs, list_runs, remove_runs
+from linreg.cli.sweep import cv, sweep
 from linreg.cli.text import print_stdout
 from linreg.cli.train import resume, train
 from linreg.system.version import __version__
@@ -81,6 +82,8 @@ add_command("train", train, "linreg train configs/simple_linear_regression.yaml 
 add_command("resume", resume, "linreg resume checkpoints/simple_linear_regression_001/last.pth --epochs 400")
 add_command("predict", predict, "linreg predict --inputs 0.2 0.34 -1e-3", cls=InputsCommand)
 add_command("evaluate", evaluate, 'linreg evaluate --expect "r2>0.9"')
+add_command("sweep", sweep, "linreg sweep configs/simple_linear_regression.yaml optimizer.lr=0.01,0.1,0.3 --seeds 3")
+add_command("cv", cv, "linreg cv configs/simple_linear_regression.yaml --folds 5")
 add_command("init", init, "linreg init houses.csv --target price > houses.yaml")
 add_command("check", check, "linreg check configs/simple_linear_regression.yaml data.batch_size=32")
 add_command("inspect", inspect, "linreg inspect checkpoints/simple_linear_regression_001/last.pth")

@@ -61,6 +61,16 @@ def open_row_count(*, quiet: bool) -> Iterator[Callable[[int], None] | None]:
 
 
 @contextmanager
+def open_count(count: str, *, quiet: bool) -> Iterator[Show | None]:
+    """Open the report of a number that is done. count: a format of it, as `model {}`. None if quiet."""
+    if quiet:
+        yield None
+        return
+    with _open_display(count) as show:
+        yield show
+
+
+@contextmanager
 def _open_display(count: str) -> Iterator[Show]:
     """Open a bar on a terminal; elsewhere, and in CI, print lines. count: a format of the number that is done."""
     is_plain = os.environ.get("TERM") == "dumb" or bool(os.environ.get("CI"))

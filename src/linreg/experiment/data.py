@@ -21,14 +21,23 @@ from linreg.spec.schema import ExperimentSpec
 
 def prepare(spec: ExperimentSpec) -> pipeline.Data:
     """Read the data of a spec, divide it, and learn the preprocessing. Raises SpecError, DataError."""
-    where, recipe = spec.where("data", "source"), recipe_of(spec)
+    return prepare_rows(spec, read_rows(spec))
+
+
+def read_rows(spec: ExperimentSpec) -> Rows:
+    """Read the rows of a spec into memory, or open their map. Raises SpecError, DataError."""
     points = _open_source(spec)
     if isinstance(points, Rows):
-        rows = points
-    else:  # without preprocessing the rows are read straight into the dataset
-        needed = is_needed(points, recipe)
-        rows = ResidentRows(points, dtype="float64" if needed else spec.dtype, gaps=needed, where=where)
-    return pipeline.prepare(rows, _divide(spec, rows), recipe, dtype=spec.dtype, where=where)
+        return points
+    # without preprocessing the rows are read straight into the dataset
+    needed, where = is_needed(points, recipe_of(spec)), spec.where("data", "source")
+    return ResidentRows(points, dtype="float64" if needed else spec.dtype, gaps=needed, where=where)
+
+
+def prepare_rows(spec: ExperimentSpec, rows: Rows) -> pipeline.Data:
+    """Divide rows of `read_rows`, and learn the preprocessing. Raises SpecError, DataError."""
+    where = spec.where("data", "source")
+    return pipeline.prepare(rows, _divide(spec, rows), recipe_of(spec), dtype=spec.dtype, where=where)
 
 
 def recipe_of(spec: ExperimentSpec) -> Recipe:
@@ -63,10 +72,12 @@ def has_intercept(spec: ExperimentSpec) -> bool:
     return spec.model.params.get("bias") is not False
 
 
-def open_parts(spec: ExperimentSpec) -> tuple[Rows, Parts]:
+def open_parts(spec: ExperimentSpec, rows: Rows | None = None) -> tuple[Rows, Parts]:
     """Open the rows of a spec for passes over them, with memory for a block, and divide them into parts.
 
-    Raises SpecError, DataError."""
+    rows: the rows, if they are open already. Raises SpecError, DataError."""
+    if rows is not None:
+        return rows, _divide(spec, rows)
     points = _open_source(spec)
     rows = points if isinstance(points, Rows) else StreamedRows(points, where=spec.where("data", "source"))
     return rows, _divide(spec, rows)

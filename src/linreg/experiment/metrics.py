@@ -62,3 +62,15 @@ class Metrics:
                 metrics["r2_uncentred"] = float(1 - squared / from_zero) if from_zero > 0 else None
             by_target.append(metrics)
         return by_target
+
+    def summary(self) -> dict[str, float | None]:
+        """Return rmse, mae and r2, the means over targets; all None without points."""
+        if not self.weight:
+            return dict.fromkeys(("rmse", "mae", "r2"))
+        by_target = self.by_target()
+
+        def mean(name: str) -> float | None:
+            values = [metrics[name] for metrics in by_target]
+            return None if None in values else float(np.mean(np.array(values, dtype=np.float64)))
+
+        return {name: mean(name) for name in ("rmse", "mae", "r2")}

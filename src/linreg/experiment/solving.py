@@ -42,6 +42,7 @@ class Solved:
     model: nn.Module
     network: nn.Module
     described: dict[str, Any]
+    features: list[Feature]
     rows: Rows
     parts: Parts
     device: torch.device
@@ -76,13 +77,13 @@ def solve(spec: ExperimentSpec, *, runs: Path, checkpoints: Path) -> Result:
         )
 
 
-def solve_exactly(spec: ExperimentSpec) -> Solved:
+def solve_exactly(spec: ExperimentSpec, *, rows: Rows | None = None) -> Solved:
     """Solve a spec, in three passes over the rows: count them, learn the preprocessing if it is needed, add
-    equations."""
+    equations. rows: those of the spec, if they are open already."""
     if spec.unused:
         log.info("solver: exact: %s: not used", ", ".join(spec.unused))
     device, where, recipe = choose_device(spec), spec.where("data", "source"), recipe_of(spec)
-    rows, parts = open_parts(spec)
+    rows, parts = open_parts(spec, rows)
     preprocessing = learn_from(rows, parts, recipe, where=where) if is_needed(rows, recipe) else None
     features = [Feature(name) for name in rows.feature_names] if preprocessing is None else preprocessing.features
 
@@ -119,7 +120,7 @@ def solve_exactly(spec: ExperimentSpec) -> Solved:
     model = network if preprocessing is None else Preprocessed(preprocessing, network)
     if preprocessing is None or spec.dtype == "float32" or recipe.target is not None:
         exact = _measured(spec, exact, model, rows, parts, recode)
-    return Solved(exact, model, network, to_dict(features, rows), rows, parts, device)
+    return Solved(exact, model, network, to_dict(features, rows), features, rows, parts, device)
 
 
 def _centred(preprocessing: Preprocessing | None, features: list[Feature], rows: Rows, parts: Parts) -> Preprocessing:

@@ -109,6 +109,22 @@ def read_yaml(text: str | bytes, file: str, *, places: bool = True) -> Document:
     return reader.document
 
 
+def varied_values(override: str) -> Any:
+    """Return the values of a `KEY=V1,V2`, or the range of a `KEY={min: ..., max: ...}`; None for an ordinary
+    override."""
+    _, equals, text = override.partition("=")
+    if not equals:
+        return None
+    try:
+        values = read_yaml(f"[{text}]", "values", places=False).value
+    except SpecError:
+        return None
+    if len(values) > 1:
+        return values
+    is_range = len(values) == 1 and isinstance(values[0], dict) and {"min", "max"} <= set(values[0])
+    return values[0] if is_range else None
+
+
 class _Reader:
     """Builds a Document from PyYAML's events; PyYAML's constructors follow YAML 1.1."""
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -112,11 +112,22 @@ def _suggest_key(document: Document, path: Path, known: Iterable[str]) -> str:
 
 def _fields(model: type[BaseModel], path: Path) -> dict[str, str]:
     """Return the keys, with their descriptions, of the part of the model at `path`."""
+    models = [model]
+    annotation: Any
     for step in path:
-        annotation = model.model_fields[str(step)].annotation
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
-    return {name: field.description or "" for name, field in model.model_fields.items()}
+        if models[0].model_fields.get(str(step)) is None:  # a key of a mapping, whose values are of these models
+            continue
+        annotation = models[0].model_fields[str(step)].annotation
+        models = [option for option in _types(annotation) if issubclass(option, BaseModel)]
+    return {name: field.description or "" for model in models for name, field in model.model_fields.items()}
+
+
+def _types(annotation: Any) -> Iterator[type]:
+    """Yield the types in an annotation."""
+    if get_origin(annotation) is None:
+        yield from [annotation] if isinstance(annotation, type) else []
+    for inner in get_args(annotation):
+        yield from _types(inner)
 
 
 def _limit(sign: str, key: str) -> Callable[[Error], str]:

@@ -25,11 +25,12 @@ from linreg.components.schedulers import SCHEDULERS
 from linreg.components.transforms import TARGET_TRANSFORMS, TRANSFORMS
 from linreg.data.sources import DATASETS, Seed
 from linreg.data.tables import csv as _csv  # noqa: F401  # registers the sources that read tables
-from linreg.errors import SpecError
+from linreg.errors import SpecError, show_text
 from linreg.registry import ComponentSpec, Registry
-from linreg.spec.document import MAX_BYTES, MOST_PROBLEMS, Document, read_yaml, write_yaml
+from linreg.spec.document import MAX_BYTES, MOST_PROBLEMS, Document, read_yaml, varied_values, write_yaml
 from linreg.spec.messages import explain
 from linreg.spec.parts import CheckpointSpec, EarlyStoppingSpec, Part, SplitSpec, WriterSpec
+from linreg.spec.sweep_block import SweepSpec
 
 REGISTRIES = {
     registry.kind: registry
@@ -176,6 +177,11 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentSpec
 
     Raises SpecError with every problem at once, each as `file:line:column: key: problem; hint`.
     """
+    return check_spec(read_spec(path), overrides)
+
+
+def read_spec(path: str | Path) -> Document:
+    """Read the YAML at `path`. Raises SpecError."""
     path = Path(path)
     try:
         # a pipe without a writer is empty: do not wait for it
@@ -184,7 +190,7 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentSpec
             text = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise SpecError([f"{path}: {_reason(path, error)}"]) from None
-    return check_spec(read_yaml(text, str(path)), overrides)
+    return read_yaml(text, str(path))
 
 
 def spec_from_dict(value: Mapping[str, Any], where: str, overrides: Sequence[str] = ()) -> ExperimentSpec:
@@ -202,16 +208,27 @@ def check_spec(document: Document, overrides: Sequence[str] = ()) -> ExperimentS
             malformed += error.problems
             if len(malformed) >= MOST_PROBLEMS:
                 raise SpecError(malformed) from None
+    if isinstance(document.value, dict) and "sweep" in document.value:
+        place = document.where(("sweep",), key=True)
+        malformed.append(f"{place}: sweep: this command takes one model; use linreg sweep, or remove the block")
+        document.value.pop("sweep")
     if document.value is None and not malformed:
         raise SpecError([f"{document.file}:1:1: empty; a spec has at least name, epochs, data, model and optimizer"])
     try:
         spec = ExperimentSpec.model_validate(document.value)
     except ValidationError as error:
-        raise SpecError([*malformed, *explain(error, document, ExperimentSpec)]) from None
+        raise SpecError(_with_hints([*malformed, *explain(error, document, ExperimentSpec)], overrides)) from None
     if malformed:
-        raise SpecError(malformed)
+        raise SpecError(_with_hints(malformed, overrides))
     spec._document = document
     return spec
+
+
+def _with_hints(problems: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """Add to problems with an override of several values that `linreg sweep` takes these."""
+    varied = tuple(f"override {show_text(override, 200)}" for override in overrides if varied_values(override))
+    hint = "; for several values, use linreg sweep"
+    return [problem + hint if varied and problem.startswith(varied) else problem for problem in problems]
 
 
 def json_schema() -> dict[str, Any]:
@@ -234,6 +251,11 @@ def json_schema() -> dict[str, Any]:
         field = owner["properties"][kind]
         choice = {"anyOf": [reference, {"type": "null"}]} if "anyOf" in field else reference
         owner["properties"][kind] = {**choice, "description": field["description"]}
+    block = SweepSpec.model_json_schema(ref_template="#/$defs/{model}")
+    schema["$defs"] |= block.pop("$defs")
+    parameter = block["properties"]["parameters"]["additionalProperties"]
+    parameter["anyOf"] = [{"type": "array", "minItems": 1}, *parameter.pop("oneOf")]
+    schema["properties"]["sweep"] = {**block, "description": "the trials of `linreg sweep`; other commands refuse it"}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "linreg experiment"}
 
 

@@ -4,6 +4,7 @@
 probe on the real shapes gives equal bits, and otherwise that operation for one model after another.
 """
 
+from linreg.training.stacks.probes import Unequal
 from linreg.training.stacks.stack import Stack, most_models, signature
 
-__all__ = ["Stack", "most_models", "signature"]
+__all__ = ["Stack", "Unequal", "most_models", "signature"]

@@ -100,6 +100,11 @@ class Stack:
                 for loader in (self.feeds.first, self.feeds.first_val)
             )
 
+    @property
+    def has_val(self) -> bool:
+        """Whether there is a validation part."""
+        return self.feeds.first_val is not None
+
     def __len__(self) -> int:
         return len(self.trainings)
 

@@ -1,0 +1,216 @@
+"""`linreg sweep` and `linreg cv`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from linreg.cli import options as o
+from linreg.cli.loading import load_plugins
+from linreg.cli.progress import open_count
+from linreg.cli.signals import stop_on_signals
+from linreg.cli.text import (
+    format_count,
+    format_duration,
+    format_table,
+    format_value,
+    print_json,
+    print_stderr,
+    print_stdout,
+    show_log,
+)
+from linreg.errors import SpecError
+from linreg.system.startup import importing_torch
+
+if TYPE_CHECKING:
+    from linreg.experiment.sweeps.cross_validation import CrossValidation
+    from linreg.experiment.sweeps.ranking import Ranked
+    from linreg.experiment.sweeps.sweeping import SweepResult
+
+MOST_SHOWN = 20  # trials in the ranking
+
+Varied = Annotated[
+    list[str] | None,
+    o.argument("KEY=V1,V2", "Keys of the spec to vary, as optimizer.lr=0.01,0.1 or KEY={min: 1e-4, max: 0.1}."),
+]
+
+
+def sweep(
+    spec: o.Spec,
+    overrides: Varied = None,
+    trials: Annotated[int | None, o.option("--trials", "N", "Number of trials to draw.")] = None,
+    seeds: Annotated[int | None, o.option("--seeds", "N", "Trainings of each trial, with N seeds.")] = None,
+    folds: Annotated[int | None, o.option("--folds", "K", "Compare trials by cross-validation.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume this spec's last sweep if it was interrupted, else start.")
+    ] = False,
+    epochs: o.Epochs = None,
+    name: o.Name = None,
+    runs: o.Runs = o.RUNS,
+    checkpoints: o.Checkpoints = o.CHECKPOINTS,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    plugin: o.Plugin = None,
+) -> None:
+    """Train many models of one spec, and rank them; print the checkpoint of the winner's run."""
+    from linreg.spec.sweeps import load_sweep
+
+    load_plugins(plugin)
+    changes = {"sweep.trials": trials, "sweep.seeds": seeds, "sweep.folds": folds, "epochs": epochs, "name": name}
+    loaded = load_sweep(spec, o.add_overrides(overrides, **changes))
+    if not loaded.sweep.parameters:
+        raise SpecError([f"{spec}: nothing varies; add a key with values, as optimizer.lr=0.01,0.1, or use linreg cv"])
+
+    with importing_torch():
+        from linreg.experiment.sweeps.sweeping import sweep
+
+    show_log(quiet=quiet)
+    with stop_on_signals() as stop, _open_progress(quiet=quiet) as progress:
+        folders: Any = {"runs": runs, "checkpoints": checkpoints}
+        result = sweep(loaded, **folders, resume=resume, progress=progress, stop=stop)
+    if not quiet:
+        print_stderr("\n".join(_summary(result)))
+    if json:
+        print_json(_plain(result))
+    elif result.checkpoint is not None:
+        print_stdout(result.checkpoint)
+    if result.outcome == "interrupted":
+        print_stderr("interrupted; to continue, run the same command with --resume")
+        raise typer.Exit(stop.exit_code)
+
+
+def cv(
+    spec: o.Spec,
+    overrides: o.Overrides = None,
+    folds: Annotated[int, typer.Option("--folds", metavar="K", help="Number of folds.")] = 5,
+    repeats: Annotated[
+        int, typer.Option("--repeats", metavar="R", help="How often to divide the rows into folds.")
+    ] = 1,
+    output: Annotated[Path | None, o.option("--output", "FILE.csv", "Where to write the predictions.")] = None,
+    epochs: o.Epochs = None,
+    name: o.Name = None,
+    runs: o.Runs = o.RUNS,
+    checkpoints: o.Checkpoints = o.CHECKPOINTS,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    plugin: o.Plugin = None,
+) -> None:
+    """Cross-validate a spec; print the metrics of each fold, their mean and standard deviation."""
+    from linreg.spec.sweeps import load_sweep
+
+    load_plugins(plugin)
+    changes = {"sweep.folds": folds, "sweep.repeats": repeats, "epochs": epochs, "name": name}
+    loaded = load_sweep(spec, o.add_overrides(overrides, **changes))
+    if loaded.sweep.parameters:
+        raise SpecError([f"{spec}: sweep.parameters: cv trains one model; use linreg sweep --folds {folds}"])
+
+    with importing_torch():
+        from linreg.experiment.sweeps.cross_validation import cross_validate
+
+    show_log(quiet=quiet)
+    with stop_on_signals() as stop, _open_progress(quiet=quiet) as progress:
+        folders: Any = {"runs": runs, "checkpoints": checkpoints}
+        result = cross_validate(loaded, **folders, output=output, progress=progress, stop=stop)
+    if result.outcome == "interrupted":
+        print_stderr("interrupted")
+        raise typer.Exit(stop.exit_code)
+    if json:
+        print_json(asdict(result))
+        return
+    print_stdout(format_table(*_folds_table(result)))
+    if not quiet:
+        print_stderr(f"predictions for each row, by the model that was trained without it: {result.predictions}")
+
+
+@contextmanager
+def _open_progress(*, quiet: bool) -> Iterator[Any]:
+    with open_count("model {}", quiet=quiet) as show:
+        if show is None:
+            yield None
+            return
+
+        def progress(n_done: int, n_models: int, lowest: float | None) -> None:
+            show(n_done, n_models, lambda: "" if lowest is None else f"lowest loss {lowest:.6g}")
+
+        yield progress
+
+
+def _folds_table(result: "CrossValidation") -> tuple[list[dict[str, Any]], list[str]]:
+    metrics = [name for name in ("loss", "val_loss", "rmse", "mae", "r2") if name in result.mean]
+    columns = ["fold", "n_val", *metrics]
+    rows: list[dict[str, Any]] = [{**fold, "fold": str(fold["fold"])} for fold in result.folds]
+    rows.append({"fold": "mean", **result.mean})
+    if result.sd:
+        rows.append({"fold": "sd", **result.sd})
+    return rows, columns
+
+
+def _summary(result: "SweepResult") -> list[str]:
+    """Describe a sweep: the ranking, and what the winner's number is worth."""
+    lines = [format_table(*_ranking_table(result))]
+    if len(result.ranking) > MOST_SHOWN:
+        lines.append(f"and {len(result.ranking) - MOST_SHOWN} more")
+    how = {"stack": "in stacks", "alone": "one by one", "exact": "solved exactly"}
+    models = ", ".join(f"{number} {how[name]}" for name, number in sorted(result.models.items()) if name in how)
+    trained = format_count(sum(result.models.values()), "model")
+    trials = format_count(result.n_trials, "trial")
+    lines.append(f"{trained} of {trials} in {format_duration(result.seconds)}: {models}")
+    if result.winners:
+        winner = next(one for one in result.ranking if one.trial == result.winners[0])
+        on = "its folds" if any(fold is not None for _, fold in winner.scores) else "the validation part"
+        lines.append(
+            f"winner: trial {winner.trial}, {result.metric} {format_value(winner.mean)} on {on}: "
+            f"the best of {result.n_trials}, so optimistic"
+        )
+    if result.test is not None:
+        for target, metrics in result.test.metrics.items():
+            values = ", ".join(f"{name} {format_value(value)}" for name, value in metrics.items())
+            lines.append(f"{target} on the test part, measured once: {values}")
+    return lines
+
+
+def _ranking_table(result: "SweepResult") -> tuple[list[dict[str, Any]], list[str]]:
+    shown = result.ranking[:MOST_SHOWN]
+    several = any(one.sd is not None for one in shown)
+    rows = [_ranking_row(number, one, result.metric) for number, one in enumerate(shown, start=1)]
+    parameters = list(shown[0].parameters)
+    differs = ["sd", "difference", "95 % interval"] if several else []
+    has_bad = any(one.mean is None for one in shown)
+    sizes = ["epochs"] if len({one.epochs for one in shown}) > 1 else []
+    return rows, ["rank", "trial", *parameters, result.metric, *differs, *sizes, *(["outcome"] if has_bad else [])]
+
+
+def _ranking_row(number: int, one: "Ranked", metric: str) -> dict[str, Any]:
+    interval = None if one.interval is None else "{:.3g} to {:.3g}".format(*one.interval)
+    return {
+        "rank": number if one.mean is not None else None,
+        "trial": one.trial,
+        **{key: _short(value) for key, value in one.parameters.items()},
+        metric: one.mean,
+        "sd": one.sd,
+        "difference": one.gap,
+        "95 % interval": interval,
+        "epochs": one.epochs,
+        "outcome": one.outcome,
+    }
+
+
+def _short(value: Any) -> Any:
+    """Return a value of a parameter for a table: a component as `adam lr=0.01`."""
+    if isinstance(value, Mapping):
+        rest = [f"{key}={item}" for key, item in value.items() if key != "name"]
+        return " ".join([str(value.get("name", "")), *rest]).strip()
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ", ".join(map(str, value)) + "]"
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def _plain(result: "SweepResult") -> dict[str, Any]:
+    """Return a result for JSON, which has no pairs as keys."""
+    plain = asdict(result)
+    for one, ranked in zip(plain["ranking"], result.ranking, strict=True):
+        one["scores"] = [{"seed": seed, "fold": fold, "score": score} for (seed, fold), score in ranked.scores.items()]
+    return plain

@@ -1,0 +1,111 @@
+"""Compares the trials of a sweep: `rank` sorts them, `winners` picks from them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from linreg.spec.sweep_block import SweepSpec
+from linreg.spec.sweeps import Trial
+
+LEVEL = 0.95  # of the intervals of differences
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A trial in the ranking. mean, sd: of its scores over seeds and folds (sd: None for one score); scores: by seed
+    and fold; gap: the mean difference to the first trial in the pairs of scores of the same seed and fold, with its
+    interval by Student's t; outcome: `finished`, or why it has no score."""
+
+    trial: int
+    parameters: dict[str, Any]
+    outcome: str
+    epochs: int
+    n_parameters: int
+    mean: float | None
+    sd: float | None
+    scores: dict[tuple[int, int | None], float]
+    reason: str | None = None
+    gap: float | None = None
+    interval: tuple[float, float] | None = None
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of the mean; 0 for one score."""
+        return 0.0 if self.sd is None else self.sd / math.sqrt(len(self.scores))
+
+
+def score_of(line: Mapping[str, Any], metric: str) -> float | None:
+    """Return the score of a result: the loss of the model that is the result, or another metric of it."""
+    value: float | None = line["result_loss" if metric == "val_loss" else metric]
+    return value
+
+
+def rank(trials: Sequence[Trial], lines: Sequence[Mapping[str, Any]], settings: SweepSpec) -> list[Ranked]:
+    """Rank all trials, the best first; those without a score last.
+
+    lines: the results of all members that have ended. With halving, trials of a later round come first.
+    """
+    by_trial: dict[int, list[Mapping[str, Any]]] = {trial.number: [] for trial in trials}
+    for line in lines:
+        by_trial[line["trial"]].append(line)
+    ranked = [_ranked(trial, by_trial[trial.number], settings.metric) for trial in trials]
+    sign = -1.0 if settings.metric == "r2" else 1.0
+    is_halved = settings.halving is not None
+
+    def order(one: Ranked) -> tuple[Any, ...]:
+        return (one.mean is None, -one.epochs if is_halved else 0, sign * (one.mean or 0.0), one.trial)
+
+    ranked.sort(key=order)
+    return [_with_gap(one, ranked[0]) for one in ranked]
+
+
+def _ranked(trial: Trial, lines: Sequence[Mapping[str, Any]], metric: str) -> Ranked:
+    bad = [line for line in lines if line["outcome"] in ("diverged", "failed")]
+    scores = {(line["seed"], line["fold"]): score_of(line, metric) for line in lines}
+    values = [score for score in scores.values() if score is not None]
+    is_whole = bool(lines) and not bad and len(values) == len(lines)
+    outcomes = [line["outcome"] for line in bad or lines]
+    return Ranked(
+        trial.number,
+        trial.parameters,
+        outcomes[0] if outcomes else "not trained",
+        max((line["epochs"] for line in lines), default=0),
+        max((line["n_parameters"] for line in lines), default=0),
+        float(np.mean(values)) if is_whole else None,
+        float(np.std(values, ddof=1)) if is_whole and len(values) > 1 else None,
+        {key: score for key, score in scores.items() if score is not None},
+        bad[0]["reason"] if bad else None,
+    )
+
+
+def _with_gap(one: Ranked, first: Ranked) -> Ranked:
+    """Add the paired difference to the first trial."""
+    if one is first or one.mean is None or first.mean is None:
+        return one
+    differences = np.array([one.scores[key] - first.scores[key] for key in one.scores if key in first.scores])
+    if not len(differences):
+        return one
+    gap, interval = float(differences.mean()), None
+    if len(differences) > 1:
+        from scipy.special import stdtrit
+
+        margin = float(stdtrit(len(differences) - 1, (1 + LEVEL) / 2) * differences.std(ddof=1))
+        margin /= math.sqrt(len(differences))
+        interval = (gap - margin, gap + margin)
+    return Ranked(**{**vars(one), "gap": gap, "interval": interval})
+
+
+def winners(ranked: Sequence[Ranked], settings: SweepSpec) -> list[Ranked]:
+    """Return the trials that become runs, the winner first. With `one_se` the winner is the trial with the fewest
+    parameters whose mean is within one standard error of the best; the better one of equal size."""
+    scored = [one for one in ranked if one.mean is not None]
+    if not scored or settings.select == "best":
+        return scored[: settings.keep]
+    best = scored[0]
+    assert best.mean is not None
+    near = [one for one in scored if one.mean is not None and abs(one.mean - best.mean) <= best.standard_error]
+    first = min(near, key=lambda one: (one.n_parameters, scored.index(one)))
+    return [first, *(one for one in scored if one is not first)][: settings.keep]

@@ -1,0 +1,126 @@
+"""Trains all members of a sweep: in one round, or by successive halving, and writes each result when it is known."""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from linreg.errors import SpecError, show
+from linreg.experiment.session import StopRequested
+from linreg.experiment.sweeps.members import Member, SharedData, waiting
+from linreg.experiment.sweeps.records import Results
+from linreg.experiment.sweeps.training import train_members
+from linreg.spec.sweep_block import HalvingSpec, SweepSpec
+from linreg.spec.sweeps import Trial
+
+log = logging.getLogger("linreg")
+
+MOST_FAILURES = 3  # in a row, before any success
+MOST_LOGGED = 20  # trials that diverged or failed
+
+Progress = Callable[[int, int, float | None], None]  # of the members that have ended, all members, the lowest loss
+
+
+class Rounds:
+    """The rounds of a sweep. stacks: what was trained together, for run.json."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        trials: Sequence[Trial],
+        results: Results,
+        shared: SharedData,
+        *,
+        progress: Progress | None,
+        stop: Callable[[], bool],
+    ) -> None:
+        self.members, self.trials, self.results = members, trials, results
+        self.shared, self.progress, self.stop = shared, progress, stop
+        self.stacks: list[dict[str, Any]] = []
+        self._unwritten: list[Member] = []
+        self._n_ended = sum(member.outcome != "running" for member in members)
+        self._n_bad, self._lowest = 0, math.inf
+
+    def train(self, settings: SweepSpec) -> None:
+        """Train all members that have not ended. Raises StopRequested, StorageError, and SpecError if the first trials
+        fail."""
+        if settings.halving is None:
+            self._round(self.members, until=None)
+            return
+        longest = max(trial.spec.epochs for trial in self.trials)
+        n_left = len(self.trials)
+        for n_epochs in _ends(settings.halving, longest):
+            self._round(self.members, until=n_epochs)
+            n_left = math.ceil(n_left / settings.halving.factor)
+            self._halve(n_left)
+        self._round(self.members, until=None)
+
+    def _round(self, members: Sequence[Member], *, until: int | None) -> None:
+        try:
+            for size, looped in train_members(members, self.shared, until=until, ended=self._end, pause=self._pause):
+                self.stacks.append({"models": size, "one_by_one": sorted(looped)})
+                self._pause()
+        finally:
+            self._write()
+
+    def _halve(self, n_left: int) -> None:
+        """End all but the best trials. A trial of which a training has diverged or failed ends, too."""
+        losses = []
+        for trial in self.trials:
+            own = [member for member in self.members if member.trial == trial.number]
+            if any(member.outcome == "running" for member in own):
+                results = [member.result for member in own]
+                is_whole = not any(member.outcome in ("diverged", "failed", "halved") for member in own)
+                values = [losses.monitored for losses in results if losses is not None]
+                losses.append((float(np.mean(values)) if is_whole and values else math.inf, trial.number))
+        out = {number for loss, number in sorted(losses)[n_left:]} | {n for loss, n in losses if loss == math.inf}
+        for member in waiting(self.members):
+            if member.trial in out:
+                member.end("halved")
+                member.release(self.shared)
+                self._end(member)
+        self._write()
+
+    def _end(self, member: Member) -> None:
+        """Take a member that has ended."""
+        self._unwritten.append(member)
+        self._n_ended += 1
+        if member.outcome in ("diverged", "failed"):
+            self._n_bad += 1
+            if self._n_bad <= MOST_LOGGED:
+                log.warning("%s", _described(member, self.trials[member.trial]))
+            if member.outcome == "failed" and self._n_bad == MOST_FAILURES == self._n_ended:
+                raise SpecError([f"trial {member.trial}: {member.reason}; the first {MOST_FAILURES} trials failed"])
+        if self.progress:
+            if member.is_trained and member.result:
+                self._lowest = min(self._lowest, member.result.monitored)
+            self.progress(self._n_ended, len(self.members), self._lowest if math.isfinite(self._lowest) else None)
+
+    def _pause(self) -> None:
+        self._write()
+        if self.stop():
+            raise StopRequested
+
+    def _write(self) -> None:
+        """Write the results that are known."""
+        if self._unwritten:
+            self.results.add([member.line() for member in self._unwritten])
+            self._unwritten.clear()
+
+
+def _ends(halving: HalvingSpec, longest: int) -> list[int]:
+    """Return the epochs after which trials leave."""
+    ends, n_epochs = [], halving.min_epochs
+    while n_epochs < longest:
+        ends.append(n_epochs)
+        n_epochs *= halving.factor
+    return ends
+
+
+def _described(member: Member, trial: Trial) -> str:
+    """Describe a member that has diverged or failed, in a line."""
+    values = ", ".join(f"{key}={show(value)}" for key, value in trial.parameters.items())
+    fold = "" if member.fold is None else f", fold {member.fold}"
+    return f"trial {trial.number} ({values}{fold}): {member.outcome}: {(member.reason or '').partition(';')[0]}"
