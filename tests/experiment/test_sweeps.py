@@ -15,9 +15,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from linreg.checkpoint import load_states, save_states
 from linreg.errors import DataError
 from linreg.experiment.session import train
-from linreg.experiment.sweeps import sweeping
+from linreg.experiment.sweeps import members, rounds, sweeping
 from linreg.experiment.sweeps.ranking import rank, winners
 from linreg.experiment.sweeps.sweeping import draw, sweep
 from linreg.spec.sweep_block import SweepSpec
@@ -244,6 +245,96 @@ def test_kills_repeat_no_result_and_change_none():
     assert sorted(killed, key=lambda line: line["trial"]) == whole
 
 
+class _StopAtSave:
+    """Asks for a stop after some saves of the states of a sweep."""
+
+    def __init__(self, monkeypatch, n_saves):
+        self.n_left = n_saves
+        monkeypatch.setattr(rounds, "SECONDS_BETWEEN_SAVES", 0.0)
+        monkeypatch.setattr(rounds, "SHARE_OF_SAVING", 1e9)
+        monkeypatch.setattr(rounds, "save_states", self.save)
+
+    def save(self, path, states):
+        save_states(path, states)
+        self.n_left -= 1
+
+    def __call__(self):
+        return self.n_left <= 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer": {"name": "adam", "lr": 0.1}},
+        {"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9}},
+        {"model": {**MLP, "dropout": 0.2}},
+        {"scheduler": {"name": "plateau", "patience": 1}},
+        {"early_stopping": {"patience": 3}},
+        {"engine": "textbook"},
+    ],
+    ids=str,
+)
+def test_an_interrupted_stack_goes_on_from_its_saved_epoch(changes, monkeypatch):
+    path = write_spec(**{"model": MLP, "epochs": 12, **changes})
+    varied = ["optimizer.lr=0.05,0.1,0.2", "seed=1,2"]
+    expected = lines_of(sweep(load_sweep(path, varied)).run)
+    again = [*varied, "name=again"]
+    stopped = sweep(load_sweep(path, again), stop=_StopAtSave(monkeypatch, 5))
+    assert stopped.outcome == "interrupted"
+    states = Path("checkpoints") / stopped.run / "sweep.pth"
+    assert max(len(state["loss"]) for state in load_states(states)) == 5
+    began = []
+    restore = members._restore
+    monkeypatch.setattr(
+        members, "_restore", lambda member, saved: began.append(len(saved["loss"])) or restore(member, saved)
+    )
+    result = sweep(load_sweep(path, again), resume=True)
+    assert 5 in began
+    assert sorted(lines_of(result.run), key=lambda line: line["trial"]) == sorted(
+        expected, key=lambda line: line["trial"]
+    )
+    assert not states.exists()
+
+
+def test_halving_goes_on_from_its_saved_states(monkeypatch):
+    path = write_spec(model={**MLP, "dropout": 0.1}, epochs=9)
+    varied = ["optimizer.lr={min: 0.01, max: 0.2, log: true}", "sweep.trials=6"]
+    varied += ["sweep.halving={factor: 3, min_epochs: 3}"]
+    expected = lines_of(sweep(load_sweep(path, varied)).run)
+    for n_saves in (4, 7, 19, 23):
+        again = [*varied, f"name=again{n_saves}"]
+        assert sweep(load_sweep(path, again), stop=_StopAtSave(monkeypatch, n_saves)).outcome == "interrupted"
+        result = sweep(load_sweep(path, again), resume=True)
+        assert sorted(lines_of(result.run), key=str) == sorted(expected, key=str)
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "key", "shape", "other"])
+def test_damaged_states_are_not_used(damage, monkeypatch, caplog):
+    path, varied = write_spec(model=MLP, epochs=12), ["optimizer.lr=0.05,0.1"]
+    expected = lines_of(sweep(load_sweep(path, varied)).run)
+    again = [*varied, "name=again"]
+    states = Path("checkpoints") / sweep(load_sweep(path, again), stop=_StopAtSave(monkeypatch, 5)).run / "sweep.pth"
+    content, saved = states.read_bytes(), load_states(states)
+    if damage == "cut":
+        states.write_bytes(content[:-100])
+    elif damage == "bit":
+        states.write_bytes(content[:3000] + bytes([content[3000] ^ 1]) + content[3001:])
+    elif damage == "key":
+        del saved[0]["optimizer"]
+        save_states(states, saved)
+    elif damage == "shape":
+        saved[1]["model"]["0.weight"] = torch.zeros(2, 2)
+        save_states(states, saved)
+    else:
+        states.write_bytes((Path("checkpoints") / "small_001" / "last.pth").read_bytes())
+    with caplog.at_level("WARNING", "linreg"):
+        result = sweep(load_sweep(path, again), resume=True)
+    found, expected = ([{**line, "how": ""} for line in lines] for lines in (lines_of(result.run), expected))
+    assert sorted(found, key=str) == sorted(expected, key=str)
+    assert "from their start" in caplog.text or "from its start" in caplog.text
+
+
 def test_a_sweep_leaves_one_folder_and_the_runs_of_the_winners(linreg):
     answer = linreg("sweep", write_spec(), "optimizer.lr=0.01,0.1,0.2,0.3,0.4", "sweep.keep=2")
     assert answer.code == 0
@@ -453,8 +544,6 @@ def test_a_fold_that_diverges_ends_the_cross_validation(linreg):
 
 
 def test_data_is_read_once(monkeypatch):
-    from linreg.experiment.sweeps import members
-
     calls = []
     read_rows = members.read_rows
     monkeypatch.setattr(members, "read_rows", lambda spec: calls.append(spec) or read_rows(spec))

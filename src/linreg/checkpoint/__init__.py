@@ -7,7 +7,19 @@ values (`contents`). `experiment` checks that they match the model that the spec
 """
 
 from linreg.checkpoint.contents import FORMAT, VERSION, Checkpoint, summary
-from linreg.checkpoint.files import load, load_or_advise, newest, save
+from linreg.checkpoint.files import load, load_or_advise, load_states, newest, save, save_states
 from linreg.checkpoint.serializing import serialize
 
-__all__ = ["FORMAT", "VERSION", "Checkpoint", "load", "load_or_advise", "newest", "save", "serialize", "summary"]
+__all__ = [
+    "FORMAT",
+    "VERSION",
+    "Checkpoint",
+    "load",
+    "load_or_advise",
+    "load_states",
+    "newest",
+    "save",
+    "save_states",
+    "serialize",
+    "summary",
+]

@@ -3,7 +3,8 @@
 import contextlib
 import io
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import torch
 from linreg.checkpoint import archive, pickles
 from linreg.checkpoint.archive import Unsound
 from linreg.checkpoint.contents import FORMAT, KEYS, VERSION, Checkpoint, content_problems, printable, value_problem
-from linreg.checkpoint.serializing import checksum, serialize
+from linreg.checkpoint.serializing import checksum, serialize, to_bytes
 from linreg.errors import CheckpointError
 from linreg.system.files import replace_file
 
 _OF_A_RUN = re.compile(r"(last|best|epoch_[0-9]{6,})\.pth")
+STATES, STATES_VERSION = "linreg sweep", 1
+_PARTS = defaultdict(lambda: "members", optimizer="optimizer_state_dicts", scheduler="scheduler_state_dicts")
+_OF = ("members", "optimizer_state_dicts", "scheduler_state_dicts")  # the others may have infinite numbers
 OLDEST_TORCH = (2, 10)  # older ones have holes in weights_only
 
 
@@ -70,6 +74,32 @@ def load(path: str | Path) -> Checkpoint:
     except Unsound as error:
         raise CheckpointError(f"{path}: {error}") from None
     return Checkpoint(**{key: content[key] for key in KEYS}, path=path)
+
+
+def save_states(path: Path, members: Sequence[Mapping[str, Any]]) -> None:
+    """Write the states of many models completely or not at all. members: their states by name, those of optimizer and
+    scheduler as `optimizer` and `scheduler`. Raises StorageError and the errors of `serialize`."""
+    parts = {of: [{key: member[key] for key in member if _PARTS[key] == of} for member in members] for of in _OF}
+    replace_file(path, to_bytes(parts, format=STATES, version=STATES_VERSION, name=str(path)))
+
+
+def load_states(path: Path) -> list[dict[str, Any]]:
+    """Load the states of `save_states` to the CPU, as safely as `load`. The caller checks that they fit its models.
+
+    Raises CheckpointError if the file is missing or damaged, or not written by this version of linreg."""
+    _refuse_old_torch(path)
+    try:
+        content = _opened(path)
+        if (content.get("format"), content.get("version")) != (STATES, STATES_VERSION):
+            raise Unsound("not the states of a sweep of this version of linreg")
+        parts = [content.get(of) for of in _OF]
+        if not all(type(part) is list and all(type(states) is dict for states in part) for part in parts):
+            raise Unsound("not the states of a sweep")
+        if len({len(part) for part in parts if part is not None}) != 1 or content.get("checksums") != checksums(parts):
+            raise Unsound("damaged: wrong checksum of a tensor")
+    except Unsound as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return [{**states, **optimizer, **scheduler} for states, optimizer, scheduler in zip(*parts, strict=True)]
 
 
 def load_or_advise(path: str | Path) -> Checkpoint:

@@ -7,6 +7,7 @@ copied where needed, before `torch.save` sees them. Equal content gives equal by
 import io
 import sys
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -25,16 +26,23 @@ def serialize(checkpoint: Checkpoint) -> bytes:
 
     Raises DivergedError for a non-finite tensor, and CheckpointError for a value that is neither plain nor a dense
     tensor, or for too many bytes: `load` refuses all of these."""
+    parts = {key: getattr(checkpoint, key) for key in sorted(KEYS)}
+    return to_bytes(parts, format=FORMAT, version=VERSION, name=checkpoint.run["name"])
+
+
+def to_bytes(parts: Mapping[str, Any], *, format: str, version: int, name: str) -> bytes:
+    """Return the bytes of a file of plain values and tensors, with their checksums. Raises as `serialize`; name: for
+    an error."""
     content, buffer = _Content(), io.BytesIO()
     try:
-        parts = {key: content.plain(getattr(checkpoint, key), key) for key in sorted(KEYS)}
+        plain = {key: content.plain(value, key) for key, value in parts.items()}
         tensors = content.tensors.values()
         _refuse_large(sum(tensor.nbytes for tensor in tensors))
-        envelope = {"format": FORMAT, "version": VERSION, "checksums": [checksum(tensor) for tensor in tensors]}
-        torch.save({**envelope, **parts}, buffer)
+        envelope = {"format": format, "version": version, "checksums": [checksum(tensor) for tensor in tensors]}
+        torch.save({**envelope, **plain}, buffer)
         _refuse_large(buffer.tell())
     except Unsound as error:
-        raise CheckpointError(f"{checkpoint.run['name']}: cannot write a checkpoint: {error}") from None
+        raise CheckpointError(f"{name}: cannot write a checkpoint: {error}") from None
     return buffer.getvalue()
 
 

@@ -106,16 +106,21 @@ def check_model(saved: Checkpoint, spec: ExperimentSpec) -> None:
 
 def check_training(saved: Checkpoint, experiment: Experiment) -> None:
     """Compare the states of optimizer and scheduler with those that were just built. Raises CheckpointError."""
-    optimizer, schedule, state = experiment.optimizer, experiment.schedule, saved.scheduler_state_dict
+    if problems := state_problems(saved.optimizer_state_dict, saved.scheduler_state_dict, experiment):
+        raise _unfit(saved, problems)
+
+
+def state_problems(of_optimizer: Mapping[str, Any], of_scheduler: Any, experiment: Experiment) -> list[str]:
+    """Describe in what the states of optimizer and scheduler, or None, do not fit an experiment."""
+    optimizer, schedule = experiment.optimizer, experiment.schedule
     problems = []
     if type(optimizer) in _KEPT:
-        problems += [f"the optimizer's {what}" for what in _optimizer_problems(saved.optimizer_state_dict, optimizer)]
-    if (state is None) != (schedule is None):
-        problems.append(f"it has {'no' if state is None else 'a'} state of a scheduler")
+        problems += [f"the optimizer's {what}" for what in _optimizer_problems(of_optimizer, optimizer)]
+    if (of_scheduler is None) != (schedule is None):
+        problems.append(f"it has {'no' if of_scheduler is None else 'a'} state of a scheduler")
     elif schedule is not None and type(schedule.scheduler).__module__.startswith("torch."):
-        problems += [f"the scheduler's {what}" for what in _differences(state, schedule.scheduler.state_dict())]
-    if problems:
-        raise _unfit(saved, problems)
+        problems += [f"the scheduler's {what}" for what in _differences(of_scheduler, schedule.scheduler.state_dict())]
+    return problems
 
 
 def _unfit(saved: Checkpoint, problems: list[str]) -> CheckpointError:

@@ -55,15 +55,15 @@ def states(experiment: Experiment, progress: Progress) -> dict[str, Any]:
     """Return the current states of model, optimizer, scheduler and generators."""
     schedule, seen = experiment.schedule, set[int]()
     return {
-        "model_state_dict": _plain(experiment.model.state_dict(), seen),
-        "optimizer_state_dict": _plain(experiment.optimizer.state_dict(), seen),
-        "scheduler_state_dict": _plain(schedule.scheduler.state_dict(), seen) if schedule else None,
+        "model_state_dict": plain_state(experiment.model.state_dict(), seen),
+        "optimizer_state_dict": plain_state(experiment.optimizer.state_dict(), seen),
+        "scheduler_state_dict": plain_state(schedule.scheduler.state_dict(), seen) if schedule else None,
         "loader_state": progress.loader_state,
         **(progress.generators or generators.states(experiment.device)),
     }
 
 
-def _plain(value: Any, seen: set[int]) -> Any:
+def plain_state(value: Any, seen: set[int]) -> Any:
     """Return a state in the types of a checkpoint: mappings as dictionaries, NumPy's floats as Python's.
 
     seen: the ids of the tensors so far. A tensor that occurs again is copied."""
@@ -75,11 +75,11 @@ def _plain(value: Any, seen: set[int]) -> Any:
         return value.detach().clone() if again else value
     match value:
         case Mapping():
-            return {key: _plain(item, seen) for key, item in value.items()}
+            return {key: plain_state(item, seen) for key, item in value.items()}
         case list():
-            return [_plain(item, seen) for item in value]
+            return [plain_state(item, seen) for item in value]
         case tuple():
-            return tuple(_plain(item, seen) for item in value)
+            return tuple(plain_state(item, seen) for item in value)
         case int():
             return int(value)
         case float():

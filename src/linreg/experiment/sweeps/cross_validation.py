@@ -100,7 +100,7 @@ def _train(
         if stop():
             raise StopRequested
 
-    for _ in train_members(members, shared, until=None, ended=ended, pause=pause):
+    for _ in train_members(members, shared, until=None, ended=ended, pause=pause, save=lambda synchronize: None):
         pause()
 
 

@@ -1,6 +1,7 @@
 """The members of a sweep: each is one training of a trial, with a seed and a fold, and is an ordinary spec."""
 
 import json
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +15,17 @@ from linreg.data.preprocessing import Feature
 from linreg.data.rows import Rows
 from linreg.data.split import VAL, Parts
 from linreg.experiment.building import Experiment, build
+from linreg.experiment.compatibility import state_problems
 from linreg.experiment.data import prepare_rows, read_rows
 from linreg.experiment.measuring import Measured, measure, metrics_of
+from linreg.experiment.state import copy_of, plain_state
 from linreg.spec.schema import ExperimentSpec
 from linreg.spec.sweep_block import SweepSpec
 from linreg.spec.sweeps import Trial, member_spec
 from linreg.system import generators
 from linreg.training.loops import EpochLosses, Patience
+
+log = logging.getLogger("linreg")
 
 
 @dataclass
@@ -39,6 +44,7 @@ class Member:
     metrics: dict[str, float | None] = field(default_factory=dict)
     how: str = "alone"
     n_parameters: int = 0
+    saved: dict[str, Any] | None = None  # the state to begin with
     experiment: Experiment | None = None
     patience: Patience | None = None
     best: EpochLosses | None = None
@@ -172,12 +178,66 @@ def _key(*parts: Any) -> str:
 
 
 def build_member(member: Member, shared: SharedData) -> None:
-    """Build the experiment of a member. Raises SpecError, DataError."""
+    """Build the experiment of a member, with its saved state if there is one. Raises SpecError, DataError."""
+    _build(member, shared)
+    if member.saved is not None:
+        try:
+            _restore(member, member.saved)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+            log.warning("trial %d: its saved state does not fit; training it from its start", member.trial)
+            _build(member, shared)
+        member.saved = None
+
+
+def _build(member: Member, shared: SharedData) -> None:
     data = shared.prepared(member.spec)
+    member.records, member.best, member.best_state = [], None, None
     member.experiment = build(member.spec, data=data, with_baseline=False)
     early = member.spec.early_stopping
     member.patience = Patience(early.patience, early.min_delta) if early else None
     member.random_state = generators.states(member.experiment.device)
+
+
+def state_of(member: Member) -> dict[str, Any]:
+    """Return the state of a member that trains, as plain values and tensors. A stack must be synchronized before."""
+    experiment, seen = member.experiment, set[int]()
+    assert experiment is not None
+    schedule = experiment.schedule
+    return {
+        "key": [member.trial, member.seed, member.fold],
+        "loss": [losses.loss for losses in member.records],
+        "val_loss": [losses.val_loss for losses in member.records],
+        "model": plain_state(experiment.network.state_dict(), seen),
+        "optimizer": plain_state(experiment.optimizer.state_dict(), seen),
+        "scheduler": plain_state(schedule.scheduler.state_dict(), seen) if schedule else None,
+        "loader": experiment.loaders.generator.get_state(),
+        "random": member.random_state if member.how == "alone" else None,
+        "best_state": member.best_state,
+    }
+
+
+def _restore(member: Member, saved: dict[str, Any]) -> None:
+    """Restore a state of `state_of`. Raises the errors of torch if it does not fit."""
+    experiment = member.experiment
+    assert experiment is not None
+    if problems := state_problems(saved["optimizer"], saved["scheduler"], experiment):
+        raise ValueError(problems[0])
+    experiment.network.load_state_dict(saved["model"], strict=True)
+    experiment.optimizer.load_state_dict(copy_of(saved["optimizer"]))
+    if experiment.schedule is not None:
+        experiment.schedule.scheduler.load_state_dict(copy_of(saved["scheduler"]))
+    experiment.loaders.generator.set_state(saved["loader"])
+    member.random_state = saved["random"] or member.random_state
+    member.records = [
+        EpochLosses(epoch, loss, val_loss)
+        for epoch, (loss, val_loss) in enumerate(zip(saved["loss"], saved["val_loss"], strict=True))
+    ]
+    for losses in member.records:
+        if member.best is None or losses.monitored < member.best.monitored:
+            member.best = losses
+        if member.patience is not None:
+            member.patience.runs_out(losses.monitored)
+    member.best_state = saved["best_state"]
 
 
 def waiting(members: Iterable[Member]) -> Iterator[Member]:

@@ -2,14 +2,18 @@
 
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from linreg.checkpoint import save_states
 from linreg.errors import SpecError, show
+from linreg.experiment.saving import SECONDS_BETWEEN_SAVES, SHARE_OF_SAVING
 from linreg.experiment.session import StopRequested
-from linreg.experiment.sweeps.members import Member, SharedData, waiting
+from linreg.experiment.sweeps.members import Member, SharedData, state_of, waiting
 from linreg.experiment.sweeps.records import Results
 from linreg.experiment.sweeps.training import train_members
 from linreg.spec.sweep_block import HalvingSpec, SweepSpec
@@ -24,7 +28,7 @@ Progress = Callable[[int, int, float | None], None]  # of the members that have 
 
 
 class Rounds:
-    """The rounds of a sweep. stacks: what was trained together, for run.json."""
+    """The rounds of a sweep. path: of the file with the states; stacks: what was trained together, for run.json."""
 
     def __init__(
         self,
@@ -33,11 +37,13 @@ class Rounds:
         results: Results,
         shared: SharedData,
         *,
+        path: Path,
         progress: Progress | None,
         stop: Callable[[], bool],
     ) -> None:
         self.members, self.trials, self.results = members, trials, results
         self.shared, self.progress, self.stop = shared, progress, stop
+        self.path, self._due_at = path, time.monotonic() + SECONDS_BETWEEN_SAVES
         self.stacks: list[dict[str, Any]] = []
         self._unwritten: list[Member] = []
         self._n_ended = sum(member.outcome != "running" for member in members)
@@ -59,7 +65,8 @@ class Rounds:
 
     def _round(self, members: Sequence[Member], *, until: int | None) -> None:
         try:
-            for size, looped in train_members(members, self.shared, until=until, ended=self._end, pause=self._pause):
+            hooks: Any = {"ended": self._end, "pause": self._pause, "save": self._save}
+            for size, looped in train_members(members, self.shared, until=until, **hooks):
                 self.stacks.append({"models": size, "one_by_one": sorted(looped)})
                 self._pause()
         finally:
@@ -102,6 +109,17 @@ class Rounds:
         self._write()
         if self.stop():
             raise StopRequested
+
+    def _save(self, synchronize: Callable[[], None]) -> None:
+        """Save the states of all members that train, if enough time has passed since the last time."""
+        begin = time.monotonic()
+        if begin < self._due_at:
+            return
+        self._write()
+        synchronize()
+        save_states(self.path, [state_of(member) for member in waiting(self.members) if member.experiment is not None])
+        now = time.monotonic()
+        self._due_at = now + max(SECONDS_BETWEEN_SAVES, (now - begin) / SHARE_OF_SAVING)
 
     def _write(self) -> None:
         """Write the results that are known."""

@@ -12,14 +12,15 @@ from typing import Any
 
 import torch
 
+from linreg.checkpoint import load_states
 from linreg.data.rows import differing
-from linreg.errors import DataError, DivergedError, SpecError
+from linreg.errors import CheckpointError, DataError, DivergedError, SpecError
 from linreg.experiment.evaluating import Evaluation, evaluate
 from linreg.experiment.network import choose_device
 from linreg.experiment.result import CHECKPOINTS, RUNS, Result
 from linreg.experiment.resuming import train_or_resume
 from linreg.experiment.session import StopRequested, train
-from linreg.experiment.sweeps.members import Member, SharedData, members_of
+from linreg.experiment.sweeps.members import Member, SharedData, members_of, waiting
 from linreg.experiment.sweeps.ranking import Ranked, rank, winners
 from linreg.experiment.sweeps.records import TRIALS, Results, read_text, trial_lines, write_trials
 from linreg.experiment.sweeps.rounds import Progress, Rounds
@@ -30,6 +31,8 @@ from linreg.spec.sweep_block import SweepSpec
 from linreg.spec.sweeps import Points, Sweep, Trial, make_trials
 
 log = logging.getLogger("linreg")
+
+STATES = "sweep.pth"  # in the folder of the sweep's checkpoints
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,9 @@ def _train_trials(
     """Train all members whose results are not known. Return all results, and whether these are all."""
     results = Results(run.folder)
     _take_results(members, results)
-    rounds = Rounds(members, trials, results, shared, progress=progress, stop=stop)
+    path = run.checkpoints / STATES
+    _take_states(members, path)
+    rounds = Rounds(members, trials, results, shared, path=path, progress=progress, stop=stop)
     try:
         rounds.train(settings)
     except StopRequested:
@@ -149,6 +154,7 @@ def _train_trials(
         results.close()
         run.write_info(outcome="interrupted", stacks=[*run.info.get("stacks", []), *rounds.stacks])
     run.write_info(outcome="running")
+    path.unlink(missing_ok=True)
     return results.lines, True
 
 
@@ -193,6 +199,19 @@ def _take_results(members: Sequence[Member], results: Results) -> None:
         line = known.get((member.trial, member.spec.seed, member.fold))
         if line is not None:
             member.outcome = line["outcome"]
+
+
+def _take_states(members: Sequence[Member], path: Path) -> None:
+    """Give the members that have not ended their saved states."""
+    if not path.exists():
+        return
+    try:
+        saved = {tuple(state["key"]): state for state in load_states(path)}
+    except (CheckpointError, KeyError, TypeError) as error:
+        log.warning("%s; training the trials that have not ended from their start", error)
+        return
+    for member in waiting(members):
+        member.saved = saved.get(member.key)
 
 
 def _train_winner(

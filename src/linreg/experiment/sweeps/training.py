@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +23,19 @@ SHARE_OF_A_STACK = 0.75  # that still trains; below it the stack is made anew wi
 
 Pause = Callable[[], None]
 Ended = Callable[[Member], None]
+Save = Callable[[Callable[[], None]], None]
 
 
 def train_members(
-    members: Sequence[Member], shared: SharedData, *, until: int | None, ended: Ended, pause: Pause
+    members: Sequence[Member], shared: SharedData, *, until: int | None, ended: Ended, pause: Pause, save: Save
 ) -> Iterator[tuple[int, set[str]]]:
     """Train members to their ends, or for `until` epochs in all. Yield for each stack its size and the names of the
     operations that were computed for one model after another; a size of 1 for a member that was trained alone.
 
     ended: called with each member that has ended, after which its experiment is released. pause: called about every
-    twentieth of a second. Without `until` a stack is built when enough members for it are found, and released after.
+    twentieth of a second. save: called between epochs with a function that brings the experiments up to date, which
+    must be called before they are saved. Without `until` a stack is built when enough members for it are found, and
+    released after.
     """
     groups: dict[Hashable, list[Member]] = {}
     for member in waiting(members):
@@ -44,14 +48,15 @@ def train_members(
         training = member.experiment.training
         key = signature(training) if member.spec.engine == "auto" else None
         if key is None:
-            yield from _train([member], shared, until, ended, pause)
+            yield from _train([member], shared, until, ended, pause, save)
             continue
-        group = groups.setdefault((key, member.spec.epochs), [])
+        key = (key, member.spec.epochs, len(member.records))
+        group = groups.setdefault(key, [])
         group.append(member)
         if len(group) >= most_models(training):
-            yield from _train(groups.pop((key, member.spec.epochs)), shared, until, ended, pause)
+            yield from _train(groups.pop(key), shared, until, ended, pause, save)
     for group in groups.values():
-        yield from _train(group, shared, until, ended, pause)
+        yield from _train(group, shared, until, ended, pause, save)
 
 
 def _built(member: Member, shared: SharedData, ended: Ended) -> bool:
@@ -82,7 +87,7 @@ def _solve(member: Member, shared: SharedData, ended: Ended) -> None:
 
 
 def _train(
-    group: list[Member], shared: SharedData, until: int | None, ended: Ended, pause: Pause
+    group: list[Member], shared: SharedData, until: int | None, ended: Ended, pause: Pause, save: Save
 ) -> Iterator[tuple[int, set[str]]]:
     """Train the members of a group, in a stack if there are several."""
 
@@ -93,18 +98,20 @@ def _train(
     looped: set[str] = set()
     if len(group) > 1:
         try:
-            _train_stack(group, until, end, pause, looped)
+            _train_stack(group, until, end, pause, save, looped)
         except Unequal:
             log.info("no way to train %d models as one stack has the bits of single runs", len(group))
     for member in waiting(group):
         if until is None or len(member.records) < until:
-            _train_alone(member, until, pause)
+            _train_alone(member, until, pause, save)
         if member.outcome != "running":
             end(member)
     yield len(group), looped
 
 
-def _train_stack(group: Iterable[Member], until: int | None, end: Ended, pause: Pause, looped: set[str]) -> None:
+def _train_stack(
+    group: Iterable[Member], until: int | None, end: Ended, pause: Pause, save: Save, looped: set[str]
+) -> None:
     """Train members as one stack. Those that end leave it."""
     left = list(group)
     while left:
@@ -119,6 +126,7 @@ def _train_stack(group: Iterable[Member], until: int | None, end: Ended, pause: 
             if not left or (until is not None and len(left[0].records) >= until):
                 stack.synchronize()
                 return
+            save(stack.synchronize)
         stack.synchronize()
 
 
@@ -163,24 +171,29 @@ def _divergence(
     return f"epoch {losses.epoch}: the mean loss is {losses.loss}; {remedy(member.experiment)}"
 
 
-def _train_alone(member: Member, until: int | None, pause: Pause) -> None:
+def _train_alone(member: Member, until: int | None, pause: Pause, save: Save) -> None:
     """Train a member by its own engine, as `session.run_session` does."""
     experiment = member.experiment
     assert experiment is not None
     if member.random_state is not None:
         generators.set_states(member.random_state, experiment.device)
     try:
-        _run_epochs(member, min(member.spec.epochs, until or member.spec.epochs), pause)
+        _run_epochs(member, min(member.spec.epochs, until or member.spec.epochs), pause, save)
     except DivergedError as error:
         member.end("diverged", str(error))
     except LinregError as error:
         member.end("failed", str(error))
     except RuntimeError as error:  # of a component of a plugin, or of torch
         member.end("failed", f"epoch {len(member.records)}: {str(error).partition(chr(10))[0]}")
-    member.random_state = generators.states(experiment.device)
+    _keep_random_state(member)
 
 
-def _run_epochs(member: Member, n_epochs: int, pause: Pause) -> None:
+def _keep_random_state(member: Member) -> None:
+    if member.experiment is not None:
+        member.random_state = generators.states(member.experiment.device)
+
+
+def _run_epochs(member: Member, n_epochs: int, pause: Pause, save: Save) -> None:
     experiment = member.experiment
     assert experiment is not None
     engine, position = experiment.engine, list[float]()
@@ -211,4 +224,5 @@ def _run_epochs(member: Member, n_epochs: int, pause: Pause) -> None:
                 member.add(losses)
             if member.outcome != "running":
                 return
+        save(partial(_keep_random_state, member))
         pause()

@@ -8,6 +8,7 @@ import torch
 from linreg.data.loaders import TensorLoader, make_tensor_loaders
 from linreg.training.engines.training import Training
 
+INDICES_AT_ONCE = 2**20  # of the rows of all feeds
 VALUES_AT_ONCE = 2**20  # gathered for all feeds
 MOST_KEPT = 2**23  # values of the validation part of all models
 
@@ -42,20 +43,24 @@ class Feeds:
         """Begin a pass over the training part, and yield its mini-batches."""
         begun = [train.begin() for train, _ in self.loaders]
         size, n_rows = self.first.batch_size, self.first.n_rows
-        n_at_once = max(1, VALUES_AT_ONCE // (len(begun) * self.first.dataset.n_values * size)) * size
-        n_whole = n_rows - n_rows % size
-        for first in range(0, n_whole, n_at_once):
-            end = min(first + n_at_once, n_whole)
-            yield from self._batches([rows(first, end) for rows in begun], size)
+        n_whole, n_listed = n_rows - n_rows % size, max(1, INDICES_AT_ONCE // (len(begun) * size)) * size
+        for first in range(0, n_whole, n_listed):
+            numbers = torch.stack([rows(first, min(first + n_listed, n_whole)) for rows in begun])
+            yield from self._batches(numbers, size)
         if n_whole < n_rows:
-            yield from self._batches([rows(n_whole, n_rows) for rows in begun], n_rows - n_whole)
+            yield from self._batches(torch.stack([rows(n_whole, n_rows) for rows in begun]), n_rows - n_whole)
 
-    def _batches(self, rows: Sequence[torch.Tensor], size: int) -> Iterator[Pair]:
-        """Gather rows, those of each feed, and cut them into batches of one size."""
-        n_batches = len(rows[0]) // size
+    def _batches(self, rows: torch.Tensor, size: int) -> Iterator[Pair]:
+        """Gather rows (n_feeds, n), in batches of one size."""
+        n_at_once = max(1, VALUES_AT_ONCE // (len(rows) * self.first.dataset.n_values * size)) * size
+        for some in torch.split(rows, n_at_once, dim=1):
+            yield from self._gathered(some, size)
+
+    def _gathered(self, rows: torch.Tensor, size: int) -> Iterator[Pair]:
+        n_batches = rows.shape[1] // size
         parts: list[torch.Tensor] | None = None
         for feeds in self._groups.values():
-            numbers = torch.stack([rows[feed] for feed in feeds]).view(len(feeds), n_batches, size).transpose(0, 1)
+            numbers = rows[feeds].view(len(feeds), n_batches, size).transpose(0, 1)
             gathered = self.loaders[feeds[0]][0].dataset.rows(numbers.reshape(-1))
             found = [values.view(n_batches, len(feeds), size, -1) for values in gathered]
             if len(self._groups) == 1:
