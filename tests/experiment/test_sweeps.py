@@ -543,6 +543,24 @@ def test_a_fold_that_diverges_ends_the_cross_validation(linreg):
     assert "error: fold 0, seed 42: epoch" in answer.err
 
 
+def test_check_counts_the_models_of_a_sweep_and_writes_nothing(linreg):
+    path = write_spec(model=MLP, data__source={"name": "linear", "n_samples": 48})
+    models = "model={name: mlp, hidden: [4]},{name: mlp, hidden: [4], dropout: 0.5}"
+    answer = linreg("check", path, "optimizer.lr=0.1,0.2,0.3", models, "sweep.folds=4", "--json")
+    assert answer.code == 0, answer.err
+    checked = json.loads(answer.out)
+    assert (checked["n_trials"], checked["n_models"]) == (6, 24)
+    found = {cohort["how"]: (cohort["n_models"], cohort["n_parameters"]) for cohort in checked["cohorts"]}
+    assert found == {"stack": (12, 13), "alone": (12, 13)}
+    assert checked["seconds"] >= 0
+    answer = linreg("check", path, "optimizer.lr=0.1,0.2")
+    assert answer.err.startswith("ok: 2 models of 2 trials, about ")
+    assert "  2 models in stacks, 13 parameters each" in answer.err
+    assert "sweep:" in answer.out
+    assert not Path("runs").exists()
+    assert not Path("checkpoints").exists()
+
+
 def test_data_is_read_once(monkeypatch):
     calls = []
     read_rows = members.read_rows

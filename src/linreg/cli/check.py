@@ -1,8 +1,19 @@
 """`linreg check`."""
 
+from pathlib import Path
+from typing import Any
+
 from linreg.cli import options as o
-from linreg.cli.loading import load_spec
-from linreg.cli.text import format_count, format_value, print_json, print_stderr, print_stdout, show_log
+from linreg.cli.loading import has_sweep, load_plugins, load_spec
+from linreg.cli.text import (
+    format_count,
+    format_duration,
+    format_value,
+    print_json,
+    print_stderr,
+    print_stdout,
+    show_log,
+)
 from linreg.system.startup import importing_torch
 
 
@@ -15,8 +26,12 @@ def check(
     quiet: o.Quiet = False,
     plugin: o.Plugin = None,
 ) -> None:
-    """Build a spec and run one batch; print the resolved spec."""
-    loaded = load_spec(spec, o.add_overrides(overrides, device=device, name=name), plugin)
+    """Build a spec and run one batch, or build all models of a sweep; print the resolved spec."""
+    changes = o.add_overrides(overrides, device=device, name=name)
+    if has_sweep(spec, changes):
+        _check_sweep(spec, changes, json, quiet, plugin)
+        return
+    loaded = load_spec(spec, changes, plugin)
 
     with importing_torch():
         from linreg.experiment.checking import check
@@ -35,4 +50,28 @@ def check(
             f"on {checked['device']}; {'exact' if loaded.solver == 'exact' else 'first batch'}: "
             f"loss {format_value(checked['loss'])}, val_loss {format_value(checked['val_loss'])}"
         )
+    print_stdout(loaded.to_yaml().rstrip("\n"))
+
+
+def _check_sweep(spec: Path, overrides: list[str], json: bool, quiet: bool, plugin: list[Path] | None) -> None:
+    from linreg.spec.sweeps import load_sweep
+
+    load_plugins(plugin)
+    loaded = load_sweep(spec, overrides)
+
+    with importing_torch():
+        from linreg.experiment.sweeps.checking import check_sweep
+
+    show_log(quiet=quiet)
+    checked: dict[str, Any] = check_sweep(loaded)
+    if json:
+        print_json(checked)
+        return
+    if not quiet:
+        models, trials = format_count(checked["n_models"], "model"), format_count(checked["n_trials"], "trial")
+        print_stderr(f"ok: {models} of {trials}, about {format_duration(checked['seconds'])}")
+        for cohort in checked["cohorts"]:
+            how = {"stack": "in stacks", "alone": f"one by one, engine {cohort['engine']}", "exact": "solved exactly"}
+            size = f", {cohort['n_parameters']} parameters each" if cohort["n_parameters"] else ""
+            print_stderr(f"  {format_count(cohort['n_models'], 'model')} {how[cohort['how']]}{size}")
     print_stdout(loaded.to_yaml().rstrip("\n"))

@@ -29,6 +29,15 @@ def load_spec(path: Path, overrides: list[str], plugins: list[Path] | None) -> "
     return schema.load_spec(path, overrides)
 
 
+def has_sweep(path: Path, overrides: list[str]) -> bool:
+    """Return whether a spec has a sweep block, or an override has several values. Raises SpecError."""
+    from linreg.spec.document import varied_values
+    from linreg.spec.schema import read_spec
+
+    value = read_spec(path).value
+    return (isinstance(value, dict) and "sweep" in value) or any(varied_values(override) for override in overrides)
+
+
 def checkpoint_or_latest(checkpoint: Path | None, checkpoints: Path) -> Path:
     """Return a checkpoint: the given file, or that of the given run, or of the newest one in the folder.
 

@@ -85,7 +85,7 @@ def sweep(
     """
     begin, trials = time.monotonic(), make_trials(spec, draw)
     settings = spec.sweep
-    _refuse_without_val(trials, settings)
+    refuse_without_val(trials, settings)
     if settings.trials is not None and len(trials) < settings.trials:
         log.info("%d different trials instead of %d: the values allow no more", len(trials), settings.trials)
     members, shared = members_of(trials, settings), SharedData()
@@ -158,7 +158,8 @@ def _train_trials(
     return results.lines, True
 
 
-def _refuse_without_val(trials: Sequence[Trial], settings: SweepSpec) -> None:
+def refuse_without_val(trials: Sequence[Trial], settings: SweepSpec) -> None:
+    """Raise a SpecError for a sweep without trials, or without a validation part to compare them on."""
     if not trials:
         raise SpecError(["sweep: no trials"])
     split, spec = trials[0].spec.data.split, trials[0].spec

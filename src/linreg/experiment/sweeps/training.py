@@ -45,18 +45,23 @@ def train_members(
         if member.experiment is None and not _built(member, shared, ended):
             continue
         assert member.experiment is not None
-        training = member.experiment.training
-        key = signature(training) if member.spec.engine == "auto" else None
+        training, key = member.experiment.training, group_key(member)
         if key is None:
             yield from _train([member], shared, until, ended, pause, save)
             continue
-        key = (key, member.spec.epochs, len(member.records))
         group = groups.setdefault(key, [])
         group.append(member)
         if len(group) >= most_models(training):
             yield from _train(groups.pop(key), shared, until, ended, pause, save)
     for group in groups.values():
         yield from _train(group, shared, until, ended, pause, save)
+
+
+def group_key(member: Member) -> Hashable | None:
+    """Return what the members of a stack share; None for a member that is trained alone."""
+    assert member.experiment is not None
+    key = signature(member.experiment.training) if member.spec.engine == "auto" else None
+    return None if key is None else (key, member.spec.epochs, len(member.records))
 
 
 def _built(member: Member, shared: SharedData, ended: Ended) -> bool:

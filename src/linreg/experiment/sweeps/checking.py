@@ -1,0 +1,71 @@
+"""A check of a sweep before it is trained: how many models, in which stacks, and about how long."""
+
+import time
+from collections.abc import Hashable
+from dataclasses import asdict, dataclass
+
+from linreg.experiment.solving import ENGINE
+from linreg.experiment.sweeps.members import Member, SharedData, build_member, members_of
+from linreg.experiment.sweeps.sweeping import draw, refuse_without_val
+from linreg.experiment.sweeps.training import group_key
+from linreg.spec.sweeps import Sweep, make_trials
+from linreg.training.stacks import Stack, most_models
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Models that are trained alike. how: `stack`, `alone` or `exact`; engine: of a model that is trained alone;
+    seconds: an estimate for all of them, from one epoch; None for an exact solution."""
+
+    how: str
+    engine: str
+    n_models: int
+    n_parameters: int
+    seconds: float | None
+
+
+def check_sweep(spec: Sweep) -> dict[str, object]:
+    """Build all models of a sweep, train an epoch of each cohort, and describe them. Writes nothing.
+
+    Raises the errors of `sweep`."""
+    trials = make_trials(spec, draw)
+    refuse_without_val(trials, spec.sweep)
+    members, shared = members_of(trials, spec.sweep), SharedData()
+    groups: dict[Hashable, list[Member]] = {}
+    for member in members:
+        if member.spec.solver == "exact":
+            groups.setdefault(ENGINE, []).append(member)
+            continue
+        build_member(member, shared)
+        groups.setdefault(group_key(member) or (id(member.spec.engine), member.spec.model.name), []).append(member)
+    cohorts = [_cohort(group) for group in groups.values()]
+    seconds = [cohort.seconds for cohort in cohorts if cohort.seconds is not None]
+    return {
+        "n_trials": len(trials),
+        "n_models": len(members),
+        "seconds": round(sum(seconds), 1),
+        "cohorts": [asdict(cohort) for cohort in cohorts],
+    }
+
+
+def _cohort(group: list[Member]) -> Cohort:
+    first = group[0].experiment
+    if first is None:
+        return Cohort(ENGINE, ENGINE, len(group), 0, None)
+    n_parameters = sum(parameter.numel() for parameter in first.network.parameters())
+    is_stack = group_key(group[0]) is not None and len(group) > 1 and most_models(first.training) > 1
+    if not is_stack:
+        begin = time.perf_counter()
+        first.engine.train_epoch()
+        if first.engine.val_epoch is not None:
+            first.engine.val_epoch()
+        seconds = (time.perf_counter() - begin) * sum(member.spec.epochs for member in group)
+        return Cohort("alone", first.engine.name, len(group), n_parameters, round(seconds, 1))
+    some = group[: most_models(first.training)]
+    stack = Stack([member.experiment.training for member in some if member.experiment is not None])
+    begin = time.perf_counter()
+    stack.train_epoch()
+    if stack.has_val:
+        stack.val_epoch()
+    seconds = (time.perf_counter() - begin) * sum(member.spec.epochs for member in group) / len(some)
+    return Cohort("stack", first.engine.name, len(group), n_parameters, round(seconds, 1))
