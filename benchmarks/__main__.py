@@ -22,7 +22,7 @@ from benchmarks.rows import ROOT, Row, compare, reason, table
 from benchmarks.steps import microseconds
 
 # modules, each with measure(runs)
-PARTS = ("start", "whole", "steps", "combinations", "closed_form", "tables", "mapped")
+PARTS = ("start", "whole", "steps", "combinations", "sweeps", "closed_form", "tables", "mapped")
 PAGE = ROOT / "docs" / "performance.md"
 
 

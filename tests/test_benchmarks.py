@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import benchmarks.__main__
-from benchmarks import gpu, page, peers, saving, steps
+from benchmarks import gpu, page, peers, saving, steps, sweeps
 from benchmarks.rows import Row, compare, figures, in_turn, quantity, reason, table, time_process, timed, verdict
 
 
@@ -206,3 +206,9 @@ def test_a_tool_runs_workloads_until_it_fails_with_a_reason(tmp_path):
         assert steps.ask(peer, "linear_10x32") > 0
         with pytest.raises(steps.PeerError, match="failed: KeyError: 'nonsense'"):
             steps.ask(peer, "nonsense")
+
+
+def test_stacks_are_measured_against_single_runs():
+    row = sweeps._epoch("stack", sweeps.MLP, 3, 100, "one order", 10.0, 1)
+    assert row.ratio == pytest.approx(row.seconds / row.reference_seconds)
+    assert row.seconds > 0
