@@ -16,11 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from linreg.checkpoint import load_states, save_states
+from linreg.cli.signals import StopFlag
 from linreg.errors import DataError
 from linreg.experiment.session import train
 from linreg.experiment.sweeps import members, rounds, sweeping
 from linreg.experiment.sweeps.ranking import rank, winners
 from linreg.experiment.sweeps.sweeping import draw, sweep
+from linreg.runs.records import read_info
 from linreg.spec.sweep_block import SweepSpec
 from linreg.spec.sweeps import load_sweep, make_trials, member_spec
 from tests.conftest import write_spec
@@ -199,7 +201,7 @@ class _StopAfter:
         return self.n_left < 0
 
 
-@pytest.mark.parametrize("n_calls", [1, 3, 6])
+@pytest.mark.parametrize("n_calls", [1, 45, 80])
 def test_an_interrupted_sweep_goes_on_without_repeating_a_result(n_calls):
     path, varied = write_spec(engine="textbook"), ["optimizer.lr=0.05,0.1,0.2,0.3"]
     expected = lines_of(sweep(load_sweep(path, varied)).run)
@@ -237,11 +239,17 @@ def test_kills_repeat_no_result_and_change_none():
             process.send_signal(signal.SIGKILL)
             process.communicate()
             n_kills += 1
+            folders = sorted(Path("runs").glob("small_sweep_*"))
+            if folders and read_info(folders[-1]).get("outcome") == "finished":  # killed at its end
+                break
             continue
         assert process.returncode == 0, errors
         break
     assert n_kills >= 2
-    whole, killed = (lines_of(f"{name}_sweep_001") for name in ("whole", "small"))
+    # a kill before spec.yaml is written leaves a folder without results
+    *empty, last = sorted(Path("runs").glob("small_sweep_*"))
+    assert not any((folder / "results.jsonl").exists() for folder in empty)
+    whole, killed = lines_of("whole_sweep_001"), lines_of(last.name)
     assert sorted(killed, key=lambda line: line["trial"]) == whole
 
 
@@ -414,6 +422,21 @@ def test_trials_are_drawn_the_same_and_can_be_typed_again():
         assert 0.4 < (rates < 10**-2.5).mean() < 0.6
         sizes = [trial.parameters["data.batch_size"] for trial in first]
         assert all(isinstance(size, int) and 4 <= size <= 64 for size in sizes)
+
+
+def test_an_interrupted_sweep_says_how_far_it_is(linreg, monkeypatch):
+    stop = _StopAfter(45)
+    monkeypatch.setattr(StopFlag, "__call__", lambda flag: stop())
+    answer = linreg("sweep", write_spec(engine="textbook"), "optimizer.lr=0.1,0.2,0.3")
+    assert answer.code == 128
+    assert "1 of 3 models of 3 trials in " in answer.err
+    assert "not trained" not in answer.err
+    assert "interrupted; to continue, run the same command with --resume" in answer.err
+    assert answer.out == ""
+
+
+def test_equal_values_make_one_trial(linreg):
+    assert len(make_trials(load_sweep(write_spec(), ["optimizer.lr=0.1,0.1,0.2"]), draw)) == 2
 
 
 def test_a_small_space_has_fewer_trials_than_asked_for(linreg):

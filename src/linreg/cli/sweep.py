@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from linreg.experiment.sweeps.sweeping import SweepResult
 
 MOST_SHOWN = 20  # trials in the ranking
+NOT_TRAINED = "not trained"  # the outcome of a trial that an interrupted sweep has not reached
 
 Varied = Annotated[
     list[str] | None,
@@ -132,10 +133,7 @@ def _open_progress(*, quiet: bool) -> Iterator[Any]:
             yield None
             return
 
-        def progress(n_done: int, n_models: int, lowest: float | None) -> None:
-            show(n_done, n_models, lambda: "" if lowest is None else f"lowest loss {lowest:.6g}")
-
-        yield progress
+        yield lambda n_done, n_models, text: show(n_done, n_models, lambda: text)
 
 
 def _folds_table(result: "CrossValidation") -> tuple[list[dict[str, Any]], list[str]]:
@@ -150,14 +148,16 @@ def _folds_table(result: "CrossValidation") -> tuple[list[dict[str, Any]], list[
 
 def _summary(result: "SweepResult") -> list[str]:
     """Describe a sweep: the ranking, and what the winner's number is worth."""
-    lines = [format_table(*_ranking_table(result))]
-    if len(result.ranking) > MOST_SHOWN:
-        lines.append(f"and {len(result.ranking) - MOST_SHOWN} more")
+    ranking = [one for one in result.ranking if one.outcome != NOT_TRAINED]
+    lines = [format_table(*_ranking_table(ranking[:MOST_SHOWN], result.metric))] if ranking else []
+    if len(ranking) > MOST_SHOWN:
+        lines.append(f"and {len(ranking) - MOST_SHOWN} more")
     how = {"stack": "in stacks", "alone": "one by one", "exact": "solved exactly"}
     models = ", ".join(f"{number} {how[name]}" for name, number in sorted(result.models.items()) if name in how)
-    trained = format_count(sum(result.models.values()), "model")
-    trials = format_count(result.n_trials, "trial")
-    lines.append(f"{trained} of {trials} in {format_duration(result.seconds)}: {models}")
+    n_done, trials = sum(result.models.values()), format_count(result.n_trials, "trial")
+    of = f" of {result.n_models:,}" if n_done < result.n_models else ""
+    trained = f"{n_done:,}{of} models of {trials} in {format_duration(result.seconds)}"
+    lines.append(f"{trained}{': ' * bool(models)}{models}")
     if result.winners:
         winner = next(one for one in result.ranking if one.trial == result.winners[0])
         on = "its folds" if any(fold is not None for _, fold in winner.scores) else "the validation part"
@@ -172,15 +172,14 @@ def _summary(result: "SweepResult") -> list[str]:
     return lines
 
 
-def _ranking_table(result: "SweepResult") -> tuple[list[dict[str, Any]], list[str]]:
-    shown = result.ranking[:MOST_SHOWN]
+def _ranking_table(shown: Sequence["Ranked"], metric: str) -> tuple[list[dict[str, Any]], list[str]]:
     several = any(one.sd is not None for one in shown)
-    rows = [_ranking_row(number, one, result.metric) for number, one in enumerate(shown, start=1)]
+    rows = [_ranking_row(number, one, metric) for number, one in enumerate(shown, start=1)]
     parameters = list(shown[0].parameters)
     differs = ["sd", "difference", "95 % interval"] if several else []
     has_bad = any(one.mean is None for one in shown)
     sizes = ["epochs"] if len({one.epochs for one in shown}) > 1 else []
-    return rows, ["rank", "trial", *parameters, result.metric, *differs, *sizes, *(["outcome"] if has_bad else [])]
+    return rows, ["rank", "trial", *parameters, metric, *differs, *sizes, *(["outcome"] if has_bad else [])]
 
 
 def _ranking_row(number: int, one: "Ranked", metric: str) -> dict[str, Any]:

@@ -129,7 +129,8 @@ def _combinations(settings: SweepSpec, draw: Callable[[SweepSpec, int], Points])
         n_trials = math.prod(map(len, values))
         if n_trials > MOST_TRIALS:
             raise SpecError([f"sweep: {n_trials:,} combinations, must be <= {MOST_TRIALS:,}; use method: random"])
-        yield from (dict(zip(names, combination, strict=True)) for combination in product(*values))
+        distinct = {repr(combination): combination for combination in product(*values)}
+        yield from (dict(zip(names, combination, strict=True)) for combination in distinct.values())
         return
     assert settings.trials is not None
     seen: set[str] = set()

@@ -94,13 +94,15 @@ def _train(
             error = DivergedError if member.outcome == "diverged" else DataError
             raise error(f"fold {member.fold}, seed {member.spec.seed}: {member.reason}")
         if progress:
-            progress(n_done, len(members), None)
+            progress(n_done, len(members), "")
 
     def pause() -> None:
         if stop():
             raise StopRequested
 
-    for _ in train_members(members, shared, until=None, ended=ended, pause=pause, save=lambda synchronize: None):
+    for _ in train_members(
+        members, shared, until=None, ended=ended, pause=pause, save=lambda synchronize, n_epochs: None
+    ):
         pause()
 
 

@@ -24,7 +24,7 @@ log = logging.getLogger("linreg")
 MOST_FAILURES = 3  # in a row, before any success
 MOST_LOGGED = 20  # trials that diverged or failed
 
-Progress = Callable[[int, int, float | None], None]  # of the members that have ended, all members, the lowest loss
+Progress = Callable[[int, int, str], None]  # of the members that have ended, all members, and what else is known
 
 
 class Rounds:
@@ -100,18 +100,23 @@ class Rounds:
                 log.warning("%s", _described(member, self.trials[member.trial]))
             if member.outcome == "failed" and self._n_bad == MOST_FAILURES == self._n_ended:
                 raise SpecError([f"trial {member.trial}: {member.reason}; the first {MOST_FAILURES} trials failed"])
+        if member.is_trained and member.result:
+            self._lowest = min(self._lowest, member.result.monitored)
+        self._report(len(member.records))
+
+    def _report(self, n_epochs: int) -> None:
         if self.progress:
-            if member.is_trained and member.result:
-                self._lowest = min(self._lowest, member.result.monitored)
-            self.progress(self._n_ended, len(self.members), self._lowest if math.isfinite(self._lowest) else None)
+            lowest = f"  lowest loss {self._lowest:.6g}" if math.isfinite(self._lowest) else ""
+            self.progress(self._n_ended, len(self.members), f"epoch {n_epochs}{lowest}")
 
     def _pause(self) -> None:
         self._write()
         if self.stop():
             raise StopRequested
 
-    def _save(self, synchronize: Callable[[], None]) -> None:
+    def _save(self, synchronize: Callable[[], None], n_epochs: int) -> None:
         """Save the states of all members that train, if enough time has passed since the last time."""
+        self._report(n_epochs)
         begin = time.monotonic()
         if begin < self._due_at:
             return

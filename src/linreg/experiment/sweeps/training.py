@@ -23,7 +23,7 @@ SHARE_OF_A_STACK = 0.75  # that still trains; below it the stack is made anew wi
 
 Pause = Callable[[], None]
 Ended = Callable[[Member], None]
-Save = Callable[[Callable[[], None]], None]
+Save = Callable[[Callable[[], None], int], None]
 
 
 def train_members(
@@ -34,8 +34,8 @@ def train_members(
 
     ended: called with each member that has ended, after which its experiment is released. pause: called about every
     twentieth of a second. save: called between epochs with a function that brings the experiments up to date, which
-    must be called before they are saved. Without `until` a stack is built when enough members for it are found, and
-    released after.
+    must be called before they are saved, and with the number of epochs that are done. Without `until` a stack is built
+    when enough members for it are found, and released after.
     """
     groups: dict[Hashable, list[Member]] = {}
     for member in waiting(members):
@@ -131,7 +131,7 @@ def _train_stack(
             if not left or (until is not None and len(left[0].records) >= until):
                 stack.synchronize()
                 return
-            save(stack.synchronize)
+            save(stack.synchronize, len(left[0].records))
         stack.synchronize()
 
 
@@ -229,5 +229,5 @@ def _run_epochs(member: Member, n_epochs: int, pause: Pause, save: Save) -> None
                 member.add(losses)
             if member.outcome != "running":
                 return
-        save(partial(_keep_random_state, member))
+        save(partial(_keep_random_state, member), len(member.records))
         pause()
