@@ -584,6 +584,13 @@ def test_check_counts_the_models_of_a_sweep_and_writes_nothing(linreg):
     assert not Path("checkpoints").exists()
 
 
+def test_a_sweep_is_not_taken_for_a_run(linreg):
+    assert linreg("sweep", write_spec(), "optimizer.lr=0.1,0.2").code == 0
+    answer = linreg("evaluate", "small_sweep_001")
+    assert answer.code == 4
+    assert "small_sweep_001: a sweep, not a run; linreg runs lists the runs of its winners" in answer.err
+
+
 def test_data_is_read_once(monkeypatch):
     calls = []
     read_rows = members.read_rows

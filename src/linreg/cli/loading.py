@@ -50,6 +50,8 @@ def checkpoint_or_latest(checkpoint: Path | None, checkpoints: Path) -> Path:
             raise CheckpointError(f"{checkpoints / 'latest'}: no checkpoint yet; train first, or name one")
     elif len(checkpoint.parts) == 1 and not checkpoint.exists() and (checkpoints / checkpoint).is_dir():
         path = checkpoints / checkpoint / "last.pth"
+        if not path.exists() and "_sweep_" in checkpoint.name:
+            raise CheckpointError(f"{checkpoint}: a sweep, not a run; linreg runs lists the runs of its winners")
     else:
         return checkpoint
     best = path.with_name("best.pth")
