@@ -8,6 +8,7 @@ One thread. A ratio of an epoch counts single runs: 64 models at a ratio of 10 t
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -72,8 +73,6 @@ def _epoch(what: str, parts: dict[str, Any], n: int, n_samples: int, order: str,
 
 
 def _timed(function: Any) -> Any:
-    from time import perf_counter
-
     def timed() -> float:
         begin = perf_counter()
         function()

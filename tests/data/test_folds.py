@@ -4,13 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from sklearn import model_selection as selection
 
 from linreg.data.folds import divide_into_folds
 from linreg.data.split import Column, divide
 from linreg.errors import DataError
 from tests.conftest import write_spec
-
-selection = pytest.importorskip("sklearn.model_selection")
 
 
 def folds_of(n_rows, folds, **options):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from sklearn import linear_model
 
 from linreg.exact import paths
 from linreg.exact.least_squares import Factor
@@ -86,7 +87,6 @@ def assert_optimal(rows, slopes, strength, l1_ratio, tolerance=1e-11):
 
 @cases
 def test_ridge_path_is_scikit_learns(case):
-    linear_model = pytest.importorskip("sklearn.linear_model")
     rows, strengths = make_rows(**case), np.array([1e4, 30.0, 1.0, 1e-3, 0.0])
     slopes = paths.ridge_path(rows.problem, strengths)
     coefficients = paths.original_coefficients(rows.problem, slopes)
@@ -100,7 +100,6 @@ def test_ridge_path_is_scikit_learns(case):
 @pytest.mark.parametrize("l1_ratio", [1.0, 0.5, 0.05])
 @cases
 def test_elastic_net_path_is_scikit_learns(case, l1_ratio):
-    linear_model = pytest.importorskip("sklearn.linear_model")
     rows = make_rows(**case)
     strengths = paths.automatic_strengths(rows.problem, l1_ratio=l1_ratio, n_strengths=12)
     slopes = paths.elastic_net_path(rows.problem, strengths, l1_ratio=l1_ratio)
@@ -281,7 +280,6 @@ def test_mean_squared_errors_of_a_path_are_those_on_the_rows(case):
 @pytest.mark.parametrize("l1_ratio", [None, 1.0, 0.4])
 @cases
 def test_cross_validation_is_a_loop_over_folds_with_scikit_learn(case, l1_ratio):
-    linear_model = pytest.importorskip("sklearn.linear_model")
     rows, strengths = make_rows(**case), np.array([20.0, 2.0, 0.2, 0.02])
     fold_of = np.random.default_rng(1).integers(0, 4, len(rows.x))
     folds = [rows.chosen(fold_of == fold) for fold in range(4)]

@@ -20,11 +20,15 @@ from linreg.cli.signals import StopFlag
 from linreg.errors import DataError
 from linreg.experiment.session import train
 from linreg.experiment.sweeps import members, rounds, sweeping
+from linreg.experiment.sweeps.members import SharedData, members_of
 from linreg.experiment.sweeps.ranking import rank, winners
+from linreg.experiment.sweeps.records import Results
+from linreg.experiment.sweeps.rounds import Rounds
 from linreg.experiment.sweeps.sweeping import draw, sweep
 from linreg.runs.records import read_info
 from linreg.spec.sweep_block import SweepSpec
 from linreg.spec.sweeps import load_sweep, make_trials, member_spec
+from linreg.training.loops import EpochLosses
 from tests.conftest import write_spec
 
 MLP = {"name": "mlp", "hidden": [4]}
@@ -305,16 +309,42 @@ def test_an_interrupted_stack_goes_on_from_its_saved_epoch(changes, monkeypatch)
     assert not states.exists()
 
 
-def test_halving_goes_on_from_its_saved_states(monkeypatch):
-    path = write_spec(model={**MLP, "dropout": 0.1}, epochs=9)
-    varied = ["optimizer.lr={min: 0.01, max: 0.2, log: true}", "sweep.trials=6"]
-    varied += ["sweep.halving={factor: 3, min_epochs: 3}"]
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("early", [None, {"patience": 3, "min_delta": 0.001}])
+def test_halving_goes_on_from_its_saved_states(monkeypatch, dropout, early):
+    path = write_spec(model={**MLP, "dropout": dropout}, epochs=12, early_stopping=early)
+    varied = ["optimizer.lr={min: 0.01, max: 0.3, log: true}", "sweep.trials=8"]
+    varied += ["sweep.halving={factor: 2, min_epochs: 1}"]
     expected = lines_of(sweep(load_sweep(path, varied)).run)
-    for n_saves in (4, 7, 19, 23):
+    n_interrupted = 0
+    for n_saves in (1, 4, 6):
         again = [*varied, f"name=again{n_saves}"]
-        assert sweep(load_sweep(path, again), stop=_StopAtSave(monkeypatch, n_saves)).outcome == "interrupted"
+        stopped = sweep(load_sweep(path, again), stop=_StopAtSave(monkeypatch, n_saves))
+        n_interrupted += stopped.outcome == "interrupted"
         result = sweep(load_sweep(path, again), resume=True)
-        assert sorted(lines_of(result.run), key=str) == sorted(expected, key=str)
+        found = lines_of(result.run if stopped.outcome == "interrupted" else stopped.run)
+        assert [{**line, "how": ""} for line in sorted(found, key=str)] == [
+            {**line, "how": ""} for line in sorted(expected, key=str)
+        ]
+    assert n_interrupted >= 1
+
+
+def test_halving_counts_results_from_before_an_interruption(tmp_path):
+    trials = make_trials(load_sweep(write_spec(), ["optimizer.lr=0.1,0.2"]), draw)
+    ended, *running = members_of(trials, SweepSpec(seeds=2))
+    for member, loss in zip(running, (1.0, 0.8, 0.8), strict=True):
+        member.records = [EpochLosses(0, loss, loss)]
+    line = {"trial": 0, "seed": ended.spec.seed, "fold": None, "outcome": "early_stopped", "result_loss": 0.0}
+    results = Results(tmp_path)
+    results.add([line])
+    sweeping._take_results([ended, *running], results)
+    of_sweep = Rounds(
+        [ended, *running], trials, results, SharedData(), path=tmp_path, progress=None, stop=lambda: False
+    )
+    results.close()
+    of_sweep._write = lambda: None
+    of_sweep._halve(1)  # trial 0 has the mean (0 + 1) / 2, and trial 1 has 0.8
+    assert [member.outcome for member in (ended, *running)] == ["early_stopped", "running", "halved", "halved"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "key", "shape", "other"])
@@ -383,7 +413,7 @@ def test_other_metrics_are_those_of_evaluate(linreg, metric):
     answer = linreg("sweep", write_spec(), "optimizer.lr=0.01,0.1", f"sweep.metric={metric}", "--json")
     result = json.loads(answer.out)
     evaluated = json.loads(linreg("evaluate", result["checkpoint"], "--part", "val", "--json").out)
-    assert result["ranking"][0]["mean"] == pytest.approx(evaluated["metrics"]["y"][metric], rel=1e-6)
+    assert result["ranking"][0]["mean"] == pytest.approx(evaluated["metrics"]["y"][metric], rel=1e-6)  # rows in float32
     means = [one["mean"] for one in result["ranking"]]
     assert means == sorted(means, reverse=metric == "r2")
 
@@ -602,3 +632,14 @@ def test_data_is_read_once(monkeypatch):
 def test_sobol_covers_evenly():
     points = np.array(sweeping.draw(SweepSpec(parameters={"a": {"min": 0, "max": 1}}, trials=8, method="sobol"), 8))
     assert sorted((points[:, 0] * 8).astype(int)) == list(range(8))
+
+
+def test_the_metrics_of_early_stopping_are_those_of_the_best_epoch_in_every_stack():
+    path = write_spec(model=MLP, epochs=12, early_stopping={"patience": 3, "min_delta": 0.001})
+    varied = ["optimizer.lr={min: 0.01, max: 0.3, log: true}", "sweep.trials=8"]
+    varied += ["sweep.halving={factor: 2, min_epochs: 1}"]
+    lines = lines_of(sweep(load_sweep(path, varied)).run)
+    for line in lines:
+        assert line["rmse"] ** 2 == pytest.approx(
+            line["best_val_loss"], rel=0.1
+        )  # a mean over batches beside one over points

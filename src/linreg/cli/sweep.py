@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,7 @@ import typer
 from linreg.cli import options as o
 from linreg.cli.loading import load_plugins
 from linreg.cli.progress import open_count
-from linreg.cli.signals import stop_on_signals
+from linreg.cli.signals import StopFlag, stop_on_signals
 from linreg.cli.text import (
     format_count,
     format_duration,
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from linreg.experiment.sweeps.cross_validation import CrossValidation
     from linreg.experiment.sweeps.ranking import Ranked
     from linreg.experiment.sweeps.sweeping import SweepResult
+    from linreg.spec.sweeps import Sweep
 
 MOST_SHOWN = 20  # trials in the ranking
-NOT_TRAINED = "not trained"  # the outcome of a trial that an interrupted sweep has not reached
 
 Varied = Annotated[
     list[str] | None,
@@ -39,8 +39,37 @@ Varied = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class ManyOptions:
+    """The options that `sweep` and `cv` share."""
+
+    epochs: o.Epochs = None
+    name: o.Name = None
+    runs: o.Runs = o.RUNS
+    checkpoints: o.Checkpoints = o.CHECKPOINTS
+    json: o.Json = False
+    quiet: o.Quiet = False
+    plugin: o.Plugin = None
+
+    def load(self, spec: Path, overrides: list[str] | None, **keys: object) -> "Sweep":
+        """Load a spec with its sweep block, after the plugins that it may need. keys: of the block."""
+        from linreg.spec.sweeps import load_sweep
+
+        load_plugins(self.plugin)
+        changes = {**{f"sweep.{key}": value for key, value in keys.items()}, "epochs": self.epochs, "name": self.name}
+        return load_sweep(spec, o.add_overrides(overrides, **changes))
+
+    @contextmanager
+    def running(self) -> Iterator[tuple[StopFlag, dict[str, Any]]]:
+        """Open the log, the signals and the progress. Yield the flag, and the arguments for the training."""
+        show_log(quiet=self.quiet)
+        with stop_on_signals() as stop, _open_progress(quiet=self.quiet) as progress:
+            yield stop, {"runs": self.runs, "checkpoints": self.checkpoints, "progress": progress, "stop": stop}
+
+
 def sweep(
     spec: o.Spec,
+    options: ManyOptions,
     overrides: Varied = None,
     trials: Annotated[int | None, o.option("--trials", "N", "Number of trials to draw.")] = None,
     seeds: Annotated[int | None, o.option("--seeds", "N", "Trainings of each trial, with N seeds.")] = None,
@@ -48,33 +77,20 @@ def sweep(
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume this spec's last sweep if it was interrupted, else start.")
     ] = False,
-    epochs: o.Epochs = None,
-    name: o.Name = None,
-    runs: o.Runs = o.RUNS,
-    checkpoints: o.Checkpoints = o.CHECKPOINTS,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-    plugin: o.Plugin = None,
 ) -> None:
     """Train many models of one spec, and rank them; print the checkpoint of the winner's run."""
-    from linreg.spec.sweeps import load_sweep
-
-    load_plugins(plugin)
-    changes = {"sweep.trials": trials, "sweep.seeds": seeds, "sweep.folds": folds, "epochs": epochs, "name": name}
-    loaded = load_sweep(spec, o.add_overrides(overrides, **changes))
+    loaded = options.load(spec, overrides, trials=trials, seeds=seeds, folds=folds)
     if not loaded.sweep.parameters:
         raise SpecError([f"{spec}: nothing varies; add a key with values, as optimizer.lr=0.01,0.1, or use linreg cv"])
 
     with importing_torch():
         from linreg.experiment.sweeps.sweeping import sweep
 
-    show_log(quiet=quiet)
-    with stop_on_signals() as stop, _open_progress(quiet=quiet) as progress:
-        folders: Any = {"runs": runs, "checkpoints": checkpoints}
-        result = sweep(loaded, **folders, resume=resume, progress=progress, stop=stop)
-    if not quiet:
+    with options.running() as (stop, arguments):
+        result = sweep(loaded, resume=resume, **arguments)
+    if not options.quiet:
         print_stderr("\n".join(_summary(result)))
-    if json:
+    if options.json:
         print_json(_plain(result))
     elif result.checkpoint is not None:
         print_stdout(result.checkpoint)
@@ -85,44 +101,32 @@ def sweep(
 
 def cv(
     spec: o.Spec,
+    options: ManyOptions,
     overrides: o.Overrides = None,
     folds: Annotated[int, typer.Option("--folds", metavar="K", help="Number of folds.")] = 5,
     repeats: Annotated[
         int, typer.Option("--repeats", metavar="R", help="How often to divide the rows into folds.")
     ] = 1,
     output: Annotated[Path | None, o.option("--output", "FILE.csv", "Where to write the predictions.")] = None,
-    epochs: o.Epochs = None,
-    name: o.Name = None,
-    runs: o.Runs = o.RUNS,
-    checkpoints: o.Checkpoints = o.CHECKPOINTS,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-    plugin: o.Plugin = None,
 ) -> None:
     """Cross-validate a spec; print the metrics of each fold, their mean and standard deviation."""
-    from linreg.spec.sweeps import load_sweep
-
-    load_plugins(plugin)
-    changes = {"sweep.folds": folds, "sweep.repeats": repeats, "epochs": epochs, "name": name}
-    loaded = load_sweep(spec, o.add_overrides(overrides, **changes))
+    loaded = options.load(spec, overrides, folds=folds, repeats=repeats)
     if loaded.sweep.parameters:
         raise SpecError([f"{spec}: sweep.parameters: cv trains one model; use linreg sweep --folds {folds}"])
 
     with importing_torch():
         from linreg.experiment.sweeps.cross_validation import cross_validate
 
-    show_log(quiet=quiet)
-    with stop_on_signals() as stop, _open_progress(quiet=quiet) as progress:
-        folders: Any = {"runs": runs, "checkpoints": checkpoints}
-        result = cross_validate(loaded, **folders, output=output, progress=progress, stop=stop)
+    with options.running() as (stop, arguments):
+        result = cross_validate(loaded, output=output, **arguments)
     if result.outcome == "interrupted":
         print_stderr("interrupted")
         raise typer.Exit(stop.exit_code)
-    if json:
+    if options.json:
         print_json(asdict(result))
         return
     print_stdout(format_table(*_folds_table(result)))
-    if not quiet:
+    if not options.quiet:
         print_stderr(f"predictions for each row, by the model that was trained without it: {result.predictions}")
 
 
@@ -148,7 +152,7 @@ def _folds_table(result: "CrossValidation") -> tuple[list[dict[str, Any]], list[
 
 def _summary(result: "SweepResult") -> list[str]:
     """Describe a sweep: the ranking, and what the winner's number is worth."""
-    ranking = [one for one in result.ranking if one.outcome != NOT_TRAINED]
+    ranking = [one for one in result.ranking if one.is_reached]
     lines = [format_table(*_ranking_table(ranking[:MOST_SHOWN], result.metric))] if ranking else []
     if len(ranking) > MOST_SHOWN:
         lines.append(f"and {len(ranking) - MOST_SHOWN} more")

@@ -69,6 +69,10 @@ class Experiment:
         state: dict[str, torch.Tensor] = self.network.state_dict()
         return state
 
+    def forget_state(self) -> None:
+        """Take `state` anew at its next use: the parameters have moved to other memory."""
+        vars(self).pop("state", None)
+
     @property
     def exact_loss(self) -> float | None:
         """The monitored loss at the optimum of the training part, or None."""

@@ -11,6 +11,7 @@ from linreg.errors import DivergedError
 from linreg.experiment.building import build
 from linreg.experiment.divergence import log_warnings, overflow_is_divergence, remedy
 from linreg.experiment.evaluating import PARTS
+from linreg.experiment.network import count_parameters
 from linreg.experiment.solving import ENGINE, solve_exactly
 from linreg.spec.schema import ExperimentSpec
 from linreg.training.loops import mini_batch
@@ -40,7 +41,7 @@ def check(spec: ExperimentSpec) -> dict[str, Any]:
         **_sizes(experiment.data.parts),
         "features": experiment.feature_names,
         "targets": experiment.target_names,
-        "n_parameters": sum(parameter.numel() for parameter in experiment.network.parameters()),
+        "n_parameters": count_parameters(experiment.network),
         "loss": loss,
         "val_loss": val_loss,
         "exact_loss": experiment.baseline.loss if experiment.baseline else None,
@@ -63,7 +64,7 @@ def _check_exact(spec: ExperimentSpec) -> dict[str, Any]:
         **_sizes(solved.parts),
         "features": list(solved.rows.feature_names),
         "targets": list(solved.rows.target_names),
-        "n_parameters": sum(parameter.numel() for parameter in solved.network.parameters()),
+        "n_parameters": count_parameters(solved.network),
         "loss": solved.exact.loss,
         "val_loss": solved.exact.val_loss,
         "exact_loss": solved.exact.loss,

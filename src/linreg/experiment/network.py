@@ -23,6 +23,11 @@ def build_network(spec: ExperimentSpec, n_columns: int, n_targets: int, device: 
     return network.to(device=device, dtype=getattr(torch, spec.dtype))
 
 
+def count_parameters(network: nn.Module) -> int:
+    """Return the number of trained numbers of a network."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 def choose_device(spec: ExperimentSpec) -> torch.device:
     """Return the device of a spec; `auto` is a GPU if there is one. Raises SpecError if this machine lacks it."""
     name = spec.device

@@ -62,7 +62,7 @@ _Drawn = Annotated[Range, Tag("range")] | Annotated[Values, Tag("values")]
 class HalvingSpec(Part):
     """Successive halving: after some epochs only the best part of the trials continues."""
 
-    factor: Annotated[int, Field(ge=2)] = Field(3, description="one in so many trials continues")
+    factor: Annotated[int, Field(ge=2)] = Field(3, description="one in `factor` trials continues")
     min_epochs: PositiveInt = Field(description="epochs before the first trials leave")
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Hashable
 from dataclasses import asdict, dataclass
 
+from linreg.experiment.network import count_parameters
 from linreg.experiment.solving import ENGINE
 from linreg.experiment.sweeps.members import Member, SharedData, build_member, members_of
 from linreg.experiment.sweeps.sweeping import draw, refuse_without_val
@@ -37,7 +38,9 @@ def check_sweep(spec: Sweep) -> dict[str, object]:
             groups.setdefault(ENGINE, []).append(member)
             continue
         build_member(member, shared)
-        groups.setdefault(group_key(member) or (id(member.spec.engine), member.spec.model.name), []).append(member)
+        assert member.experiment is not None
+        alone = (member.experiment.engine.name, str(member.experiment.network))
+        groups.setdefault(group_key(member) or alone, []).append(member)
     cohorts = [_cohort(group) for group in groups.values()]
     seconds = [cohort.seconds for cohort in cohorts if cohort.seconds is not None]
     return {
@@ -52,7 +55,7 @@ def _cohort(group: list[Member]) -> Cohort:
     first = group[0].experiment
     if first is None:
         return Cohort(ENGINE, ENGINE, len(group), 0, None)
-    n_parameters = sum(parameter.numel() for parameter in first.network.parameters())
+    n_parameters = count_parameters(first.network)
     is_stack = group_key(group[0]) is not None and len(group) > 1 and most_models(first.training) > 1
     if not is_stack:
         begin = time.perf_counter()

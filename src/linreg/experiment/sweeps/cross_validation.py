@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from linreg.errors import DataError, DivergedError
+from linreg.experiment.data import open_parts
 from linreg.experiment.network import choose_device
 from linreg.experiment.result import CHECKPOINTS, RUNS
 from linreg.experiment.session import StopRequested
@@ -59,9 +60,10 @@ def cross_validate(
     for member in members:
         member.keeps_predictions = True
     shared = SharedData()
+    rows, _ = open_parts(members[0].spec, shared.rows(members[0].spec))  # before anything is written
     with create(f"{trials[0].spec.name}_cv", runs, checkpoints) as run:
         session = new_session(choose_device(trials[0].spec), "cv", 0, None)
-        run.start_session(session, data_fingerprint="", spec=spec.to_yaml())
+        run.start_session(session, data_fingerprint=rows.fingerprint, spec=spec.to_yaml())
         stop()
         outcome = "failed"
         try:
@@ -75,7 +77,7 @@ def cross_validate(
         path = None
         if outcome == "finished":
             path = output or run.folder / "predictions.csv"
-            replace_file(path, _predictions(members, shared.rows(members[0].spec).target_names))
+            replace_file(path, _predictions(members, rows.target_names))
         return _result(run, outcome, members, path)
 
 

@@ -18,6 +18,7 @@ from linreg.experiment.building import Experiment, build
 from linreg.experiment.compatibility import state_problems
 from linreg.experiment.data import prepare_rows, read_rows
 from linreg.experiment.measuring import Measured, measure, metrics_of
+from linreg.experiment.network import count_parameters
 from linreg.experiment.state import copy_of, plain_state
 from linreg.spec.schema import ExperimentSpec
 from linreg.spec.sweep_block import SweepSpec
@@ -45,6 +46,7 @@ class Member:
     how: str = "alone"
     n_parameters: int = 0
     saved: dict[str, Any] | None = None  # the state to begin with
+    known_loss: float | None = None  # of a result from an interrupted sweep
     experiment: Experiment | None = None
     patience: Patience | None = None
     best: EpochLosses | None = None
@@ -70,6 +72,11 @@ class Member:
             return self.best
         return self.records[-1] if self.records else None
 
+    @property
+    def result_loss(self) -> float | None:
+        """The monitored loss of the result, if there is one."""
+        return self.known_loss if self.result is None else self.result.monitored
+
     def add(self, losses: EpochLosses) -> None:
         """Take the losses of an epoch, at whose end the experiment is."""
         self.records.append(losses)
@@ -90,14 +97,14 @@ class Member:
         self.outcome, self.reason = outcome, reason
 
     def release(self, shared: "SharedData") -> None:
-        """Measure the result on the validation part, and let go of the experiment."""
+        """Measure the result on the validation part, and drop the experiment."""
         experiment, self.experiment = self.experiment, None
         if experiment is None or not self.is_trained:
             return
         if self.best_state is not None:
             experiment.network.load_state_dict(self.best_state)
             self.best_state = None
-        self.n_parameters = sum(parameter.numel() for parameter in experiment.network.parameters())
+        self.n_parameters = count_parameters(experiment.network)
         self.measure(experiment.model, shared.rows(self.spec), experiment.data.features, experiment.data.parts)
 
     def measure(self, model: nn.Module, rows: Rows, features: Sequence[Feature], parts: Parts) -> None:
@@ -111,7 +118,7 @@ class Member:
 
     def line(self) -> dict[str, Any]:
         """Return the result as plain values."""
-        last, best, result = self.records[-1] if self.records else None, self.best, self.result
+        last, best = self.records[-1] if self.records else None, self.best
         return {
             "trial": self.trial,
             "seed": self.spec.seed,
@@ -123,7 +130,7 @@ class Member:
             "best_epoch": best.epoch if best else None,
             "best_loss": _plain(best.loss if best else None),
             "best_val_loss": _plain(best.val_loss if best else None),
-            "result_loss": _plain(result.monitored if result and self.is_trained else None),
+            "result_loss": _plain(self.result_loss if self.is_trained else None),
             **{name: _plain(value) for name, value in self.metrics.items()},
             "n_parameters": self.n_parameters,
             "how": self.how,

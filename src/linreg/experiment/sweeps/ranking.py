@@ -10,6 +10,7 @@ import numpy as np
 from linreg.spec.sweep_block import SweepSpec
 from linreg.spec.sweeps import Trial
 
+NOT_TRAINED = "not trained"  # the outcome of a trial that an interrupted sweep has not reached
 LEVEL = 0.95  # of the intervals of differences
 
 
@@ -30,6 +31,11 @@ class Ranked:
     reason: str | None = None
     gap: float | None = None
     interval: tuple[float, float] | None = None
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether the sweep has trained it, as far as it came."""
+        return self.outcome != NOT_TRAINED
 
     @property
     def standard_error(self) -> float:
@@ -71,7 +77,7 @@ def _ranked(trial: Trial, lines: Sequence[Mapping[str, Any]], metric: str) -> Ra
     return Ranked(
         trial.number,
         trial.parameters,
-        outcomes[0] if outcomes else "not trained",
+        outcomes[0] if outcomes else NOT_TRAINED,
         max((line["epochs"] for line in lines), default=0),
         max((line["n_parameters"] for line in lines), default=0),
         float(np.mean(values)) if is_whole else None,

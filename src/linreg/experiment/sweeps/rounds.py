@@ -78,9 +78,8 @@ class Rounds:
         for trial in self.trials:
             own = [member for member in self.members if member.trial == trial.number]
             if any(member.outcome == "running" for member in own):
-                results = [member.result for member in own]
                 is_whole = not any(member.outcome in ("diverged", "failed", "halved") for member in own)
-                values = [losses.monitored for losses in results if losses is not None]
+                values = [member.result_loss for member in own if member.result_loss is not None]
                 losses.append((float(np.mean(values)) if is_whole and values else math.inf, trial.number))
         out = {number for loss, number in sorted(losses)[n_left:]} | {n for loss, n in losses if loss == math.inf}
         for member in waiting(self.members):
@@ -100,8 +99,8 @@ class Rounds:
                 log.warning("%s", _described(member, self.trials[member.trial]))
             if member.outcome == "failed" and self._n_bad == MOST_FAILURES == self._n_ended:
                 raise SpecError([f"trial {member.trial}: {member.reason}; the first {MOST_FAILURES} trials failed"])
-        if member.is_trained and member.result:
-            self._lowest = min(self._lowest, member.result.monitored)
+        if member.is_trained and member.result_loss is not None:
+            self._lowest = min(self._lowest, member.result_loss)
         self._report(len(member.records))
 
     def _report(self, n_epochs: int) -> None:

@@ -199,7 +199,7 @@ def _take_results(members: Sequence[Member], results: Results) -> None:
     for member in members:
         line = known.get((member.trial, member.spec.seed, member.fold))
         if line is not None:
-            member.outcome = line["outcome"]
+            member.outcome, member.known_loss = line["outcome"], line["result_loss"]
 
 
 def _take_states(members: Sequence[Member], path: Path) -> None:

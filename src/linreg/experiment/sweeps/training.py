@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from linreg.errors import DivergedError, LinregError
 from linreg.experiment.divergence import overflow_is_divergence, refuse_epoch, remedy
+from linreg.experiment.network import count_parameters
 from linreg.experiment.solving import solve_exactly
 from linreg.experiment.sweeps.members import Member, SharedData, build_member, waiting
 from linreg.runs.writer import EpochRecord
@@ -45,6 +46,8 @@ def train_members(
         if member.experiment is None and not _built(member, shared, ended):
             continue
         assert member.experiment is not None
+        if until is not None and len(member.records) >= until:  # its saved state is of a later round
+            continue
         training, key = member.experiment.training, group_key(member)
         if key is None:
             yield from _train([member], shared, until, ended, pause, save)
@@ -85,7 +88,7 @@ def _solve(member: Member, shared: SharedData, ended: Ended) -> None:
     else:
         member.records = [EpochLosses(0, solved.exact.loss, solved.exact.val_loss)]
         member.best = member.records[0]
-        member.n_parameters = sum(parameter.numel() for parameter in solved.network.parameters())
+        member.n_parameters = count_parameters(solved.network)
         member.measure(solved.model, solved.rows, solved.features, solved.parts)
         member.end("finished")
     ended(member)
@@ -125,6 +128,8 @@ def _train_stack(
         looped |= stack.looped
         for member in members:
             member.how = "stack"
+            if member.experiment is not None:
+                member.experiment.forget_state()
         while len(left) > SHARE_OF_A_STACK * len(members) or len(left) == len(members):
             _train_epoch(stack, members, end, pause)
             left = [member for member in members if member.outcome == "running"]

@@ -89,16 +89,17 @@ class Stack:
                 for view, parameter in zip(self.layout.own_views(row), own, strict=True):
                     view.copy_(parameter)
                     parameter.data = view
-        self.updates = Updates(optimizers, self.layout, self.rows) if is_stacked else None
-        if self.updates is None:
-            self.looped.add("update")
-            self._update = updates_alone(optimizers, self.layout, self.grads)
         self.feeds = Feeds(trainings)
         with torch.no_grad():
             self._train_batches, self._val_batches = (
                 {} if loader is None else {n: self._batch(n, loader) for n in _sizes(loader)}
                 for loader in (self.feeds.first, self.feeds.first_val)
             )
+        # last: without equal bits above, the optimizers keep their own states
+        self.updates = Updates(optimizers, self.layout, self.rows) if is_stacked else None
+        if self.updates is None:
+            self.looped.add("update")
+            self._update = updates_alone(optimizers, self.layout, self.grads)
 
     @property
     def has_val(self) -> bool:
