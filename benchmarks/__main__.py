@@ -22,7 +22,18 @@ from benchmarks.rows import ROOT, Row, compare, reason, table
 from benchmarks.steps import microseconds
 
 # modules, each with measure(runs)
-PARTS = ("start", "whole", "steps", "combinations", "sweeps", "closed_form", "tables", "mapped")
+PARTS = (
+    "start",
+    "whole",
+    "steps",
+    "combinations",
+    "sweeps",
+    "choosing",
+    "processes",
+    "closed_form",
+    "tables",
+    "mapped",
+)
 PAGE = ROOT / "docs" / "performance.md"
 
 

@@ -71,7 +71,7 @@ def solve(x: "NDArray[np.float64]", y: "NDArray[np.float64]") -> Any:
     part = LinearPart(nn.Sequential(), nn.Linear(x.shape[1], y.shape[1]), "0")
     equations = Equations(part, columns, None, y.shape[1])
     equations.add(x, y, None)
-    return equations.solve(ridge=0.0, is_result=True).fit
+    return equations.solve(*equations.triangles(), is_result=True).fit
 
 
 def _refuse_difference(x: "NDArray[np.float64]", y: "NDArray[np.float64]") -> None:

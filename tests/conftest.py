@@ -1,10 +1,11 @@
 """Fixtures of all tests: an empty folder, a small spec, the command line in this process."""
 
 import inspect
+import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,20 @@ import yaml
 
 from linreg.checkpoint import Checkpoint
 from linreg.cli.main import main
-from linreg.data.rows import Fingerprint
+from linreg.data.fingerprint import Fingerprint
 from linreg.data.sources import Points
 from linreg.plugins import PREFIX
 from linreg.spec.schema import REGISTRIES
 from linreg.training import loops
+from tests.faults.forks import ROOT, Forks
 
-ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+IS_THOROUGH = "LINREG_THOROUGH" in os.environ
+
+
+def times(quick: int, thorough: int) -> int:
+    """How often to try something at random: in `make test`, which ends in minutes, and in `make test-thorough`."""
+    return thorough if IS_THOROUGH else quick
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +68,14 @@ def linreg(capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
         return Answer(code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Start processes without the import of torch."""
+    started = Forks(tmp_path_factory.mktemp("forks"))
+    yield started
+    started.close()
 
 
 def small_spec(**changes: Any) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 import benchmarks.__main__
-from benchmarks import gpu, page, peers, saving, steps, sweeps
+from benchmarks import choosing, gpu, page, peers, processes, saving, steps, sweeps
 from benchmarks.rows import Row, compare, figures, in_turn, quantity, reason, table, time_process, timed, verdict
+from linreg.spec.schema import load_spec
 
 
 @pytest.mark.parametrize(
@@ -212,3 +213,24 @@ def test_stacks_are_measured_against_single_runs():
     row = sweeps._epoch("stack", sweeps.MLP, 3, 100, "one order", 10.0, 1)
     assert row.ratio == pytest.approx(row.seconds / row.reference_seconds)
     assert row.seconds > 0
+
+
+def test_penalties_are_measured_against_one_solution_and_scikit_learn(tmp_path):
+    rows = choosing._penalties(tmp_path, 1, 200)
+    assert [row.reference for row in rows[::2]] == ["one exact solution", "scikit-learn RidgeCV(cv=5)"]
+    assert all(row.seconds > 0 and row.reference_seconds > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("solver", "memory", "model"),
+    [
+        ("solver: exact", "mapped", "{name: linear}"),
+        (processes.GRADIENT.replace("EPOCHS", "1"), "resident", "{name: mlp, hidden: [4]}"),
+    ],
+)
+def test_the_specs_for_processes_are_valid(tmp_path, monkeypatch, solver, memory, model):
+    monkeypatch.chdir(tmp_path)
+    processes._write(tmp_path, 50, SOLVER=solver, MEMORY=memory, MODEL=model)
+    assert load_spec("spec.yaml").data.shards == 2
+    (tmp_path / "sweep.yaml").write_text(processes.SWEEP)
+    assert load_spec("sweep.yaml").epochs == 100

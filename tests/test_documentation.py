@@ -1,9 +1,12 @@
 """README, docs and configs are true: every example runs, every link leads somewhere, generated pages are current."""
 
+import ast
 import importlib
 import importlib.util
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,16 +14,31 @@ from types import ModuleType
 import pytest
 import yaml
 
+import linreg as linreg_package
 from linreg.cli.app import app
+from linreg.data.tables.remote import file_system
 from linreg.spec.schema import ExperimentSpec, json_schema, load_spec
 from tests.conftest import CONFIGS, ROOT, small_spec
+from tests.data.stores import moto, send
 
 README = (ROOT / "README.md").read_text()
 TASKS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 REFERENCE = {"spec", "accuracy", "performance", "reliability"}  # generated or measured: nothing to run
 PAGES = [page for page in TASKS if page.stem not in REFERENCE]
 NOT_RUN = ("tensorboard",)  # a server
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r'^```(\w+)(?: title="([^"\n]*)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+
+
+def blocks(page):
+    """Yield the language and the text of each block. Those of other tools, on one page, are marked and left out."""
+    text = page.read_text()
+    found = FENCE.findall(text)
+    assert 2 * len(found) == len(re.findall("^```", text, re.MULTILINE))
+    for language, title, block in found:
+        if title:
+            assert (page.stem, title.partition(", ")[2]) == ("coming", "not run")
+        else:
+            yield language, block
 
 
 def generator(name):
@@ -35,6 +53,22 @@ def generator(name):
 def beside_configs(own_folder):
     (own_folder / "configs").symlink_to(ROOT / "configs")
     (own_folder / "houses.csv").write_text("rooms,price\n" + "".join(f"{i},{10 * i + i % 3}\n" for i in range(30)))
+
+
+@pytest.fixture
+def object_store(request, monkeypatch):
+    """Run a server of S3 with configs/cars.csv in the bucket `tables`, if a page has an example with one."""
+    if "linreg init s3://tables" not in request.node.callspec.params["page"].read_text():
+        yield
+        return
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    with moto() as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        send(f"{address}/tables")
+        send(f"{address}/tables/cars.csv", (ROOT / "configs" / "cars.csv").read_bytes())
+        yield
+    file_system.cache_clear()
 
 
 @pytest.fixture
@@ -73,11 +107,26 @@ def run_line(line, linreg):
         assert answer.out or "runs rm" in line or "cache clear" in line, line
         if output:
             Path(output).write_text(answer.out)
+    elif program in ("torchrun", "srun"):
+        run_torchrun(arguments[arguments.index("torchrun") + 1 :] if program == "srun" else arguments)
     elif program == "make":
         for target in arguments[:1]:
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), line
     else:
         assert program in NOT_RUN, line
+
+
+def run_torchrun(arguments):
+    """Read a line by torchrun's own parser; run it if it needs one machine."""
+    from torch.distributed.run import get_args_parser
+
+    parsed = get_args_parser().parse_args(arguments)
+    command, path, *overrides = [word for word in parsed.training_script_args if word != "--resume"]
+    assert (parsed.module, parsed.training_script, command) == (True, "linreg", "train")
+    assert load_spec(path, overrides).data.shards >= int(parsed.nproc_per_node)
+    if parsed.nnodes == "1:1":
+        run = [sys.executable, "-m", "torch.distributed.run", *arguments]
+        subprocess.run(run, check=True, capture_output=True, timeout=120)
 
 
 def check_yaml(text, linreg):
@@ -104,10 +153,22 @@ def run_console(text, linreg):
             assert answer.err + answer.out == shown, command
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_example_of_a_page_runs_in_its_order(linreg, capfd, beside_configs, own_commands, monkeypatch, page):
+def run_c(text):
+    """Compile a program, with the file of the exported function, and return what it prints."""
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler (cc)")
+    Path("main.c").write_text(text)
+    files = sorted(map(str, Path().glob("*.c")))
+    subprocess.run(["cc", "-std=c99", "-o", "program", *files, "-lm"], check=True, timeout=60)
+    return subprocess.run(["./program"], check=True, timeout=60, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "tutorial"], ids=lambda page: page.stem)
+def test_every_example_of_a_page_runs_in_its_order(
+    linreg, capfd, beside_configs, object_store, own_commands, monkeypatch, page
+):
     printed = ""
-    for language, text in FENCE.findall(page.read_text()):
+    for language, text in blocks(page):
         if language == "sh":
             for line in text.splitlines():
                 run_line(line, linreg)
@@ -117,9 +178,14 @@ def test_every_example_of_a_page_runs_in_its_order(linreg, capfd, beside_configs
             else:
                 printed = run_python(text, capfd, monkeypatch)
         elif language == "yaml":
-            check_yaml(text, linreg)
+            if not text.startswith("apiVersion"):  # a manifest, which test_torchrun.py checks
+                check_yaml(text, linreg)
         elif language == "console":
             run_console(text, linreg)
+        elif language == "pyi":
+            ast.parse(text)
+        elif language == "c":
+            printed = run_c(text)
         else:
             assert (language, text) == ("text", printed)
 
@@ -154,6 +220,8 @@ def test_the_readme_is_short_and_links_every_page():
 def test_the_generated_pages_and_the_schema_are_current():
     assert (ROOT / "docs" / "spec.md").read_text() == generator("make_spec").page()
     assert (ROOT / "docs" / "cli.md").read_text() == generator("make_cli").page()
+    assert (ROOT / "docs" / "api.md").read_text() == generator("make_api").page()
+    assert (ROOT / "docs" / "tutorial.ipynb").read_text() == generator("make_notebook").text()
     assert (ROOT / "configs" / "linreg.schema.json").read_text() == generator("make_spec").schema()
 
 
@@ -177,6 +245,7 @@ def test_one_config_shows_every_key():
                 yield from keys(item, f"{prefix}{key}.")
 
     shown = set(keys(load_spec(ROOT / "configs" / "everything.yaml")._document.value))
+    shown |= {key for key in keys(load_spec(ROOT / "configs" / "penalty.yaml")._document.value) if "penalty" in key}
 
     def wanted(model, prefix=""):
         for name, field in model.model_fields.items():
@@ -218,6 +287,15 @@ def test_the_schema_takes_the_configs_and_no_misspelt_key():
         assert fits(value, schema), path
         assert not fits({**value, "epoch": 3}, schema)
         assert not fits({**value, "model": {"name": "liner"}}, schema)
+
+
+def test_the_citation_has_the_version_and_the_license_of_the_package():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["title"], str(citation["version"]), citation["license"]) == (
+        "linreg",
+        linreg_package.__version__,
+        "MIT",
+    )
 
 
 def test_no_file_of_the_project_holds_a_path_of_a_machine():

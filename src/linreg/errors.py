@@ -7,16 +7,23 @@
     ├── CheckpointError       4   a checkpoint cannot be opened, or does not fit
     ├── StorageError          5   a disk is full, a folder is not writable, a run is in use
     ├── DivergedError         6   the loss is no longer a finite number
-    └── ExpectationError      7   an `--expect` was not met
+    ├── ExpectationError      7   an `--expect` was not met
+    └── GroupError            8   another process of a group has ended, or does not answer
 
 A message reads `WHERE: problem; hint`.
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
 MOST_NAMES = 30  # in a suggestion
+_URL = re.compile(
+    r"((?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+://)"  # from the start of a word: a long one is read once
+    r"(?:[^/?#\s]*@|[^/?#\s:]*:(?!\d+(?:/|$))[^?#\s]*@)?"  # a user and a password, also one with a slash
+    r"([^?#\s'\"]*)(?:[?#][^\s'\"]*)?"
+)
 
 
 class LinregError(Exception):
@@ -77,9 +84,21 @@ class ExpectationError(LinregError):
     exit_code = 7
 
 
+class GroupError(LinregError):
+    """Another process of the group has ended, or does not answer."""
+
+    exit_code = 8
+
+
+def without_secrets(text: str) -> str:
+    """Remove the user, the password, the query and the fragment from each URL in a text."""
+    return _URL.sub(r"\1\2", text)
+
+
 def shorten(text: str, most: int = 60) -> str:
-    """Shorten a text to one line of at most `most` characters; quote it if it has unprintable characters."""
-    text = text if text.isprintable() else repr(text)
+    """Shorten a text to one line of at most `most` characters, without the secrets of URLs; quote it if it has
+    unprintable characters."""
+    text = without_secrets(text if text.isprintable() else repr(text))
     return text if len(text) <= most else text[:most] + "…"
 
 
@@ -100,6 +119,21 @@ def show(value: object) -> str:
         case list() if len(repr(value)) > 60:
             return f"a list of {len(value)}"
     return shorten(repr(value))
+
+
+def brief(value: object) -> str:
+    """Return a value of a spec as tables and plots show it: a component as `adam lr=0.01`."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case Mapping():
+            rest = (f"{key}={brief(item)}" for key, item in value.items() if key != "name")
+            return " ".join([str(value.get("name", "")), *rest]).strip()
+        case list() | tuple():
+            return "[" + ", ".join(map(brief, value)) + "]"
+    return str(value)
 
 
 def suggest(word: object, known: Iterable[str]) -> str:

@@ -513,15 +513,18 @@ def test_the_parts_of_best_and_fit_are_checked(path):
 
     linear = train(spec_from_dict(small_spec(), "test")).checkpoint
     fit = torch.load(linear, weights_only=True)["fit"]
-    for key in set(fit) - {"r2_uncentred", "relations", "targets"}:  # which files of linreg 0.1 lack
+    for key in set(fit) - {"r2_uncentred", "relations", "targets", "penalty", "log_weights"}:  # which older files lack
         assert f"fit.{key} is missing" in refusal(changed(linear, drop("fit", key)))
         if isinstance(fit[key], torch.Tensor):
             assert "fit does not match" in refusal(
                 changed(linear, lambda c, k=key: c["fit"].update({k: torch.ones(7, 7)}))
             )
-    wrong = {"layer": "a", "names": [1], "groups": [[99]], "r2": [1, 2], "r2_uncentred": [1], "relations": [[1.0]]}
+    wrong = {"layer": "a", "names": [1], "groups": [[99]], "r2": [1, 2], "r2_uncentred": [1], "relations": [[1.0]],
+             "left_out": ["a"] * 9, "degrees_of_freedom": 0, "residual_variance": torch.tensor([-1.0], dtype=torch.float64)}  # fmt: skip
     for key, value in wrong.items():
         assert "fit does not match" in refusal(changed(linear, lambda c, k=key, w=value: c["fit"].update({k: w})))
+    for penalty, problem in (({"name": "ridge"}, "fit.penalty.error is missing"), ([], "fit.penalty is list")):
+        assert problem in refusal(changed(linear, lambda c, p=penalty: c["fit"].update(penalty=p)))
     for key in ("epoch", "states", "spec"):
         assert f"best.{key} is missing" in refusal(changed(path, drop("best", key)))
     assert "best.states.rng_state is missing" in refusal(changed(path, drop("best", "states", "rng_state")))

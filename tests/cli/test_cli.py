@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.cells import cell_len
 
 from linreg.checkpoint import load
 from linreg.cli.inputs import parse_rows, spread
-from linreg.cli.text import format_table
+from linreg.cli.text import format_table, format_wide_table
 from linreg.errors import UsageError
 from tests.conftest import ROOT, write_spec
 
@@ -25,6 +26,8 @@ COMMANDS = [
     "resume",
     "predict",
     "evaluate",
+    "export",
+    "report",
     "sweep",
     "cv",
     "init",
@@ -32,6 +35,7 @@ COMMANDS = [
     "inspect",
     "list",
     "schema",
+    "completion",
     "runs",
     "runs rm",
     "runs compare",
@@ -245,7 +249,7 @@ def test_inspect_shows_the_content_of_a_checkpoint(linreg, trained):
     found = json.loads(linreg("inspect", trained, "--json").out)
     assert (found["run"], found["epochs"], found["n_parameters"]) == ("small_001", 6, 2)
     assert found["parameters"]["0.weight"] == load(trained).model_state_dict["0.weight"].tolist()
-    assert "outcome: finished" in linreg("inspect").out
+    assert "small_001, finished, 6 epochs" in linreg("inspect").out
 
 
 def test_list_names_every_component_with_its_params(linreg):
@@ -335,10 +339,13 @@ def test_the_options_of_every_command_are_as_they_were(linreg):
     places = {"--runs", "--checkpoints"}
     training = common | places | {"--device", "--name", "--json", "--quiet", "--expect", "--plugin"}
     expected = {
-        "train": training | {"--resume", "--epochs"},
-        "resume": training | {"--epochs", "--other-data"},
-        "sweep": (training - {"--device", "--expect"}) | {"--trials", "--seeds", "--folds", "--resume", "--epochs"},
-        "cv": (training - {"--device", "--expect"}) | {"--folds", "--repeats", "--output", "--epochs"},
+        "train": training | {"--resume", "--epochs", "--processes"},
+        "resume": training | {"--epochs", "--other-data", "--processes"},
+        "sweep": (training - {"--device", "--expect"})
+        | {"--trials", "--seeds", "--folds", "--resume", "--epochs", "--processes"},
+        "cv": (training - {"--device", "--expect"})
+        | {"--folds", "--leave-one-out", "--resume", "--repeats", "--output", "--epochs", "--processes"},
+        "completion": common,
         "predict": common
         | {
             "--inputs",
@@ -354,10 +361,14 @@ def test_the_options_of_every_command_are_as_they_were(linreg):
             "--plugin",
         },
         "evaluate": common
-        | {"--part", "--data", "--plot", "--device", "--checkpoints", "--json", "--expect", "--plugin"},
+        | places
+        | {"--part", "--data", "--diagnostics", "--plot", "--tensorboard", "--importance", "--metric"}
+        | {"--device", "--json", "--expect", "--plugin"},
+        "export": common | {"--to", "--output", "--checkpoints", "--json", "--quiet", "--plugin"},
+        "report": common | places | {"--output", "--no-rows", "--plugin"},
         "init": common | {"--target", "--name", "--delimiter", "--missing-value"},
         "check": common | {"--device", "--name", "--json", "--quiet", "--plugin"},
-        "inspect": common | {"--checkpoints", "--json"},
+        "inspect": common | {"--level", "--robust", "--checkpoints", "--json", "--plugin"},
         "list": common | {"--json", "--plugin"},
         "schema": common | {"--plugin"},
         "runs": common | places | {"--json"},
@@ -455,7 +466,86 @@ def test_tables_align_numbers_to_the_right():
     assert format_table(rows, ["name", "value"]) == "name  value\na       1.5\nbcd       -"
 
 
+def test_a_table_that_is_too_wide_breaks_names_and_then_goes_on_below():
+    columns = ["run", *(f"optimizer.a_param_{i}" for i in range(4)), "epochs done"]
+    rows = [{column: f"{column[-1]}{row}" for column in columns} for row in range(2)]
+    assert format_wide_table(rows, columns, None) == format_table(rows, columns)
+    assert format_wide_table(rows, columns[:3], 80) == format_table(rows, columns[:3])
+    assert format_wide_table(rows, columns, 72) == (
+        "     optimizer.  optimizer.  optimizer.  optimizer.  epochs\n"
+        "run  a_param_0   a_param_1   a_param_2   a_param_3   done\n"
+        "n0   00          10          20          30          e0\n"
+        "n1   01          11          21          31          e1"
+    )
+    assert format_wide_table(rows, columns, 40) == (
+        "     optimizer.  optimizer.  optimizer.\n"
+        "run  a_param_0   a_param_1   a_param_2\n"
+        "n0   00          10          20\n"
+        "n1   01          11          21\n"
+        "\n"
+        "run  optimizer.a_param_3  epochs done\n"
+        "n0   30                   e0\n"
+        "n1   31                   e1"
+    )
+    assert format_wide_table(rows, columns[:4], 32, together=columns[2:4]) == (
+        "run  optimizer.a_param_0\n"
+        "n0   00\n"
+        "n1   01\n"
+        "\n"
+        "     optimizer.  optimizer.\n"
+        "run  a_param_1   a_param_2\n"
+        "n0   10          20\n"
+        "n1   11          21"
+    )
+
+
 def test_the_shipped_example_works_from_the_card():
     assert process("train", ROOT / "configs" / "simple_linear_regression.yaml").returncode == 0
     assert process("resume", "checkpoints/simple_linear_regression_001/last.pth").returncode == 0
     assert len(process("predict", "--inputs", "0.2", "0.34").stdout.splitlines()) == 2
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands_and_options(shell):
+    script = process("completion", shell)
+    assert (script.returncode, script.stderr) == (0, "")
+    assert "_LINREG_COMPLETE" in script.stdout
+
+    def completed(words):
+        own = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1), "_TYPER_COMPLETE_ARGS": words}
+        own |= {"_LINREG_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+        return process(env={**os.environ, **own}).stdout
+
+    assert "train" in completed("linreg tr")
+    assert "predict" not in completed("linreg tr")
+    assert "--epochs" in completed("linreg train --ep")
+
+
+def test_a_shell_runs_the_script_of_bash(tmp_path):
+    (tmp_path / "script").write_text(process("completion", "bash").stdout)
+    (tmp_path / "linreg").write_text(f"#!/bin/sh\nexec {sys.executable} -m linreg\n")
+    (tmp_path / "linreg").chmod(0o755)
+    ask = "COMP_WORDS=(linreg tr) COMP_CWORD=1; _linreg_completion ./linreg; echo ${COMPREPLY[@]}"
+    answer = process(shell=f"bash -c '. ./script; {ask}'", cwd=tmp_path)
+    assert answer.stdout == "train\n", answer.stderr
+
+
+def test_the_environment_names_folders_and_device(linreg, monkeypatch):
+    monkeypatch.setenv("LINREG_RUNS", "a/runs")
+    monkeypatch.setenv("LINREG_CHECKPOINTS", "a/checkpoints")
+    monkeypatch.setenv("LINREG_DEVICE", "cpu")
+    assert linreg("train", write_spec()).out == "a/checkpoints/small_001/last.pth\n"
+    assert "small_001" in linreg("runs").out
+    assert "removed small_001" in linreg("runs", "rm", "small_001").err
+    monkeypatch.setenv("LINREG_DEVICE", "cuda:99")
+    assert "no cuda:99 on this machine" in linreg("train", "small.yaml").err
+    assert linreg("train", "small.yaml", "--device", "cpu").code == 0
+
+
+def test_a_table_of_wide_characters_is_aligned_and_broken_by_their_width():
+    rows = [{"run": "長さ", "data.長い長い名前": 1.5}, {"run": "ab", "data.長い長い名前": 2.5}]
+    table = format_wide_table(rows, ["run", "data.長い長い名前"], None)
+    assert len({cell_len(line) for line in table.splitlines()}) == 1
+    narrow = format_wide_table(rows, ["run", "data.長い長い名前"], 20)
+    assert max(map(cell_len, narrow.splitlines())) <= 20
+    assert len(narrow.splitlines()) == 4  # two lines of names

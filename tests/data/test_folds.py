@@ -13,10 +13,8 @@ from tests.conftest import write_spec
 
 
 def folds_of(n_rows, folds, **options):
-    return [
-        divide_into_folds(n_rows, folds=folds, fold=fold, **{"seed": 13, "train_ratio": 0.7, **options})
-        for fold in range(folds)
-    ]
+    divided = divide_into_folds(n_rows, folds=folds, **{"seed": 13, "train_ratio": 0.7, **options})
+    return [divided.parts(fold) for fold in range(divided.n_folds)]
 
 
 @pytest.mark.parametrize("by", ["random", "group", "stratify"])
@@ -77,14 +75,14 @@ def test_strata_have_the_same_share_in_each_fold():
 
 def test_too_many_folds_are_refused():
     with pytest.raises(DataError, match=r"data\.split: 4 points for 5 folds; use fewer folds"):
-        divide_into_folds(4, folds=5, fold=0, seed=13, train_ratio=1.0)
+        divide_into_folds(4, folds=5, seed=13, train_ratio=1.0)
     with pytest.raises(DataError, match="3 groups for 4 folds"):
         divide_into_folds(
-            9, folds=4, fold=0, seed=13, train_ratio=1.0, by="group", column=Column(np.repeat([0.0, 1, 2], 3), True)
+            9, folds=4, seed=13, train_ratio=1.0, by="group", column=Column(np.repeat([0.0, 1, 2], 3), True)
         )
     with pytest.raises(DataError, match="3 times for 4 parts"):
         divide_into_folds(
-            9, folds=3, fold=0, seed=13, train_ratio=1.0, by="time", column=Column(np.repeat([0.0, 1, 2], 3), True)
+            9, folds=3, seed=13, train_ratio=1.0, by="time", column=Column(np.repeat([0.0, 1, 2], 3), True)
         )
 
 
@@ -95,6 +93,44 @@ def test_a_fold_is_an_ordinary_spec(linreg):
     assert (checked["n_samples"], checked["n_train"], checked["n_val"], checked["n_test"]) == (50, 34, 11, 5)
     assert linreg("train", spec).code == 0
     assert linreg("evaluate", "--part", "val").code == 0
+
+
+@pytest.fixture
+def table(tmp_path):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(53, 2))
+    y = x @ [1.0, -2.0] + 3 + random.normal(size=53)
+    lines = [
+        f"{a!r},{b!r},{t},{c!r}" for (a, b), t, c in zip(x.tolist(), random.permutation(53), y.tolist(), strict=True)
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,t,y", *lines]))
+    return np.loadtxt(tmp_path / "t.csv", delimiter=",", skiprows=1)
+
+
+@pytest.mark.parametrize("memory", ["resident", "mapped"])
+@pytest.mark.parametrize("by", ["order", {"time": "t"}])
+@pytest.mark.parametrize("test_ratio", [0.0, 0.1])
+def test_expanding_folds_are_those_of_a_loop_by_hand(linreg, table, by, test_ratio, memory):
+    order = np.arange(53) if by == "order" else np.argsort(table[:, 2])
+    used = table[order[: 53 - int(53 * test_ratio)]]
+    expected = []
+    for train, val in selection.TimeSeriesSplit(4).split(used):
+        design = [np.c_[np.ones(len(rows)), used[rows, :2]] for rows in (train, val)]
+        solution = np.linalg.lstsq(design[0], used[train, 3])[0]
+        expected.append(
+            [((used[rows, 3] - x @ solution) ** 2).mean() for rows, x in zip((train, val), design, strict=True)]
+        )
+    source = {"name": "csv", "path": "t.csv", "target": "y", "features": ["a", "b"]}
+    split = {"by": by, "test_ratio": test_ratio}
+    plain = {"data__source": source, "data__split": split, "data__memory": memory, "model": {"name": "linear"}}
+    answer = linreg("cv", write_spec(**plain, solver="exact"), "--folds", "4", "--json")
+    found = [[fold["loss"], fold["val_loss"]] for fold in json.loads(answer.out)["folds"]]
+    assert found == [pytest.approx(losses, rel=1e-12) for losses in expected]
+    split |= {"folds": 4, "fold": 1}
+    assert linreg("train", write_spec(**plain, epochs=3)).code == 0
+    if test_ratio:
+        answer = linreg("evaluate", "--part", "test", "--json")
+        assert json.loads(answer.out)["n_samples"] == int(53 * test_ratio)
 
 
 @pytest.mark.parametrize(

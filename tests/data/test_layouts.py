@@ -364,3 +364,52 @@ def test_whole_numbers_that_may_be_dates_are_pointed_out(linreg):
 def test_utf_16_is_recognised_also_without_its_mark(linreg, encoding):
     x, y, _, source = initialised(linreg, lines(table(), encoding=encoding))
     assert (x["a"], x["k"], y, source["encoding"]) == (A.tolist(), K, Y.tolist(), encoding)
+
+
+QUOTED = ["q", '"q"', '""', '"', "z", 'say "so"']
+
+
+def write_quoted(path):
+    """Write a table whose categories have quotes of their own, in the format of the path's suffix."""
+    k, y = [text for text in QUOTED for _ in range(2)], [float(i) for i in range(2 * len(QUOTED))]
+    match Path(path).suffix:
+        case ".csv":
+            lines(["k,y", *['"{}",{}'.format(a.replace('"', '""'), b) for a, b in zip(k, y, strict=True)]], path)
+        case ".jsonl":
+            lines([json.dumps({"k": a, "y": b}) for a, b in zip(k, y, strict=True)], path)
+        case ".sqlite":
+            with sqlite3.connect(path) as database:
+                database.execute("CREATE TABLE t (k TEXT, y REAL)")
+                database.executemany("INSERT INTO t VALUES (?, ?)", zip(k, y, strict=True))
+            database.close()
+        case ".xlsx":
+            write_workbook(path, [["k", "y"], *zip(k, y, strict=True)])
+        case ".npy":
+            np.save(path, np.array(list(zip(k, y, strict=True)), dtype=[("k", "U9"), ("y", "f8")]))
+        case suffix:
+            write = parquet.write_table if suffix == ".parquet" else feather.write_feather
+            write(pa.table({"k": k, "y": y}), path)
+
+
+@pytest.mark.parametrize("path", ["t.csv", "t.jsonl", "t.sqlite", "t.parquet", "t.feather", "t.npy", "t.xlsx"])
+def test_quotes_that_a_value_has_are_a_part_of_the_category(path):
+    write_quoted(path)
+    name = {"xlsx": "excel"}.get(path[2:], path[2:])
+    x, _ = points(name, path=path, target="y", categorical="k")
+    assert x["k"] == [text for text in QUOTED for _ in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("cell", "category"), [(' "q"', "q"), ('\t"q" ', "q"), (' """q"""', '"q"'), (' "a" b "c"', '"a" b "c"')]
+)  # fmt: skip
+def test_only_quotes_around_a_whole_cell_after_a_blank_are_none_of_its_text(cell, category):
+    lines(["k,y", f"{cell},1", "z,2"])
+    assert points("csv", path="t.csv", target="y", categorical="k")[0]["k"] == [category, "z"]
+
+
+def test_quotes_after_a_blank_are_none_for_init_and_a_split_by_groups(linreg):
+    lines(["a,k,y", *[f'{i % 7}, "{i % 3}.5",{i}' for i in range(N)], *[f"{i % 7},{i % 3}.5,{i}" for i in range(N)]])
+    assert isinstance(initialised(linreg, "t.csv")[0]["k"][0], float)
+    component = DATASETS.check({"name": "csv", "path": "t.csv", "target": "y", "features": "a"})
+    groups = DATASETS.build(component, where="source").column("k").values
+    assert len(set(groups)) == 3

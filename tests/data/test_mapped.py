@@ -17,7 +17,7 @@ import torch
 
 from linreg.checkpoint import load
 from linreg.data import cache, conversion, mapped
-from linreg.data.cache import cache_folder, clear, entries, new_entry
+from linreg.data.cache import FORMAT, cache_folder, clear, entries, new_entry
 from linreg.data.conversion import open_mapped
 from linreg.data.mapped import MappedRows
 from linreg.data.rows import Rows
@@ -165,6 +165,7 @@ def meta_of(n_rows, n_columns):
     return {
         "feature_names": names, "target_names": ["y"], "categories": {}, "weighted": False, "n_rows": n_rows,
         "sizes": [], "n_columns": n_columns, "minimum": [0.0] * n_columns, "maximum": [0.0] * n_columns, "fingerprint": "f",
+        "sums": [0, 0, 0],
         "source": "s",
     }  # fmt: skip
 
@@ -219,7 +220,7 @@ def test_medians_of_a_map_are_solved_with_without_keeping_the_inputs(linreg, mon
         "target: [y, z], categorical: kind, unseen: zeros, missing: median}}\n"
     )
     assert linreg("train", "exact.yaml").code == 0
-    monkeypatch.setattr(Rows, "medians", None)  # which keeps the inputs
+    monkeypatch.setattr(Rows, "columns_of", None)  # which keeps the inputs
     assert linreg("train", "exact.yaml", "data.memory=mapped").code == 0
     a, b = (load(f"checkpoints/exact_{number}/last.pth") for number in ("001", "002"))
     assert differences(a, b) == []
@@ -266,9 +267,9 @@ def test_a_table_that_changes_while_it_is_read_is_refused(linreg, monkeypatch):
         lambda entry: (entry / "meta.json").unlink(),
         lambda entry: (entry / "meta.json").write_text("{"),
         lambda entry: (entry / "meta.json").write_text(
-            (entry / "meta.json").read_text().replace('"format": 4', '"format": 0')
+            (entry / "meta.json").read_text().replace(f'"format": {FORMAT}', '"format": 0')
         ),
-        lambda entry: (entry / "meta.json").write_text('{"format": 4}'),
+        lambda entry: (entry / "meta.json").write_text(f'{{"format": {FORMAT}}}'),
         lambda entry: (entry / "points.bin").unlink(),
         lambda entry: (entry / "points.bin").write_bytes(bytes((entry / "points.bin").stat().st_size)),
         lambda entry: (entry / "points.bin").unlink() or (entry / "points.bin").mkdir(),

@@ -218,7 +218,10 @@ BAD = {
     "rule without column": ({"by": "time"}, "by: time needs a column; write by: {time: COLUMN}"),
     "misspelt rule": ({"by": {"groups": "x"}}, "unknown key; did you mean 'group'?"),
     "unknown column": ({"by": {"group": "xx"}}, "data.split.by.group: t.csv has no column 'xx'; did you mean"),
-    "rule without parts": ({"train_ratio": 1.0, "by": "order"}, "all rows of the source are for training; remove by"),
+    "rule without parts": (
+        {"train_ratio": 1.0, "by": {"group": "x"}},
+        "all rows of the source are for training; remove by",
+    ),
     "val twice": ({"train_ratio": 0.8, "val": "v.csv"}, "val has the validation part already; remove train_ratio"),
     "test twice": ({"test_ratio": 0.1, "test": "v.csv"}, "test has the test part already; remove one"),
     "same file": ({"val": "t.csv"}, "data.split.val: t.csv is also in another part; remove it from one"),
@@ -239,7 +242,7 @@ def test_a_wrong_split_is_a_spec_error(linreg, split, message):
 
 BAD_DATA = {
     "text as time": ({"by": {"time": "k"}}, "by.time: column 'k' has neither numbers nor ISO dates; set date_format"),
-    "a gap": ({"by": {"group": "g"}}, "t.csv: row 3, column 'g': missing, and the split needs it"),
+    "a gap": ({"by": {"group": "g"}}, "t.csv: row 3, column 'g': missing, and it divides the rows"),
     "one group": ({"by": {"group": "one"}}, "by.group: 1 group for 2 parts; use fewer parts"),
     "one time": ({"by": {"time": "one"}}, "by.time: 1 time for 2 parts; use fewer parts"),
     "no such file": ({"val": "none.csv"}, "data.split: none.csv: no such file"),

@@ -39,11 +39,6 @@ def write_table(path="t.csv", **changes):
     Path(path).write_text(",".join(columns) + "\n" + "".join(",".join(map(str, row)) + "\n" for row in rows))
 
 
-@pytest.fixture
-def table():
-    write_table()
-
-
 def exact_spec(**changes):
     source = {"name": "csv", "path": "t.csv", "target": "y", "features": ["a", "b"], **changes.pop("source", {})}
     return write_spec(
@@ -128,7 +123,7 @@ def test_many_blocks_have_the_solution_of_lstsq():
         factor.add(x[rows], y[rows], weight[rows])
     root = np.sqrt(weight)[:, None]
     expected = np.linalg.lstsq(root * x, root * y, rcond=None)[0]
-    solution = solve(factor)
+    solution = solve(factor.triangle())
     np.testing.assert_allclose(solution.coefficients, expected, rtol=1e-9, atol=1e-12)
     residual = (weight[:, None] * (y - x @ expected) ** 2).sum(axis=0)
     np.testing.assert_allclose(solution.losses, residual / weight.sum(), rtol=1e-12)
@@ -148,8 +143,8 @@ def test_the_solution_is_the_same_to_the_bit_however_the_rows_are_cut(cuts, n_ro
         factor = Factor(3, 1)
         for first, last in pairwise(edges):
             factor.add(x[first:last], y[first:last], weight[first:last] if weighted else None)
-        triangles.append(factor.triangle())
-        losses.append(solve(factor).losses)
+        triangles.append(factor.triangle().values)
+        losses.append(solve(factor.triangle()).losses)
     np.testing.assert_array_equal(*triangles)
     np.testing.assert_array_equal(*losses)
 
@@ -159,7 +154,9 @@ def test_the_triangle_of_any_width_is_that_of_all_rows_at_once(width):
     rows = np.random.default_rng(width).normal(size=(ROWS + 5000, width))
     factor = Factor(width - 1, 1)
     factor.add(rows[:, :-1], rows[:, -1:])
-    expected, found = (r * np.sign(np.diag(r))[:, None] for r in (np.linalg.qr(rows, mode="r"), factor.triangle()))
+    expected, found = (
+        r * np.sign(np.diag(r))[:, None] for r in (np.linalg.qr(rows, mode="r"), factor.triangle().values)
+    )
     # sqrt(m n) u, the bound of M. P. Connolly and N. J. Higham, Probabilistic rounding error analysis of Householder
     # QR factorization (2023), for either; such columns are all but orthogonal, which adds no more than a factor of 2
     bound = 4 * np.sqrt(rows.size) * np.finfo(float).eps / 2
@@ -177,7 +174,7 @@ def test_many_rows_lose_no_more_digits_than_their_condition_takes():
     norms = np.linalg.norm(design, axis=0)
     condition = np.linalg.cond(design / norms)
     assert 1e8 < condition < 1e9  # by the normal equations, which square it, nothing would be left
-    errors = (solve(factor).coefficients[:, 0] - beta) * norms
+    errors = (solve(factor.triangle()).coefficients[:, 0] - beta) * norms
     bound = condition * np.sqrt(design.size) * np.finfo(float).eps / 2  # as above, and Higham, ASNA, theorem 20.1
     assert np.abs(errors).max() <= bound * np.linalg.norm(beta * norms)
 
@@ -202,9 +199,9 @@ from linreg.data.preprocessing import Feature, Preprocessing, columns_of
 def add(x, y):
     features = [Feature(f"x{i}") for i in range(20)]
     part = LinearPart(torch.nn.Sequential(), torch.nn.Linear(20, 1), "0")
-    equations = Equations(part, columns_of(features), Preprocessing(features, 1, fills=False), 1)
+    equations = Equations(part, columns_of(features), Preprocessing(features, 1, fills=False), 1, n_pieces=2)
     equations.add(x, y, None, (np.arange(len(x)) % 5 == 0).astype(np.int8))
-    equations.solve(ridge=0.0, is_result=True)
+    equations.solve(*equations.triangles(), is_result=True)
 
 x = np.random.default_rng(0).normal(size=(400_000, 20))
 y = x[:, :1] + 1
@@ -356,11 +353,14 @@ def test_an_interval_is_that_of_students_t(linreg, table):
     assert found["upper"][0][0] == pytest.approx(row @ beta + half, rel=1e-9)
 
 
-def test_an_interval_needs_an_exact_fit(linreg, table):
+def test_an_interval_needs_an_exact_fit_or_calibration(linreg, table):
     linreg("train", write_spec(), "-q")
     answer = linreg("predict", "--inputs", "0.2", "--interval", "0.95")
     assert (answer.code, answer.out) == (2, "")
-    assert "is not an exact fit; train with solver: exact" in answer.err
+    assert answer.err.endswith(
+        "last.pth has no calibrated intervals; train with data.split.calibration_ratio=0.2 'intervals={method: split}', "
+        "or with solver: exact\n"
+    )
 
 
 # Preprocessing

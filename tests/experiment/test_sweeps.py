@@ -1,12 +1,9 @@
 """Sweeps and cross-validation: each trial has the bits of its own single run, and no result is lost."""
 
 import csv
+import itertools
 import json
 import os
-import random
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +12,23 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from linreg.checkpoint import load_states, save_states
+from linreg.checkpoint import load, load_states, save_states
 from linreg.cli.signals import StopFlag
 from linreg.errors import DataError
 from linreg.experiment.session import train
-from linreg.experiment.sweeps import members, rounds, sweeping
+from linreg.experiment.sweeps import members, rounds, sweeping, training
+from linreg.experiment.sweeps.interrupted import take_results
 from linreg.experiment.sweeps.members import SharedData, members_of
 from linreg.experiment.sweeps.ranking import rank, winners
 from linreg.experiment.sweeps.records import Results
 from linreg.experiment.sweeps.rounds import Rounds
 from linreg.experiment.sweeps.sweeping import draw, sweep
 from linreg.runs.records import read_info
+from linreg.spec.schema import load_spec
 from linreg.spec.sweep_block import SweepSpec
 from linreg.spec.sweeps import load_sweep, make_trials, member_spec
 from linreg.training.loops import EpochLosses
-from tests.conftest import write_spec
+from tests.conftest import differences, times, write_spec
 
 MLP = {"name": "mlp", "hidden": [4]}
 
@@ -134,7 +133,7 @@ def test_halving_leaves_survivors_and_losers_as_they_are_alone(dropout):
     seed=st.integers(0, 99),
 )
 @settings(
-    max_examples=8,
+    max_examples=times(4, 8),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
@@ -230,31 +229,101 @@ def test_another_spec_starts_another_sweep(linreg):
     assert sweep(load_sweep(path, ["optimizer.lr=0.05,0.2"]), resume=True).run == "small_sweep_003"
 
 
-def test_kills_repeat_no_result_and_change_none():
-    path, varied = write_spec(engine="textbook", epochs=60), "optimizer.lr=0.05,0.1,0.2,0.3,0.4,0.5"
-    command = [sys.executable, "-m", "linreg", "sweep", path, varied, "--quiet", "--resume"]
-    subprocess.run([*command, "--name", "whole"], check=True, capture_output=True, timeout=120)
-    chance, n_kills = random.Random(4), 0
-    for _ in range(40):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        try:
-            _, errors = process.communicate(timeout=chance.uniform(0.6, 1.6) if n_kills < 10 else 120)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            n_kills += 1
-            folders = sorted(Path("runs").glob("small_sweep_*"))
-            if folders and read_info(folders[-1]).get("outcome") == "finished":  # killed at its end
-                break
-            continue
-        assert process.returncode == 0, errors
-        break
-    assert n_kills >= 2
-    # a kill before spec.yaml is written leaves a folder without results
-    *empty, last = sorted(Path("runs").glob("small_sweep_*"))
-    assert not any((folder / "results.jsonl").exists() for folder in empty)
-    whole, killed = lines_of("whole_sweep_001"), lines_of(last.name)
-    assert sorted(killed, key=lambda line: line["trial"]) == whole
+@pytest.mark.parametrize("files", [[], [".lock"], [".lock", "run.json"], [".lock", "run.json", "spec.yaml"]], ids=str)
+def test_a_sweep_that_was_killed_at_its_start_is_started_in_its_folder(files, caplog):
+    path = write_spec()
+    sweep(load_sweep(path, ["optimizer.lr=0.3,0.4"]), stop=_StopAfter(1))
+    folder = Path("runs/small_sweep_001")
+    for file in set(names(folder)) - set(files):
+        (folder / file).unlink()
+    result = sweep(load_sweep(path, ["optimizer.lr=0.1,0.2"]), resume=True)
+    assert result.run == folder.name
+    assert [line["trial"] for line in lines_of(result.run)] == [0, 1]
+    assert names("runs") == ["small_001", "small_sweep_001"]
+    assert caplog.text == ""
+
+
+def test_an_interrupted_run_with_the_name_of_a_sweep_is_not_taken_for_it():
+    path = write_spec(name="small_sweep")
+    assert train(load_spec(path), stop=_StopAfter(2)).run == "small_sweep_001"
+    before = read_info(Path("runs/small_sweep_001"))
+    assert sweep(load_sweep(write_spec(), ["optimizer.lr=0.1,0.2"]), resume=True).run == "small_sweep_002"
+    assert read_info(Path("runs/small_sweep_001")) == before
+
+
+WINNERS = ["optimizer.lr=0.05,0.1,0.2", "sweep.keep=2"]
+
+
+@pytest.mark.parametrize(
+    ("solver", "interrupted"),
+    [("gradient", "small_001"), ("gradient", "small_002"), ("gradient", "none"), ("exact", "none")],
+)
+@pytest.mark.parametrize("has_checkpoint", [True, False])
+def test_the_runs_of_winners_go_on_and_are_not_repeated(interrupted, has_checkpoint, solver):
+    path = write_spec(**({} if solver == "gradient" else {"solver": "exact"}))
+    varied = WINNERS if solver == "gradient" else ["ridge=0.0,0.5,2", "sweep.keep=2"]
+    whole = sweep(load_sweep(path, varied), runs=Path("whole/runs"), checkpoints=Path("whole/checkpoints"))
+    stopped = sweep(load_sweep(path, varied), stop=(Path("runs") / interrupted).exists)
+    expected = ["small_001", "small_002", "small_sweep_001"]
+    assert stopped.outcome == ("finished" if interrupted == "none" else "interrupted")
+    assert names("runs") == (expected if interrupted != "small_001" else ["small_001", "small_sweep_001"])
+    info = Path("runs/small_sweep_001/run.json")  # killed before the end was written
+    info.write_text(info.read_text().replace('"outcome": "finished"', '"outcome": "running"'))
+    if not has_checkpoint:
+        for file in Path("checkpoints/small_001").glob("*.pth"):
+            file.unlink()
+    result = sweep(load_sweep(path, varied), resume=True)
+    assert (result.outcome, result.winners) == ("finished", whole.winners)
+    assert names("runs") == expected
+    for ours, theirs in zip(result.runs, whole.runs, strict=True):
+        saved, wanted = load(ours.checkpoint), load(theirs.checkpoint)
+        ignored = set() if solver == "gradient" else {"rng_state", "numpy_rng_state", "python_rng_state"}
+        assert set(differences(saved, wanted)) <= ignored
+        assert (ours.run, ours.loss, ours.fit, ours.exact_loss) == (
+            theirs.run,
+            theirs.loss,
+            theirs.fit,
+            theirs.exact_loss,
+        )
+        trial = read_info(Path("runs") / ours.run)["winner_of"]["trial"]
+        assert trial == whole.winners[whole.runs.index(theirs)]
+
+
+def test_another_run_of_the_same_spec_is_not_taken_for_the_winners():
+    path = write_spec()
+    train(make_trials(load_sweep(path, WINNERS), draw)[2].spec)
+    assert [one.run for one in sweep(load_sweep(path, WINNERS)).runs] == ["small_002", "small_003"]
+    assert [one.run for one in sweep(load_sweep(path, WINNERS), resume=True).runs] == ["small_004", "small_005"]
+
+
+def test_exact_solutions_are_kept_when_a_sweep_is_interrupted(pause_at_each_step, monkeypatch):
+    monkeypatch.setattr(training, "SECONDS_A_CHUNK", 0.0)
+    path, varied = write_spec(solver="exact"), ["ridge=0.0,0.1,0.5,2"]
+    stopped = sweep(load_sweep(path, varied), stop=_StopAfter(3))
+    assert stopped.outcome == "interrupted"
+    assert [line["trial"] for line in lines_of(stopped.run)] == [0, 1]
+    assert sweep(load_sweep(path, varied), resume=True).outcome == "finished"
+    assert [line["trial"] for line in lines_of(stopped.run)] == [0, 1, 2, 3]
+
+
+def test_resume_names_the_command_that_continues_a_sweep(linreg):
+    sweep(load_sweep(write_spec(), ["optimizer.lr=0.1,0.2"]), stop=_StopAfter(1))
+    command = "linreg sweep runs/small_sweep_001/spec.yaml --resume"
+    for name in ("small_sweep_001", "checkpoints/small_sweep_001"):
+        answer = linreg("resume", name)
+        assert (answer.code, answer.err) == (4, f"error: {name}: a sweep, not a run; continue it with: {command}\n")
+    assert linreg(*command.split()[1:]).code == 0
+    assert names("runs") == ["small_001", "small_sweep_001"]
+    answer = linreg("resume", "small_sweep_001")
+    assert answer.err == "error: small_sweep_001: a sweep, not a run; linreg runs lists the runs of its winners\n"
+
+
+def test_the_states_of_a_sweep_are_not_taken_for_a_checkpoint(linreg, monkeypatch):
+    sweep(load_sweep(write_spec(), ["optimizer.lr=0.1,0.2"]), stop=_StopAtSave(monkeypatch, 2))
+    path = "checkpoints/small_sweep_001/sweep.pth"
+    answer = linreg("resume", path)
+    hint = "to continue it, run its linreg sweep command with --resume"
+    assert (answer.code, answer.err) == (4, f"error: {path}: the states of a sweep; {hint}\n")
 
 
 class _StopAtSave:
@@ -335,16 +404,40 @@ def test_halving_counts_results_from_before_an_interruption(tmp_path):
     for member, loss in zip(running, (1.0, 0.8, 0.8), strict=True):
         member.records = [EpochLosses(0, loss, loss)]
     line = {"trial": 0, "seed": ended.spec.seed, "fold": None, "outcome": "early_stopped", "result_loss": 0.0}
-    results = Results(tmp_path)
+    results = Results(tmp_path / "results.jsonl")
     results.add([line])
-    sweeping._take_results([ended, *running], results)
+    take_results([ended, *running], results.lines)
     of_sweep = Rounds(
-        [ended, *running], trials, results, SharedData(), path=tmp_path, progress=None, stop=lambda: False
+        [ended, *running], trials, results, SharedData(), n_models=4, path=tmp_path, progress=None, stop=lambda: False
     )
     results.close()
     of_sweep._write = lambda: None
     of_sweep._halve(1)  # trial 0 has the mean (0 + 1) / 2, and trial 1 has 0.8
     assert [member.outcome for member in (ended, *running)] == ["early_stopped", "running", "halved", "halved"]
+
+
+def test_a_trial_whose_state_is_not_finite_does_not_end_the_others(monkeypatch):
+    path, varied = (
+        write_spec(model=MLP, epochs=12, optimizer={"name": "adam", "lr": 0.1}),
+        ["optimizer.lr=0.05,0.1,0.2"],
+    )
+    expected = lines_of(sweep(load_sweep(path, varied)).run)
+    state_of = rounds.state_of
+
+    def with_an_infinite_state(member):
+        state = state_of(member)
+        if member.trial == 1 and state["optimizer"]["state"]:  # the square of a gradient overflows
+            state["optimizer"]["state"][0]["exp_avg_sq"] = torch.tensor([1.0, torch.inf])
+        return state
+
+    monkeypatch.setattr(rounds, "state_of", with_an_infinite_state)
+    again = [*varied, "name=again"]
+    stopped = sweep(load_sweep(path, again), stop=_StopAtSave(monkeypatch, 5))
+    states = load_states(Path("checkpoints") / stopped.run / "sweep.pth")
+    assert [state["key"][0] for state in states] == [0, 2]
+    found = lines_of(sweep(load_sweep(path, again), resume=True).run)
+    found, expected = ([{**line, "how": ""} for line in lines] for lines in (found, expected))
+    assert sorted(found, key=str) == sorted(expected, key=str)
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "key", "shape", "other"])
@@ -393,6 +486,7 @@ def test_the_test_part_is_measured_once_for_the_winner(linreg):
     result = json.loads(answer.out)
     evaluated = json.loads(linreg("evaluate", result["checkpoint"], "--part", "test", "--json").out)
     assert result["test"]["metrics"] == evaluated["metrics"]
+    assert set(result["test"]) == {"part", "n_samples", "metrics"}
     assert "y on the test part, measured once: mse " in answer.err
     assert "the best of 2, so optimistic" in answer.err
 
@@ -418,6 +512,24 @@ def test_other_metrics_are_those_of_evaluate(linreg, metric):
     assert means == sorted(means, reverse=metric == "r2")
 
 
+@pytest.mark.parametrize("metric", ["rmse", "mae", "r2"])
+def test_a_trial_that_diverges_has_no_metric(linreg, metric):
+    answer = linreg("sweep", write_spec(), "optimizer.lr=1e12,0.1", f"sweep.metric={metric}", "--json")
+    assert answer.code == 0, answer.err
+    ranking = json.loads(answer.out)["ranking"]
+    assert [(one["trial"], one["outcome"]) for one in ranking] == [(1, "finished"), (0, "diverged")]
+    assert ranking[1]["mean"] is None
+
+
+def test_the_order_in_which_trainings_end_does_not_change_the_ranking():
+    trials = make_trials(load_sweep(write_spec(), ["optimizer.lr=0.1,0.2"]), draw)
+    losses = {0: [0.1, 0.2, 0.3], 1: [0.3, 0.1, 0.2]}  # their sums have other last bits in other orders
+    lines = [_line(trial, fold, loss) for trial in losses for fold, loss in enumerate(losses[trial])]
+    rankings = [rank(trials, order, SweepSpec(folds=3)) for order in itertools.permutations(lines)]
+    assert all(ranking == rankings[0] for ranking in rankings)
+    assert all(list(one.scores) == [(1, 0), (1, 1), (1, 2)] for ranking in rankings for one in ranking)
+
+
 def _line(trial, fold, loss, n_parameters=2):
     return {
         "trial": trial, "seed": 1, "fold": fold, "outcome": "finished", "epochs": 5,
@@ -440,6 +552,12 @@ def test_one_standard_error_takes_the_smallest_model_near_the_best():
     assert ranked[1].interval == pytest.approx((0.2 - margin, 0.2 + margin))
 
 
+def test_the_order_of_the_results_does_not_change_a_mean():
+    trials = make_trials(load_sweep(write_spec(), ["optimizer.lr=0.1,0.2"]), draw)
+    lines = [_line(trial, fold, loss) for trial in (0, 1) for fold, loss in enumerate((0.1, 0.2, 0.3))]
+    assert rank(trials, lines[::-1], SweepSpec(folds=3)) == rank(trials, lines, SweepSpec(folds=3))
+
+
 def test_trials_are_drawn_the_same_and_can_be_typed_again():
     varied = ["optimizer.lr={min: 1e-4, max: 0.1, log: true}", "data.batch_size={min: 4, max: 64, log: true}"]
     for method in ("random", "sobol"):
@@ -458,7 +576,7 @@ def test_an_interrupted_sweep_says_how_far_it_is(linreg, monkeypatch):
     stop = _StopAfter(45)
     monkeypatch.setattr(StopFlag, "__call__", lambda flag: stop())
     answer = linreg("sweep", write_spec(engine="textbook"), "optimizer.lr=0.1,0.2,0.3")
-    assert answer.code == 128
+    assert answer.code == 143
     assert "1 of 3 models of 3 trials in " in answer.err
     assert "not trained" not in answer.err
     assert "interrupted; to continue, run the same command with --resume" in answer.err
@@ -467,6 +585,13 @@ def test_an_interrupted_sweep_says_how_far_it_is(linreg, monkeypatch):
 
 def test_equal_values_make_one_trial(linreg):
     assert len(make_trials(load_sweep(write_spec(), ["optimizer.lr=0.1,0.1,0.2"]), draw)) == 2
+
+
+def test_the_ranking_shows_nothing_that_is_the_same_for_all_trials(linreg):
+    block = {"parameters": {"optimizer.lr": [0.1, 0.2], "seed": [3], "optimizer.momentum": [0.0]}}
+    answer = linreg("sweep", write_spec(sweep=block))
+    (head,) = [line.split() for line in answer.err.splitlines() if line.startswith("rank")]
+    assert head == ["rank", "trial", "optimizer.lr", "val_loss"]
 
 
 def test_a_small_space_has_fewer_trials_than_asked_for(linreg):
@@ -539,7 +664,7 @@ def test_exact_cross_validation_is_a_loop_over_folds_by_hand(linreg, standardize
         rows = list(csv.DictReader(file))
     assert [int(row["row"]) for row in rows] == list(range(1, 31))
     fold_of = np.array([int(row["fold"]) for row in rows])
-    predicted = np.array([float(row["predicted_y"]) for row in rows])
+    predicted = np.array([float(row["y_predicted"]) for row in rows])
     design = np.column_stack([np.ones(30), x])
     for fold in range(4):
         chosen = fold_of == fold

@@ -1,5 +1,6 @@
 """Faults of a disk: each write, fsync and rename of a training fails, and what is left is looked at, and gone on with:
-`python -m tests.faults.disk` lets each fail in every way that it can; with a number, in one, which the number turns."""
+`python -m tests.faults.disk` lets each fail in every way that it can; with a number, in one, which the number turns;
+with a second number n, only every n-th of these is tried."""
 
 import errno
 import json
@@ -70,25 +71,28 @@ def make_failing(fault: Fault) -> Callable[..., Any]:
     return perform
 
 
-def fail_and_compare(turn: int | None, folder: Path, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Let every operation of a session that goes on with a run fail, in every way, or in one by turns; give the figures,
-    and what is wrong. The process must be `prepare`d."""
+def fail_and_compare(
+    turn: int | None, folder: Path, say: Callable[[str], None] = print, *, step: int = 1
+) -> dict[str, Any]:
+    """Let every operation of a session that continues a run fail, in every way, or in one by turns, of which each
+    `step`-th is tried; give the figures, and what is wrong. The process must be `prepare`d."""
     begin, figures, wrong = time.monotonic(), Counter[str](), []
     base = folder / "base"
-    counts = _make_base(base)
-    for (kind, file), number in sorted(counts.items()):
-        for n, i in product(range(1, number + 1), range(len(FAILING[kind]))):
-            if turn is not None and (n + turn) % len(FAILING[kind]) != i:
-                continue
-            fault = Fault(kind, file, n, FAILING[kind][i])
-            place = Path(shutil.copytree(base, folder / "trial"))
-            problems = list(_case(fault, place))
-            if problems:
-                wrong.append({"fault": str(fault), "problems": problems})
-                say(f"{fault}: {'; '.join(problems)}")
-            shutil.rmtree(place)
-            figures["faults"] += 1
-            figures[f"{kind} {fault.how}"] += 1
+    faults = [
+        Fault(kind, file, n, FAILING[kind][i])
+        for (kind, file), number in sorted(_make_base(base).items())
+        for n, i in product(range(1, number + 1), range(len(FAILING[kind])))
+        if turn is None or (n + turn) % len(FAILING[kind]) == i
+    ]
+    for fault in faults[::step]:
+        place = Path(shutil.copytree(base, folder / "trial"))
+        problems = list(_case(fault, place))
+        if problems:
+            wrong.append({"fault": str(fault), "problems": problems})
+            say(f"{fault}: {'; '.join(problems)}")
+        shutil.rmtree(place)
+        figures["faults"] += 1
+        figures[f"{fault.kind} {fault.how}"] += 1
     return {**figures, "seconds": round(time.monotonic() - begin, 1), "wrong": wrong}
 
 
@@ -139,9 +143,10 @@ def _ill_told(fault: Fault, answer: Answer) -> Iterator[str]:
 def main() -> int:
     """Try the faults; one line of JSON."""
     turn = int(sys.argv[1]) if sys.argv[1:] else None
+    step = int(sys.argv[2]) if sys.argv[2:] else 1
     prepare()
     with tempfile.TemporaryDirectory() as folder:
-        figures = fail_and_compare(turn, Path(folder), lambda text: print(text, file=sys.stderr))
+        figures = fail_and_compare(turn, Path(folder), lambda text: print(text, file=sys.stderr), step=step)
     print(json.dumps(figures))
     return 1 if figures["wrong"] else 0
 

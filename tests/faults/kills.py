@@ -17,10 +17,12 @@ from typing import Any
 
 import yaml
 
-from linreg.checkpoint import load
+from linreg.checkpoint import load, load_states
+from linreg.experiment.sweeps.sweeping import STATES
 from linreg.runs.folders import FINISHED, latest_checkpoint
 from linreg.runs.listing import summaries
 from tests.conftest import ROOT, Answer, differences, series
+from tests.faults.draws import draw_spec
 from tests.faults.operations import Operation
 from tests.faults.sessions import command, fork, measured, prepare
 
@@ -28,6 +30,8 @@ RUNS, CHECKPOINTS, WHOLE = Path("runs"), Path("checkpoints"), Path("whole")
 PLUGIN = ROOT / "tests/faults/drawing.py"
 MOST_KILLS = 6  # of one run
 SHARE_OF_SAVES, SHARE_OF_LOGS = 1 / 4, 1 / 8  # of the kills: aimed inside a save; at what else a run writes
+GENERATORS = {"rng_state", "numpy_rng_state", "python_rng_state"}  # an exact solution draws nothing
+WHEN = ("before", "half", "after")  # of an operation
 SHARE_OF_PROCESSES = 1 / 25  # sessions that are started as users start them
 START = "import linreg.experiment, torch.utils.tensorboard"  # what such a process does first
 
@@ -50,79 +54,6 @@ def kill_and_compare(n_kills: int, seed: int, folder: Path, say: Callable[[str],
         if figures["runs"] % 50 == 0:
             say(f"{figures['kills']} of {n_kills} kills, {time.monotonic() - begin:.0f} s")
     return {**figures, "seconds": round(time.monotonic() - begin, 1), "wrong": wrong}
-
-
-def draw_spec(chance: random.Random, folder: Path) -> dict[str, Any]:
-    """Draw an experiment; a table that it may be about is written into the folder."""
-    columns = [(chance.random(), chance.random(), chance.choice("abc"), chance.random()) for _ in range(53)]
-    rows = [f"{x},{z},{kind},{weight},{2 * x - z + chance.gauss(0, 0.1)}" for x, z, kind, weight in columns]
-    (folder / "table.csv").write_text("\n".join(["x,z,kind,weight,y", *rows]) + "\n")
-    table = {"name": "csv", "path": "table.csv", "target": "y"}
-    source = chance.choice([
-        {"name": "linear", "n_samples": 50},
-        {"name": "linear", "n_samples": 47, "weight": [1.0, -2.0]},
-        {"name": "sine", "n_samples": 60},
-        {**table, "categorical": "kind", "exclude": "weight"},
-        {**table, "exclude": "kind", "sample_weight": "weight"},
-    ])  # fmt: skip
-    lean = {
-        "model": chance.choice([
-            {"name": "linear"},
-            {"name": "mlp", "hidden": [8, 4], "dropout": 0.25},
-            {"name": "mlp", "hidden": [6], "activation": "tanh"},
-            {"name": "polynomial", "degree": 3},
-            {"name": "drawing"},
-        ]),
-        "optimizer": chance.choice([
-            {"name": "sgd", "lr": 0.05},
-            {"name": "sgd", "lr": 0.02, "momentum": 0.9, "nesterov": True},
-            {"name": "adam", "lr": 0.01, "amsgrad": True},
-            {"name": "adamw", "lr": 0.01},
-            {"name": "rmsprop", "lr": 0.01, "momentum": 0.5, "centered": True},
-            {"name": "adagrad", "lr": 0.1, "lr_decay": 0.01},
-        ]),
-        "engine": chance.choice(["auto", "auto", "textbook"]),
-        "clip_grad_norm": chance.choice([None, None, 0.5]),
-    }  # fmt: skip
-    compiled = {"model": {"name": "linear"}, "optimizer": {"name": "adam", "lr": 0.01}, "engine": "compiled"}
-    spec = {
-        "name": "small",
-        "seed": chance.randrange(1000),
-        "epochs": chance.randint(15, 60),
-        "data": {
-            "source": source,
-            "batch_size": chance.choice([7, 8, 16, "full"]),
-            "split": {"train_ratio": chance.choice([0.8, 0.8, 1.0])},
-            "standardize": chance.choice([False, True]),
-            "memory": chance.choice(["resident", "mapped"]) if source["name"] == "csv" else "resident",
-        },
-        **(compiled if chance.random() < 1 / 6 else lean),
-        "scheduler": chance.choice([
-            None,
-            {"name": "step", "step_size": 7, "gamma": 0.7},
-            {"name": "exponential", "gamma": 0.98},
-            {"name": "cosine", "t_max": 20},
-            {"name": "plateau", "patience": 1, "factor": 0.5},
-            {"name": "one_cycle", "max_lr": 0.05},
-        ]),
-        "early_stopping": chance.choice([None, None, {"patience": 6, "min_delta": 1e-4}]),
-        "checkpoint": chance.choice([
-            {"every": 1, "keep": 2},
-            {"every": 3, "keep": 1, "every_seconds": 0.01},
-            {"every": 4, "best": False},
-            {"every": 2},
-            {"every_seconds": 0.01},
-            {"every_seconds": 0.01, "best": False},
-            {"every_seconds": 0.03},
-        ]),
-        "writer": {
-            "graph": chance.random() < 0.2,
-            "hparams": chance.random() < 0.5,
-            "plots": chance.random() < 0.2,
-            "histograms": chance.choice([0, 2, 5]),
-        },
-    }  # fmt: skip
-    return {key: value for key, value in spec.items() if value is not None}
 
 
 def _case(
@@ -161,13 +92,11 @@ def _kill_session(
     before. late: after the first saves."""
     if chance.random() < SHARE_OF_PROCESSES:
         _, start = measured(lambda: subprocess.run([sys.executable, "-c", START], check=True))  # as busy as it now is
-        return "processes", _kill_process(arguments, start + chance.random() * seconds, folder)
+        return "processes", kill_process(arguments, start + chance.random() * seconds, folder)
     aim, chunk = chance.random(), chance.choice([0.0, 0.002, 0.05])
     if aim < SHARE_OF_SAVES + SHARE_OF_LOGS:
         saves = aim < SHARE_OF_SAVES
-        perform = _make_killing(
-            20 * late + chance.randint(1, 30), chance.choice(["before", "half", "after"]), saves=saves
-        )
+        perform = make_killing(20 * late + chance.randint(1, 30), chance.choice(WHEN), is_save if saves else is_log)
         child = fork(lambda: command(*arguments, perform=perform, seconds_a_chunk=chunk), folder)
         return "in saves" if saves else "in logs", child.result()
     child = fork(lambda: command(*arguments, seconds_a_chunk=chunk), folder)
@@ -176,7 +105,7 @@ def _kill_session(
     return "at moments", child.result()
 
 
-def _kill_process(arguments: list[Any], seconds: float, folder: Path) -> Answer | None:
+def kill_process(arguments: list[Any], seconds: float, folder: Path) -> Answer | None:
     """Start a session as users do, and kill it after so long."""
     whole = [sys.executable, "-m", "linreg", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as many as the forked sessions have
@@ -187,23 +116,38 @@ def _kill_process(arguments: list[Any], seconds: float, folder: Path) -> Answer 
     return Answer(ended.returncode, ended.stdout, ended.stderr)
 
 
-def _make_killing(n: int, when: str, *, saves: bool) -> Callable[..., Any]:
-    """Make what kills its own process before, after, or half way through, the n-th operation of saving, or of all the
-    others."""
+def is_save(operation: Operation) -> bool:
+    """Return whether an operation is a part of saving a checkpoint."""
+    return operation.saves
+
+
+def is_log(operation: Operation) -> bool:
+    """Return whether an operation writes something else of a run."""
+    return "runs" in operation.path.parts and not operation.saves
+
+
+def make_killing(
+    n: int, when: str, counts: Callable[[Operation], bool], number: signal.Signals = signal.SIGKILL
+) -> Callable[..., Any]:
+    """Make what signals its own process before, after, or half way through, the n-th operation that counts. After a
+    signal that the process survives, the operation goes on."""
     left = n
 
     def perform(operation: Operation, call: Callable[..., Any]) -> Any:
         nonlocal left
-        if operation.saves is not saves or ("runs" not in operation.path.parts and not saves):
+        if not counts(operation):
             return call()
         left -= 1
-        if left > 0:
+        if left != 0:
+            return call()
+        if number != signal.SIGKILL:
+            os.kill(os.getpid(), number)
             return call()
         if when == "half" and operation.kind == "write":
             call(operation.data[: len(operation.data) // 2])
         elif when == "after":
             call()
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), number)
         raise AssertionError("alive")
 
     return perform
@@ -213,7 +157,7 @@ def unreadable(folder: Path) -> Iterator[str]:
     """Say what of a run no reader could make sense of."""
     for path in sorted((folder / CHECKPOINTS).rglob("*.pth")):
         try:
-            load(path)
+            load_states(path) if path.name == STATES else load(path)
         except Exception as error:
             yield str(error)
     latest = latest_checkpoint(folder / CHECKPOINTS)
@@ -222,8 +166,8 @@ def unreadable(folder: Path) -> Iterator[str]:
     for path in (folder / RUNS).glob("*/run.json"):
         json.loads(path.read_text())
     for path in (folder / RUNS).glob("*/spec.yaml"):
-        yaml.safe_load(path.read_text())["epochs"]
-    for path in (folder / RUNS).glob("*/metrics.jsonl"):
+        yaml.safe_load(path.read_text())["name"]
+    for path in sorted((folder / RUNS).glob("*/*.jsonl")):
         text = path.read_text()
         for line in text[: text.rfind("\n") + 1].splitlines():
             json.loads(line)
@@ -235,19 +179,28 @@ def unlike(folder: Path) -> Iterator[str]:
     if problems := list(unreadable(folder)):
         yield from problems
         return
-    last = max((folder / RUNS).iterdir())
-    saves, whole_saves = folder / CHECKPOINTS / last.name, folder / WHOLE / CHECKPOINTS / "small_001"
-    whole = folder / WHOLE / RUNS / "small_001"
+    yield from unlike_run(folder, max((folder / RUNS).iterdir()).name, "small_001")
+    left = [str(path.relative_to(folder)) for path in folder.rglob(".*.tmp")]
+    if left:
+        yield f"left {left}"
+
+
+def unlike_run(folder: Path, name: str, whole_name: str) -> Iterator[str]:
+    """Say in what a run, once finished, is not as one that was never interrupted."""
+    last, whole = folder / RUNS / name, folder / WHOLE / RUNS / whole_name
+    saves, whole_saves = folder / CHECKPOINTS / name, folder / WHOLE / CHECKPOINTS / whole_name
     files = [sorted(path.name for path in place.iterdir()) for place in (saves, whole_saves)]
     if files[0] != files[1]:
         yield f"has {files[0]}, not {files[1]}"
-    for name in set(files[0]) & set(files[1]):
+    for file in sorted(set(files[0]) & set(files[1])):
+        saved, wanted_save = load(saves / file), load(whole_saves / file)
         # which of two equal states best.pth is a copy of, the epoch's or the end's, hangs on when it was saved
-        ignored = {"outcome"} if name != "last.pth" else set()
-        parts = set(differences(load(saves / name), load(whole_saves / name))) - ignored
+        ignored = {"outcome"} if file != "last.pth" else set()
+        ignored |= GENERATORS if saved.spec.get("solver") == "exact" else set()
+        parts = set(differences(saved, wanted_save)) - ignored
         if parts:
-            yield f"{name} has other {sorted(parts)}"
-    if load(saves / "last.pth").outcome not in FINISHED:
+            yield f"{file} has other {sorted(parts)}"
+    if "last.pth" in files[0] and load(saves / "last.pth").outcome not in FINISHED:
         yield "is not finished"
     if (last / "metrics.jsonl").read_text() != (whole / "metrics.jsonl").read_text():
         yield "has other metrics.jsonl"
@@ -255,9 +208,6 @@ def unlike(folder: Path) -> Iterator[str]:
     if found != wanted:
         keys = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
         yield f"TensorBoard shows other {keys}"
-    left = [str(path.relative_to(folder)) for path in folder.rglob(".*.tmp")]
-    if left:
-        yield f"left {left}"
 
 
 def main() -> int:

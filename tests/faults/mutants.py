@@ -139,8 +139,8 @@ MUTANTS = (
     Mutant(
         "a run is not locked",
         "runs/lock.py",
-        "if not _try_lock(descriptor, fcntl.LOCK_EX, tries=5):",
-        "if False:",
+        "_try_lock(descriptor, fcntl.LOCK_EX, tries=5)",
+        "True",
         "tests/runs/test_runs.py::test_a_run_in_use_is_not_removed",
     ),
     Mutant(

@@ -55,7 +55,7 @@ def intercepted(perform: Perform) -> Iterator[None]:
         return call() if dir_fd is not None else opened(path, creates=bool(flags & os.O_CREAT), call=call)
 
     def io_open(file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **named: Any) -> Any:
-        if isinstance(file, int) or not set(mode) & set("wax"):
+        if isinstance(file, int) or "opener" in named or not set(mode) & set("wax"):
             return real_io_open(file, mode, buffering, *rest, **named)
         plain = mode.replace("b", "").replace("t", "")
         writer = io.BufferedWriter(opened(file, creates=True, call=lambda: _File(file, plain)))

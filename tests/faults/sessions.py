@@ -2,6 +2,7 @@
 instead of two. The process that forks them must have no second thread: see `prepare`."""
 
 import gc
+import math
 import os
 import pickle
 import select
@@ -21,14 +22,18 @@ import torch
 
 from linreg.cli.main import main
 from linreg.experiment.session import train
+from linreg.experiment.sweeps import rounds, training
 from linreg.runs.plots import plot_losses, to_png
 from linreg.spec.schema import spec_from_dict
 from linreg.training import loops
+from linreg.training.stacks import stack
 from tests.conftest import Answer, small_spec
 from tests.faults.operations import Perform, intercepted
 
 LONGEST = 60.0  # seconds that a session may take
 IMPORTED = ["linreg.training.engines.eager", "linreg.training.engines.lean", "linreg.data.tables.reading"]
+IMPORTED += ["linreg.experiment.following", "linreg.training.shards.group"]
+IMPORTED += ["linreg.experiment.sweeps.sweeping", "scipy.special", "torch.quasirandom", "optuna.samplers"]
 IMPORTED += ["torch.utils.tensorboard", "tensorboard.backend.event_processing.event_accumulator"]
 
 
@@ -51,6 +56,7 @@ class Child:
 
     pid: int
     pipe: int
+    signal: int | None = None  # that ended the process
 
     def kill(self) -> None:
         """Send SIGKILL."""
@@ -69,6 +75,7 @@ class Child:
             answer = pipe.read()
         _, status = os.waitpid(self.pid, 0)
         if os.WIFSIGNALED(status):
+            self.signal = os.WTERMSIG(status)
             return None
         value = pickle.loads(answer)
         if isinstance(value, str):  # a traceback
@@ -94,13 +101,20 @@ def fork(function: Callable[[], Any], folder: Path) -> Child:
     os._exit(0)
 
 
-def command(*arguments: object, perform: Perform | None = None, seconds_a_chunk: float | None = None) -> Answer:
-    """Run one command in this forked process."""
+def command(
+    *arguments: object,
+    perform: Perform | None = None,
+    seconds_a_chunk: float | None = None,
+    seconds_a_save: float | None = None,
+) -> Answer:
+    """Run one command in this forked process. seconds_a_save: between two saves of the states of a sweep."""
     files = [tempfile.TemporaryFile(), tempfile.TemporaryFile()]  # noqa: SIM115  # until the process ends
     for number, file in enumerate(files, start=1):
         os.dup2(file.fileno(), number)
     if seconds_a_chunk is not None:
-        loops.SECONDS_A_CHUNK = seconds_a_chunk
+        loops.SECONDS_A_CHUNK = stack.SECONDS_A_CHUNK = training.SECONDS_A_CHUNK = seconds_a_chunk
+    if seconds_a_save is not None:
+        rounds.SECONDS_BETWEEN_SAVES, rounds.SHARE_OF_SAVING = seconds_a_save, math.inf
     with nullcontext() if perform is None else intercepted(perform):
         code = main([str(argument) for argument in arguments])
     sys.stdout.flush()

@@ -1,18 +1,40 @@
-"""A run that is killed at any moment, and gone on with, is as one that was never killed."""
+"""A run or a sweep that is killed at any moment, and resumed, is as one that was never killed."""
 
 import json
 import subprocess
 import sys
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, times
 
 
-def test_sixty_kills_at_random_moments_change_no_bit():
-    """In a process of its own: it forks the sessions, and must have no threads. `make torture` does two thousand."""
-    command = [sys.executable, "-m", "tests.faults.kills", "60", "1"]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+def figures_of(*arguments):
+    """Run a program of `tests.faults` in a process of its own, where it may fork; return what it has counted."""
+    command = [sys.executable, "-m", *arguments]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert answer.stdout, answer.stderr
     figures = json.loads(answer.stdout)
     assert figures["wrong"] == [], answer.stderr
-    assert figures["kills"] == 60
-    assert figures["in saves"] >= 5
+    return figures
+
+
+def test_kills_at_random_moments_change_no_bit():
+    """`make torture` does two thousand."""
+    n_kills = times(20, 60)
+    figures = figures_of("tests.faults.kills", str(n_kills), "1")
+    assert figures["kills"] == n_kills
+    assert figures["in saves"] >= n_kills // 12
+
+
+def test_signals_at_random_moments_change_no_result_of_a_sweep():
+    """`make torture` sends more than 200."""
+    n_kills, n_stops = times(3, 7), times(2, 3)
+    figures = figures_of("tests.faults.sweeps", "--kills", str(n_kills), "--stops", str(n_stops), "--seed", "1")
+    assert figures["kills"] + figures["stops"] == n_kills + n_stops
+
+
+def test_signals_to_groups_change_no_bit():
+    """Groups of one to three processes finish the run. `make torture` sends five hundred."""
+    n_signals = times(6, 40)
+    figures = figures_of("tests.faults.groups", str(n_signals), "1")
+    assert sum(figures[kind] for kind in ("kill", "term", "term all")) >= n_signals
+    assert min(figures[kind] for kind in ("kill", "term", "term all")) >= 1

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import platform
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,7 @@ def test_numbers_go_up_and_are_not_used_again():
     for expected in ("a_001", "a_002"):
         with create("a", RUNS, CHECKPOINTS) as run:
             assert run.name == expected
+            run.write_info()
     Path("runs/a_007").mkdir()
     Path("checkpoints/a_010").mkdir()
     Path("runs/a_b_050").mkdir()
@@ -55,8 +57,29 @@ def test_numbers_go_up_and_are_not_used_again():
         assert run.name == "a_011"
 
 
+def test_the_folder_of_a_process_that_was_killed_at_the_start_is_used():
+    for _ in range(2):
+        with create("a", RUNS, CHECKPOINTS) as run:  # leaves without run.json, as a killed process does
+            assert run.name == "a_001"
+            with create("a", RUNS, CHECKPOINTS) as other:
+                assert other.name == "a_002"
+            shutil.rmtree("runs/a_002")
+            shutil.rmtree("checkpoints/a_002")
+    Path("runs/a_001/notes.txt").write_text("mine")
+    with create("a", RUNS, CHECKPOINTS) as run:
+        assert run.name == "a_002"
+    Path("checkpoints/a_002/last.pth").touch()
+    with create("a", RUNS, CHECKPOINTS) as run:
+        assert run.name == "a_003"
+    Path("runs/elsewhere").mkdir()
+    Path("runs/a_004").symlink_to("elsewhere")
+    with create("a", RUNS, CHECKPOINTS) as run:
+        assert run.name == "a_005"
+
+
 def make_a_run(number):
     with create("a", RUNS, CHECKPOINTS) as run:
+        run.write_info()
         return run.name
 
 
@@ -66,7 +89,7 @@ def test_processes_that_start_at_once_get_runs_of_their_own():
     assert sorted(names) == [f"a_{number:03}" for number in range(1, 25)]
 
 
-def test_runs_lists_compares_and_removes(linreg):
+def test_runs_lists_and_removes(linreg):
     path = write_spec()
     linreg("train", path, "-q")
     linreg("train", path, "-q", "optimizer.lr=0.2", "epochs=3")
@@ -77,12 +100,6 @@ def test_runs_lists_compares_and_removes(linreg):
     lines = linreg("runs").out.splitlines()
     assert lines[0].split() == ["run", "outcome", "epochs", "loss", "val_loss", "started", "checkpoint"]
     assert lines[1].startswith("small_001  finished       6")
-
-    rows = json.loads(linreg("runs", "compare", "small_001", "small_002", "--json").out)["rows"]
-    by_key = {row["setting"]: (row["a"], row["b"]) for row in rows}
-    assert by_key["optimizer.lr"] == (0.1, 0.2)
-    assert by_key["epochs"] == (6, 3)
-    assert set(by_key) == {"outcome", "epochs done", "loss", "val_loss", "epochs", "optimizer.lr"}
 
     assert latest_checkpoint(CHECKPOINTS) == Path("checkpoints/small_002/last.pth")
     assert linreg("runs", "rm", "small_002").err == "removed small_002\n"
@@ -134,6 +151,16 @@ def test_latest_names_the_run_that_has_saved_last():
         Path("checkpoints/latest").unlink()
         b.publish()
         assert latest_checkpoint(CHECKPOINTS) == b.last
+
+
+def test_latest_names_the_best_epoch_as_soon_as_there_is_one():
+    with create("a", RUNS, CHECKPOINTS) as run:
+        for _ in range(3):  # saves within the first epoch
+            run.publish()
+        assert latest_checkpoint(CHECKPOINTS) == run.last
+        for _ in range(3):
+            run.publish(best=True)
+            assert latest_checkpoint(CHECKPOINTS) == run.checkpoints / "best.pth"
 
 
 def test_latest_is_found_when_the_folder_has_moved(linreg):

@@ -23,7 +23,7 @@ from linreg.runs import folders
 from linreg.spec.document import MAX_VALUES, MOST_PROBLEMS, read_yaml, write_yaml
 from linreg.spec.schema import check_spec, load_spec, spec_from_dict
 from linreg.system.memory import usable_bytes
-from tests.conftest import ROOT, run_with_peak, small_spec, write_spec
+from tests.conftest import ROOT, run_with_peak, small_spec, times, write_spec
 
 SECONDS, BYTES = 1.0, 100 * 2**20  # of the processor: 0.3 s on an idle machine, twice that beside other work
 PLACED = re.compile(r"x\.yaml:[0-9]+:[0-9]+: .+")
@@ -144,10 +144,10 @@ def hostile_specs(draw):
     return text.encode(encoding, "surrogatepass" if encoding != "utf-7" else "replace")
 
 
-def test_300_hostile_specs_are_valid_or_refused_with_their_place_soon_and_in_little_memory():
+def test_hostile_specs_are_valid_or_refused_with_their_place_soon_and_in_little_memory():
     seen = Counter()
 
-    @settings(max_examples=300, derandomize=True, deadline=None, database=None)
+    @settings(max_examples=times(100, 300), derandomize=True, deadline=None, database=None)
     @given(hostile_specs())
     def attack(text):
         problems = refusal(text)
@@ -158,8 +158,8 @@ def test_300_hostile_specs_are_valid_or_refused_with_their_place_soon_and_in_lit
                 assert re.search(r"; |must|missing", problem), problem
 
     attack()
-    assert sum(seen.values()) >= 300
-    assert min(seen["refused"] / 5, seen["valid"]) > 15, seen
+    assert sum(seen.values()) >= times(100, 300)
+    assert min(seen["refused"] / 5, seen["valid"]) > times(5, 15), seen
 
 
 ALIASES = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
@@ -443,11 +443,12 @@ DEEP = "[" * 100_000
         ("run.json", '{"outcome": 1e999, "sessions": [{"started": ["x"]}]}'), ("run.json", '{"outcome": {"a": "' + "x" * 10**6 + '"}}'),
         ("run.json", '{"outcome": "\\ud800"}'), ("metrics.jsonl", DEEP), ("metrics.jsonl", '{"loss": NaN, "val_loss": 1e999}\n'),
         ("metrics.jsonl", '{"loss": "\\u001b[31m", "val_loss": {"a": 1}}\n'), ("spec.yaml", "a: .nan\nb: [.inf, 1]\n"), ("spec.yaml", '"\\e[31m": "\\e[32m"\n'),
+        ("metrics.jsonl", '{"loss": 1' + "0" * 400 + "}\n"), ("results.jsonl", '{"fold": 0, "val_loss": 1e999, "loss": [1]}\n{"fold": [0]}\n'),
     ],
-    ids=range(11),
+    ids=range(13),
 )  # fmt: skip
 def test_strange_values_in_the_files_of_a_run_are_shown_safely(linreg, file, content):
-    folder = made("a_001", outcome="finished")
+    folder = made("a_001", outcome="finished", sessions=[{"engine": "cv"}])
     made("a_002", outcome="finished")
     (folder / file).write_text(content)
     for arguments in (["runs"], ["runs", "compare", "a_001", "a_002"]):

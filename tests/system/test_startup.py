@@ -253,3 +253,13 @@ def test_arrow_allocates_from_the_system_only_within_the_block():
         assert pa.default_memory_pool().backend_name == "system"
         1 / 0  # noqa: B018  # as any error within
     assert pa.default_memory_pool().backend_name == pool != "system"
+
+
+def test_two_blocks_that_are_left_in_the_order_they_were_entered_restore_the_pool():
+    pool = pa.default_memory_pool().backend_name
+    first, second = arrow_without_pool(), arrow_without_pool()  # as two threads may hold them
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert pa.default_memory_pool().backend_name == pool != "system"

@@ -6,9 +6,10 @@ the layout of the file (`archive`), the opcodes of its pickle (`pickles`), torch
 values (`contents`). `experiment` checks that they match the model that the spec builds.
 """
 
-from linreg.checkpoint.contents import FORMAT, VERSION, Checkpoint, summary
+from linreg.checkpoint.contents import FORMAT, VERSION, Checkpoint
 from linreg.checkpoint.files import load, load_or_advise, load_states, newest, save, save_states
 from linreg.checkpoint.serializing import serialize
+from linreg.checkpoint.summarizing import summary
 
 __all__ = [
     "FORMAT",

@@ -11,13 +11,12 @@ from typing import Any, get_args, get_origin
 import numpy as np
 import torch
 
-from linreg.exact.equation import equation
+from linreg.checkpoint.calibrations import calibration_problems
 from linreg.system import generators
 
 FORMAT = "linreg"
 VERSION = 4  # 2: preprocessing, fit; 3: NumPy's and Python's generators; 4: checksums of the tensors
 SMALL = 2**16  # elements; NumPy checks fewer of them faster than torch
-MOST_SHOWN = 20  # parameters, of which `summary` lists the values
 
 
 @dataclass
@@ -29,7 +28,8 @@ class Checkpoint:
     loader_state: the state of the loaders' generator at the start of that epoch. rng_state, cuda_rng_state,
     numpy_rng_state, python_rng_state: the states of the global generators (see `generators`). preprocessing: the
     features with ranges and categories. best: the best epoch with its losses, its spec and the states at its end, or
-    None. fit: the optimum by the closed form (see `exact`), or None. resumed_at: the epochs at which the run was
+    None. fit: the optimum by the closed form (see `exact`), or None. intervals: what calibrates the prediction
+    intervals (see `calibrations`), or None. resumed_at: the epochs at which the run was
     resumed. outcome: `running`, `interrupted`, `finished` or `early_stopped`. run: the name and id of its run.
     """
 
@@ -55,6 +55,7 @@ class Checkpoint:
     python_rng_state: dict[str, Any]
     best: dict[str, Any] | None
     fit: dict[str, Any] | None
+    intervals: dict[str, Any] | None
     resumed_at: list[int]
     outcome: str
     run: dict[str, str]
@@ -76,6 +77,7 @@ def _types(annotation: Any) -> tuple[type, ...]:
 
 _TYPES = {f.name: _types(f.type) for f in fields(Checkpoint) if f.compare}
 KEYS = frozenset(_TYPES)
+LATER: dict[str, Any] = {"intervals": None}  # parts that a checkpoint of an earlier version lacks
 _ENVELOPE: dict[str, tuple[type, ...]] = {"format": (str,), "version": (int,), "checksums": (list,)}
 _STATES = {key: types for key, types in _TYPES.items() if key.endswith(("_state", "_state_dict"))}
 _BEST = {"epoch": (int,), "loss": (float,), "val_loss": (float, type(None)), "spec": (dict,), "states": (dict,)}
@@ -85,8 +87,17 @@ _FIT = {
     "left_out": (list,), "names": (list,), "transform": (torch.Tensor,), "groups": (list,), "y_mean": (torch.Tensor,),
     "y_scale": (torch.Tensor,), "layer": (str,), "exact": (bool,), "ridge": (float,),
     "r2_uncentred": (list, type(None)), "relations": (list,), "targets": (list, type(None)),
+    "penalty": (dict, type(None)), "log_weights": (float, type(None)),
 }  # fmt: skip
-_FIT_LATER: dict[str, Any] = {"r2_uncentred": None, "relations": [], "targets": None}  # files of linreg 0.1 lack these
+# parts that a fit of an earlier version lacks
+_FIT_LATER: dict[str, Any] = {
+    "r2_uncentred": None, "relations": [], "targets": None, "penalty": None, "log_weights": None,
+}  # fmt: skip
+_PENALTY: dict[str, tuple[type, ...]] = {
+    "name": (str,), "strength": (float,), "l1_ratio": (float, type(None)), "n_slopes": (int,), "n_columns": (int,),
+    "n_strengths": (int,), "n_folds": (int, type(None)), "select": (str, type(None)), "error": (float, type(None)),
+    "standard_error": (float, type(None)),
+}  # fmt: skip
 _OUTCOMES = ("running", "interrupted", "finished", "early_stopped")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MAY_BE_INFINITE = ("optimizer_state_dict", "scheduler_state_dict")  # such as the best loss before the first epoch
@@ -149,6 +160,14 @@ def content_problems(content: Mapping[str, Any]) -> list[str]:
         problems = _best_problems(content)
     if not problems and content["fit"] is not None:
         problems = _fit_problems(content["fit"], content["model_state_dict"], content["n_targets"])
+    if not problems and content["intervals"] is not None:
+        fit, names = content["fit"], content["feature_names"]
+        problems = calibration_problems(
+            content["intervals"],
+            n_targets=content["n_targets"],
+            n_fitted=None if fit is None or not fit["exact"] else len(fit["columns"]),
+            is_described=lambda preprocessing: _are_features(preprocessing, names),
+        )
     return problems
 
 
@@ -247,10 +266,17 @@ def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Size, to
     return {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}
 
 
+def completed(fit: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a fit with the parts that one of an earlier version lacks."""
+    return {**fit, **{key: value for key, value in _FIT_LATER.items() if key not in fit}}
+
+
 def _fit_problems(fit: Mapping[str, Any], state: Mapping[str, torch.Tensor], n_targets: int) -> list[str]:
-    """Check the shapes that `equation` and the intervals of predictions rely on."""
-    fit = {**_FIT_LATER, **fit}
+    """Check the shapes that `equation`, `infer` and the intervals of predictions rely on."""
+    fit = completed(fit)
     problems = _type_problems(fit, _FIT, "fit.")
+    if not problems and fit["penalty"] is not None:
+        problems = _type_problems(fit["penalty"], _PENALTY, "fit.penalty.")
     if problems:
         return problems
     n_columns, n_names = len(fit["columns"]), len(fit["names"])
@@ -263,12 +289,15 @@ def _fit_problems(fit: Mapping[str, Any], state: Mapping[str, torch.Tensor], n_t
         "residual_variance": (n_targets,),
     }
     tensors = {key: fit[key] for key in shapes if fit[key] is not None}
+    variance = fit["residual_variance"]
     weight, bias = state.get(f"{fit['layer']}.weight"), state.get(f"{fit['layer']}.bias")
     n_inputs = n_columns - (bias is not None)
     has_layer = weight is not None and weight.shape == (n_targets, n_inputs)
     is_valid = (
         all(tensor.shape == shapes[key] and tensor.dtype == torch.float64 for key, tensor in tensors.items())
         and all(map(_are_strings, (fit["columns"], fit["names"], fit["left_out"])))
+        and len(fit["left_out"]) <= n_columns
+        and (variance is None or (bool((variance >= 0).all()) and fit["degrees_of_freedom"] > 0))
         and len(fit["r2"]) == n_targets
         and (fit["targets"] is None or (len(fit["targets"]) == n_targets and _are_strings(fit["targets"])))
         and {float, type(None)}.issuperset(map(type, fit["r2"]))
@@ -281,32 +310,3 @@ def _fit_problems(fit: Mapping[str, Any], state: Mapping[str, torch.Tensor], n_t
         and (fit["exact"] or (has_layer and (bias is None or bias.shape == (n_targets,))))
     )
     return [] if is_valid else ["fit does not match the model"]
-
-
-def summary(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the content of a checkpoint as plain values, without building anything from it."""
-    n_parameters = sum(tensor.numel() for tensor in checkpoint.model_state_dict.values())
-    return {
-        "checkpoint": str(checkpoint.path),
-        "format": FORMAT,
-        "version": VERSION,
-        "run": checkpoint.run["name"],
-        "outcome": checkpoint.outcome,
-        "epochs": checkpoint.epoch,
-        "batches_into_next_epoch": len(checkpoint.position),
-        "loss": checkpoint.loss[-1] if checkpoint.loss else None,
-        "val_loss": checkpoint.val_loss[-1] if checkpoint.val_loss else None,
-        "best_epoch": checkpoint.best_epoch,
-        "features": checkpoint.feature_names,
-        "targets": checkpoint.target_names,
-        "n_parameters": n_parameters,
-        "parameters": {
-            name: tensor.tolist() if n_parameters <= MOST_SHOWN else f"{list(tensor.shape)} {tensor.dtype}"
-            for name, tensor in checkpoint.model_state_dict.items()
-        },
-        **(equation(checkpoint.fit, checkpoint.model_state_dict, checkpoint.target_names) if checkpoint.fit else {}),
-        "resumed_at": checkpoint.resumed_at,
-        "data_fingerprint": checkpoint.data_fingerprint,
-        "environment": checkpoint.environment,
-        "spec": checkpoint.spec,
-    }

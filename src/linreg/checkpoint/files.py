@@ -12,7 +12,18 @@ import torch
 
 from linreg.checkpoint import archive, pickles
 from linreg.checkpoint.archive import Unsound
-from linreg.checkpoint.contents import FORMAT, KEYS, VERSION, Checkpoint, content_problems, printable, value_problem
+from linreg.checkpoint.contents import (
+    FORMAT,
+    KEYS,
+    LATER,
+    VERSION,
+    Checkpoint,
+    completed,
+    content_problems,
+    is_finite,
+    printable,
+    value_problem,
+)
 from linreg.checkpoint.serializing import checksum, serialize, to_bytes
 from linreg.errors import CheckpointError
 from linreg.system.files import replace_file
@@ -56,6 +67,8 @@ def load(path: str | Path) -> Checkpoint:
     _refuse_old_torch(path)
     try:
         content = _opened(path)
+        if content.get("format") == STATES:
+            raise Unsound("the states of a sweep; to continue it, run its linreg sweep command with --resume")
         if content.get("format") != FORMAT:
             is_textbook = "model_state_dict" in content
             kind = "a state without a spec, as in the textbook" if is_textbook else "another kind of PyTorch file"
@@ -65,6 +78,7 @@ def load(path: str | Path) -> Checkpoint:
                 f"version must be {VERSION}, got {printable(content.get('version'))}; "
                 "use the version of linreg that wrote it, or train again"
             )
+        content |= {key: value for key, value in LATER.items() if key not in content}
         problems = content_problems(content)
         if not problems and content["checksums"] != checksums(content):
             raise Unsound("damaged: wrong checksum of a tensor; use another checkpoint of the run")
@@ -73,12 +87,16 @@ def load(path: str | Path) -> Checkpoint:
             raise Unsound(f"invalid checkpoint: {', '.join(problems[:10])}{more}; use another")
     except Unsound as error:
         raise CheckpointError(f"{path}: {error}") from None
+    if content["fit"] is not None:
+        content["fit"] = completed(content["fit"])
     return Checkpoint(**{key: content[key] for key in KEYS}, path=path)
 
 
 def save_states(path: Path, members: Sequence[Mapping[str, Any]]) -> None:
     """Write the states of many models completely or not at all. members: their states by name, those of optimizer and
-    scheduler as `optimizer` and `scheduler`. Raises StorageError and the errors of `serialize`."""
+    scheduler as `optimizer` and `scheduler`. A member with a tensor that is not finite is left out: `load_states` would
+    refuse it. Raises StorageError and the errors of `serialize`."""
+    members = [member for member in members if all(map(is_finite, _tensors(member)))]
     parts = {of: [{key: member[key] for key in member if _PARTS[key] == of} for member in members] for of in _OF}
     replace_file(path, to_bytes(parts, format=STATES, version=STATES_VERSION, name=str(path)))
 

@@ -50,7 +50,19 @@ def check(
             f"on {checked['device']}; {'exact' if loaded.solver == 'exact' else 'first batch'}: "
             f"loss {format_value(checked['loss'])}, val_loss {format_value(checked['val_loss'])}"
         )
+        if "step_seconds" in checked:
+            print_stderr(_sharing(checked))
     print_stdout(loaded.to_yaml().rstrip("\n"))
+
+
+def _sharing(checked: dict[str, Any]) -> str:
+    """Say whether more processes make the training faster."""
+    step, exchange = (f"{1000 * checked[key]:.2g} ms" for key in ("step_seconds", "exchange_seconds"))
+    text = f"shards: a step takes about {step}, and its exchange between processes {exchange}"
+    size = checked["worthwhile_batch_size"]
+    if size is None:
+        return f"{text}; more processes make it faster"
+    return f"{text}; more processes make it slower below a batch size of about {size}"
 
 
 def _check_sweep(spec: Path, overrides: list[str], json: bool, quiet: bool, plugin: list[Path] | None) -> None:
@@ -74,4 +86,7 @@ def _check_sweep(spec: Path, overrides: list[str], json: bool, quiet: bool, plug
             how = {"stack": "in stacks", "alone": f"one by one, engine {cohort['engine']}", "exact": "solved exactly"}
             size = f", {cohort['n_parameters']} parameters each" if cohort["n_parameters"] else ""
             print_stderr(f"  {format_count(cohort['n_models'], 'model')} {how[cohort['how']]}{size}")
+        if n_later := checked["n_later_trials"]:
+            later = format_count(n_later * loaded.sweep.n_trainings, "model")
+            print_stderr(f"  {later} of {format_count(n_later, 'trial')} that depend on the results of those before")
     print_stdout(loaded.to_yaml().rstrip("\n"))

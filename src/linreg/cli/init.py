@@ -7,7 +7,7 @@ from linreg.cli.text import print_stdout, show_log
 
 
 def init(
-    data: Annotated[str, o.argument("DATA", "A table: a file, or a folder of files.")],
+    data: Annotated[str, o.argument("DATA", "A table: a file, a folder of files, or a URL.")],
     target: Annotated[list[str], o.option("--target", "COLUMN", "A column to predict; repeatable.")],
     name: o.Name = None,
     delimiter: Annotated[str | None, o.option("--delimiter", "CHAR", "The character between columns.")] = None,

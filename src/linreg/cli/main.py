@@ -1,24 +1,32 @@
 """Runs one command. Every error becomes a message and an exit code here, and nowhere else."""
 
+import os
 import sys
+import time
 from collections.abc import Sequence
 
 import typer
 
+from linreg.cli import completion
 from linreg.cli.app import app
+from linreg.cli.completion import VARIABLE
 from linreg.cli.signals import Stopped
 from linreg.cli.text import escape_unencodable, print_stderr, printable, shorten
-from linreg.errors import LinregError
+from linreg.errors import GroupError, LinregError
 from linreg.plugins import plugin_at_fault
 from linreg.system.memory import is_out_of_memory
+
+SECONDS_BEHIND = 1.0  # of a process that lost another: torchrun reports the exit code of the first that ends
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     escape_unencodable()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if VARIABLE in os.environ:
+        completion.start()
     try:
-        code = app(args=arguments or ["--help"], prog_name="linreg", standalone_mode=False)
+        code = app(args=arguments or ["--help"], prog_name="linreg", standalone_mode=False, obj=arguments)
         return code if isinstance(code, int) else 0
     except Stopped as stop:
         return stop.exit_code
@@ -36,9 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print_stderr("".join(traceback.format_exception(caught)).rstrip())
     for line in lines:
-        print_stderr(f"error: {shorten(printable(line))}")
+        print_stderr(f"error: {_of_process()}{shorten(printable(line))}")
+    if isinstance(caught, GroupError):
+        time.sleep(SECONDS_BEHIND)
     del caught  # its traceback would keep the files open that its frames were reading
     return exit_code
+
+
+def _of_process() -> str:
+    """Return the rank of a process that is not the first of its group, for its messages."""
+    rank = os.environ.get("RANK", "0")  # `place` raises an error where the environment is wrong
+    return "" if rank == "0" else f"rank {rank}: "
 
 
 def _describe(error: BaseException) -> tuple[int, Sequence[str]]:

@@ -28,11 +28,23 @@ Overrides = Annotated[list[str] | None, argument("KEY=VALUE", "Keys of the spec 
 LatestCheckpoint = Annotated[
     Path | None, argument("CKPT|RUN", "A checkpoint (.pth), or a run; by default the newest run.")
 ]
-Device = Annotated[str | None, option("--device", "NAME", "auto, cpu, cuda, cuda:1 or mps.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        envvar="LINREG_DEVICE",
+        help="auto, cpu, cuda, cuda:1 or mps.",
+        show_default=False,
+    ),
+]
 Name = Annotated[str | None, option("--name", "NAME", "Name of the experiment and its folders.")]
 Epochs = Annotated[int | None, option("--epochs", "N", "Total number of epochs.")]
-Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of the runs.")]
-Checkpoints = Annotated[Path, typer.Option("--checkpoints", metavar="DIR", help="Folder of the checkpoints.")]
+Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", envvar="LINREG_RUNS", help="Folder of the runs.")]
+Checkpoints = Annotated[
+    Path,
+    typer.Option("--checkpoints", metavar="DIR", envvar="LINREG_CHECKPOINTS", help="Folder of the checkpoints."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
 Expect = Annotated[
@@ -41,6 +53,11 @@ Expect = Annotated[
 ]
 Plugin = Annotated[list[Path] | None, option("--plugin", "FILE.py", "Import your own components; repeatable.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]  # `main` reads it
+
+
+Processes = Annotated[
+    int | None, typer.Option("--processes", metavar="N", min=1, help="Processes of this machine that share the run.")
+]
 
 
 @dataclass(frozen=True)

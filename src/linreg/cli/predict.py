@@ -30,7 +30,9 @@ Inputs = Annotated[
 def predict(
     checkpoint: o.LatestCheckpoint = None,
     inputs: Inputs = None,
-    table: Annotated[Path | None, o.option("--input", "FILE", "A table to predict for; - reads it from stdin.")] = None,
+    table: Annotated[
+        str | None, o.option("--input", "FILE|URL", "A table to predict for; - reads it from stdin.")
+    ] = None,
     output: Annotated[
         Path | None,
         o.option("--output", "FILE", "File to write: .csv, .csv.gz, .parquet or .jsonl; by default CSV to stdout."),
@@ -45,7 +47,7 @@ def predict(
     ] = None,
     interval: Annotated[
         float | None,
-        o.option("--interval", "LEVEL", "Add prediction intervals of this level, as 0.95; for exact fits."),
+        o.option("--interval", "LEVEL", "Add intervals of this level, as 0.95; see intervals in the spec."),
     ] = None,
     device: o.Device = "cpu",
     checkpoints: o.Checkpoints = o.CHECKPOINTS,
@@ -78,7 +80,7 @@ def predict(
                 show(n_rows)
 
         n_rows = predict_table(
-            path, None if str(table) == "-" else table, output, keep=keep or (), on_gap=on_gap, report=report, **common
+            path, None if table == "-" else table, output, keep=keep or (), on_gap=on_gap, report=report, **common
         )
     if output is not None:
         if not quiet:
@@ -88,7 +90,7 @@ def predict(
 
 def _check_options(
     inputs: list[str] | None,
-    table: Path | None,
+    table: str | None,
     of_table: list[str],
     interval: float | None,
     *,
@@ -98,7 +100,7 @@ def _check_options(
     if interval is not None and not 0 < interval < 1:
         raise UsageError(f"--interval: must be between 0 and 1, got {interval:g}; write for instance 0.95")
     if table is not None and (inputs or json):
-        raise UsageError(f"--input {table}: excludes --inputs and --json; use --output FILE.jsonl")
+        raise UsageError("--input: excludes --inputs and --json; use --output FILE.jsonl")
     if table is None and not inputs:
         raise UsageError("--inputs: missing; write for instance --inputs 0.2 0.34, or --input FILE")
     if table is None and of_table:
@@ -131,4 +133,5 @@ def _json_values(prediction: "Prediction") -> dict[str, Any]:
         "targets": prediction.target_names,
         "inputs": inputs,
         **{name: [[float(str(value)) for value in row] for row in rows] for name, rows in outputs.items()},
+        **({} if prediction.interval is None else {"interval": prediction.interval}),
     }

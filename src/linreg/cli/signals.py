@@ -1,10 +1,16 @@
-"""Stops a command on SIGINT, SIGTERM and SIGHUP, after it has saved its work."""
+"""Stops a command on SIGINT, SIGTERM and SIGHUP, and when its agent has ended, after it has saved its work."""
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from linreg.system.place import place
+
+AGENT = "TORCHELASTIC_RUN_ID"  # an environment variable of processes that an agent of torchrun has started
+SECONDS_A_LOOK = 0.5  # at whether the agent is there
 
 
 class Stopped(BaseException):  # not an error: no `except Exception` may catch it
@@ -31,19 +37,23 @@ class StopFlag:
     @property
     def exit_code(self) -> int:
         """The exit code that a shell expects after this signal."""
-        return 128 + (self.signal or 0)
+        return 128 + (self.signal or signal.SIGTERM)  # without one: another process of the group had it
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
     """Set a flag on SIGINT, SIGTERM and SIGHUP instead of ending the process.
 
-    A second signal ends the process at once. So does the first while nobody watches the flag: reading a table may take
-    long, and there is nothing to save."""
-    flag = StopFlag()
+    A second signal ends the process at once, but not in a group: torchrun repeats a signal that its processes have
+    received already, and ends those that take too long. An agent that is killed sends none, so its end counts as
+    SIGTERM: else its processes would hold the run for as long as they train. The first signal ends the process at once
+    while nobody watches the flag: reading a table may take long, and there is nothing to save."""
+    flag, is_of_group = StopFlag(), place().size > 1
 
     def stop(number: int, frame: FrameType | None) -> None:
         if flag.signal is not None:
+            if is_of_group:
+                return
             os._exit(128 + number)  # an exception could leave TensorBoard's writer waiting for ever
         flag.signal = number
         if not flag.is_watched:
@@ -51,8 +61,20 @@ def stop_on_signals() -> Iterator[StopFlag]:
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before: list[Callable[..., object] | int | None] = [signal.signal(number, stop) for number in numbers]
+    is_over = threading.Event()
+    if is_of_group and AGENT in os.environ:
+        threading.Thread(target=_stop_without_agent, args=(os.getppid(), is_over), daemon=True).start()
     try:
         yield flag
     finally:
+        is_over.set()
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+def _stop_without_agent(agent: int, is_over: threading.Event) -> None:
+    """Send SIGTERM to this process when its parent, of this process number, has ended before the command is over."""
+    while not is_over.wait(SECONDS_A_LOOK):
+        if os.getppid() != agent:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return

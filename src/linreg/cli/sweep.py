@@ -1,6 +1,6 @@
 """`linreg sweep` and `linreg cv`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,20 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from linreg.cli import options as o
+from linreg.cli.launching import is_restarted, launch
 from linreg.cli.loading import load_plugins
 from linreg.cli.progress import open_count
 from linreg.cli.signals import StopFlag, stop_on_signals
 from linreg.cli.text import (
     format_count,
     format_duration,
+    format_interval,
     format_table,
     format_value,
     print_json,
     print_stderr,
     print_stdout,
+    setting_cell,
     show_log,
 )
-from linreg.errors import SpecError
+from linreg.errors import SpecError, UsageError
+from linreg.system.place import place
 from linreg.system.startup import importing_torch
 
 if TYPE_CHECKING:
@@ -68,6 +72,7 @@ class ManyOptions:
 
 
 def sweep(
+    context: typer.Context,
     spec: o.Spec,
     options: ManyOptions,
     overrides: Varied = None,
@@ -77,17 +82,28 @@ def sweep(
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume this spec's last sweep if it was interrupted, else start.")
     ] = False,
+    processes: o.Processes = None,
 ) -> None:
     """Train many models of one spec, and rank them; print the checkpoint of the winner's run."""
     loaded = options.load(spec, overrides, trials=trials, seeds=seeds, folds=folds)
     if not loaded.sweep.parameters:
         raise SpecError([f"{spec}: nothing varies; add a key with values, as optimizer.lr=0.01,0.1, or use linreg cv"])
 
-    with importing_torch():
-        from linreg.experiment.sweeps.sweeping import sweep
+    if processes is not None:
+        raise typer.Exit(launch(context.obj, processes))
 
+    with importing_torch():
+        from linreg.experiment.sweeps.group import follow_sweep
+        from linreg.experiment.sweeps.sweeping import first_trials, sweep
+
+    if not place().is_first:
+        with stop_on_signals() as stop:
+            folders = {"runs": options.runs, "checkpoints": options.checkpoints}
+            if follow_sweep(loaded, first_trials(loaded), stop=stop, **folders) == "interrupted":
+                raise typer.Exit(stop.exit_code)
+        return
     with options.running() as (stop, arguments):
-        result = sweep(loaded, resume=resume, **arguments)
+        result = sweep(loaded, resume=resume or is_restarted(), **arguments)
     if not options.quiet:
         print_stderr("\n".join(_summary(result)))
     if options.json:
@@ -100,27 +116,53 @@ def sweep(
 
 
 def cv(
+    context: typer.Context,
     spec: o.Spec,
     options: ManyOptions,
     overrides: o.Overrides = None,
     folds: Annotated[int, typer.Option("--folds", metavar="K", help="Number of folds.")] = 5,
+    leave_one_out: Annotated[
+        bool, typer.Option("--leave-one-out", help="Leave out each row by itself; needs solver: exact.")
+    ] = False,
     repeats: Annotated[
         int, typer.Option("--repeats", metavar="R", help="How often to divide the rows into folds.")
     ] = 1,
     output: Annotated[Path | None, o.option("--output", "FILE.csv", "Where to write the predictions.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume this spec's last cross-validation if it was interrupted.")
+    ] = False,
+    processes: o.Processes = None,
 ) -> None:
     """Cross-validate a spec; print the metrics of each fold, their mean and standard deviation."""
-    loaded = options.load(spec, overrides, folds=folds, repeats=repeats)
+    division = {} if leave_one_out else {"folds": folds, "repeats": repeats}
+    loaded = options.load(spec, overrides, **division)
     if loaded.sweep.parameters:
         raise SpecError([f"{spec}: sweep.parameters: cv trains one model; use linreg sweep --folds {folds}"])
+    if leave_one_out and (processes is not None or place().size > 1):
+        raise UsageError("--leave-one-out: solves once, by one process; remove --processes")
+    if processes is not None:
+        raise typer.Exit(launch(context.obj, processes))
 
     with importing_torch():
-        from linreg.experiment.sweeps.cross_validation import cross_validate
+        from linreg.experiment.sweeps.cross_validation import (
+            cross_validate,
+            follow_cross_validation,
+            leave_each_out,
+        )
 
+    if not place().is_first:
+        with stop_on_signals() as stop:
+            stop()
+            if follow_cross_validation(loaded, stop=stop) == "interrupted":
+                raise typer.Exit(stop.exit_code)
+        return
     with options.running() as (stop, arguments):
-        result = cross_validate(loaded, output=output, **arguments)
+        if leave_one_out:
+            result = leave_each_out(loaded, runs=options.runs, checkpoints=options.checkpoints, output=output)
+        else:
+            result = cross_validate(loaded, output=output, resume=resume, **arguments)
     if result.outcome == "interrupted":
-        print_stderr("interrupted")
+        print_stderr("interrupted; to continue, run the same command with --resume")
         raise typer.Exit(stop.exit_code)
     if options.json:
         print_json(asdict(result))
@@ -144,7 +186,8 @@ def _folds_table(result: "CrossValidation") -> tuple[list[dict[str, Any]], list[
     metrics = [name for name in ("loss", "val_loss", "rmse", "mae", "r2") if name in result.mean]
     columns = ["fold", "n_val", *metrics]
     rows: list[dict[str, Any]] = [{**fold, "fold": str(fold["fold"])} for fold in result.folds]
-    rows.append({"fold": "mean", **result.mean})
+    if len(rows) > 1:
+        rows.append({"fold": "mean", **result.mean})
     if result.sd:
         rows.append({"fold": "sd", **result.sd})
     return rows, columns
@@ -153,7 +196,7 @@ def _folds_table(result: "CrossValidation") -> tuple[list[dict[str, Any]], list[
 def _summary(result: "SweepResult") -> list[str]:
     """Describe a sweep: the ranking, and what the winner's number is worth."""
     ranking = [one for one in result.ranking if one.is_reached]
-    lines = [format_table(*_ranking_table(ranking[:MOST_SHOWN], result.metric))] if ranking else []
+    lines = [format_table(*_ranking_table(result, ranking[:MOST_SHOWN]))] if ranking else []
     if len(ranking) > MOST_SHOWN:
         lines.append(f"and {len(ranking) - MOST_SHOWN} more")
     how = {"stack": "in stacks", "alone": "one by one", "exact": "solved exactly"}
@@ -176,44 +219,35 @@ def _summary(result: "SweepResult") -> list[str]:
     return lines
 
 
-def _ranking_table(shown: Sequence["Ranked"], metric: str) -> tuple[list[dict[str, Any]], list[str]]:
+def _ranking_table(result: "SweepResult", shown: Sequence["Ranked"]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return rows and columns for some trials, without what is the same for all trials of the sweep."""
     several = any(one.sd is not None for one in shown)
-    rows = [_ranking_row(number, one, metric) for number, one in enumerate(shown, start=1)]
-    parameters = list(shown[0].parameters)
+    rows = [_ranking_row(number, one, result.metric) for number, one in enumerate(shown, start=1)]
+    parameters = [key for key in shown[0].parameters if len({repr(one.parameters[key]) for one in result.ranking}) > 1]
     differs = ["sd", "difference", "95 % interval"] if several else []
     has_bad = any(one.mean is None for one in shown)
     sizes = ["epochs"] if len({one.epochs for one in shown}) > 1 else []
-    return rows, ["rank", "trial", *parameters, metric, *differs, *sizes, *(["outcome"] if has_bad else [])]
+    return rows, ["rank", "trial", *parameters, result.metric, *differs, *sizes, *(["outcome"] if has_bad else [])]
 
 
 def _ranking_row(number: int, one: "Ranked", metric: str) -> dict[str, Any]:
-    interval = None if one.interval is None else "{:.3g} to {:.3g}".format(*one.interval)
     return {
         "rank": number if one.mean is not None else None,
         "trial": one.trial,
-        **{key: _short(value) for key, value in one.parameters.items()},
+        **{key: setting_cell(value) for key, value in one.parameters.items()},
         metric: one.mean,
         "sd": one.sd,
         "difference": one.gap,
-        "95 % interval": interval,
+        "95 % interval": format_interval(one.interval),
         "epochs": one.epochs,
         "outcome": one.outcome,
     }
 
 
-def _short(value: Any) -> Any:
-    """Return a value of a parameter for a table: a component as `adam lr=0.01`."""
-    if isinstance(value, Mapping):
-        rest = [f"{key}={item}" for key, item in value.items() if key != "name"]
-        return " ".join([str(value.get("name", "")), *rest]).strip()
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ", ".join(map(str, value)) + "]"
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
-
-
 def _plain(result: "SweepResult") -> dict[str, Any]:
     """Return a result for JSON, which has no pairs as keys."""
     plain = asdict(result)
+    plain["test"] = None if result.test is None else result.test.described()
     for one, ranked in zip(plain["ranking"], result.ranking, strict=True):
         one["scores"] = [{"seed": seed, "fold": fold, "score": score} for (seed, fold), score in ranked.scores.items()]
     return plain

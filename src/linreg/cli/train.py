@@ -10,6 +10,7 @@ import typer
 
 from linreg.cli import options as o
 from linreg.cli.expectations import OF_TRAINING, Expectation, check_expectations, parse_expectations
+from linreg.cli.launching import is_restarted, launch
 from linreg.cli.loading import load_plugins, load_spec
 from linreg.cli.progress import open_progress
 from linreg.cli.signals import stop_on_signals
@@ -23,52 +24,86 @@ from linreg.cli.text import (
     print_stdout,
     show_log,
 )
+from linreg.errors import UsageError
+from linreg.system.place import place
 from linreg.system.startup import importing_torch
 
 if TYPE_CHECKING:
     from linreg.experiment.result import Result
+    from linreg.spec.schema import ExperimentSpec
 
 NO_LOSS = 1e-6  # of an exact solution, relative to a loss beside it
 MOST_COEFFICIENTS = 20  # in a summary
 
 
 def train(
+    context: typer.Context,
     spec: o.Spec,
     options: o.TrainOptions,
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume this spec's last run if it was interrupted, else start.")
     ] = False,
+    processes: o.Processes = None,
 ) -> None:
     """Train a spec; print the path of the checkpoint."""
     expectations = parse_expectations(options.expect or [], OF_TRAINING)
     loaded = load_spec(spec, options.all_overrides(), options.plugin)
+    _launch(context, processes, loaded)
 
     with importing_torch():
         from linreg.experiment import resuming, session
 
-    _run(partial(resuming.train_or_resume if resume else session.train, loaded), options, expectations)
+    begin = resuming.train_or_resume if resume or is_restarted() else session.train
+    _run(partial(begin, loaded), options, expectations, loaded)
 
 
 def resume(
+    context: typer.Context,
     checkpoint: Annotated[Path, o.argument("CKPT|RUN", "A checkpoint (.pth), or a run.")],
     options: o.TrainOptions,
     other_data: Annotated[
         bool, typer.Option("--other-data", help="Resume even if the data has changed, in a new run.")
     ] = False,
+    processes: o.Processes = None,
 ) -> None:
     """Finish an interrupted run, or extend a finished one."""
     expectations = parse_expectations(options.expect or [], OF_TRAINING)
     load_plugins(options.plugin)
+    _launch(context, processes, None)
 
     with importing_torch():
         from linreg.experiment import resuming
 
     call = partial(resuming.resume, checkpoint, options.all_overrides(), other_data=other_data)
-    _run(call, options, expectations)
+    _run(call, options, expectations, None)
 
 
-def _run(call: Callable[..., "Result"], options: o.TrainOptions, expectations: Sequence[Expectation]) -> None:
-    """Call a function that trains, with progress and signals. Print its result and check the expectations."""
+def _launch(context: typer.Context, processes: int | None, spec: "ExperimentSpec | None") -> None:
+    """Start this command in several processes, if that is asked for, and end with their exit code. Raises SpecError for
+    a spec that they cannot share."""
+    if processes is None:
+        return
+    if place().size > 1:
+        raise UsageError("--processes: torchrun has started several already; remove one")
+    if spec is not None:
+        from linreg.spec.sharing import refuse_unshared
+
+        refuse_unshared(spec, processes)
+    raise typer.Exit(launch(context.obj, processes))
+
+
+def _run(
+    call: Callable[..., "Result"],
+    options: o.TrainOptions,
+    expectations: Sequence[Expectation],
+    spec: "ExperimentSpec | None",
+) -> None:
+    """Call a function that trains, with progress and signals. Print its result and check the expectations.
+
+    In a group only the first process does so. The others train what it sends them; spec: what that probably is."""
+    if not place().is_first:
+        _follow(spec)
+        return
     show_log(quiet=options.quiet)
     with stop_on_signals() as stop, open_progress(quiet=options.quiet) as report:
         result = call(runs=options.runs, checkpoints=options.checkpoints, report=report, stop=stop)
@@ -84,6 +119,16 @@ def _run(call: Callable[..., "Result"], options: o.TrainOptions, expectations: S
         print_stderr(f"{reason}resume with: linreg resume {result.checkpoint}{_folders(options)}")
         raise typer.Exit(stop.exit_code)
     check_expectations(expectations, asdict(result))
+
+
+def _follow(spec: "ExperimentSpec | None") -> None:
+    from linreg.experiment.following import follow
+
+    show_log(quiet=True)
+    with stop_on_signals() as stop:
+        outcome = follow(spec, stop)
+    if outcome == "interrupted":
+        raise typer.Exit(stop.exit_code)
 
 
 def _summary(result: "Result") -> str:

@@ -24,6 +24,8 @@ Columns = Column | Annotated[list[Column], Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 DatePart = Literal["year", "quarter", "month", "day", "weekday", "day_of_year", "hour"]
 
+PERIODS = {"quarter": 4, "month": 12, "day": 31, "weekday": 7, "day_of_year": 366, "hour": 24}  # of parts of a date
+
 Learnt = dict[str, "torch.Tensor"]
 
 
@@ -233,7 +235,6 @@ def date_parts(
     """
     import torch
 
-    periods = {"quarter": 4, "month": 12, "day": 31, "weekday": 7, "day_of_year": 366, "hour": 24}
     as_angles = [part for part in parts if cyclic and part != "year"]
 
     def names(name: str) -> list[str]:
@@ -248,7 +249,7 @@ def date_parts(
         for part in parts:
             value = every[part]
             if part in as_angles:
-                angle = 2 * math.pi * (value - int(part != "hour")) / periods[part]
+                angle = 2 * math.pi * (value - int(part != "hour")) / PERIODS[part]
                 derived += [torch.sin(angle), torch.cos(angle)]
             else:
                 derived.append(value)

@@ -28,12 +28,13 @@ from linreg.errors import StorageError, UsageError
 from linreg.system.files import LEFTOVER, sync_folder, translated_errors
 from linreg.system.version import __version__
 
-FORMAT = 4  # of points.bin and meta.json
+FORMAT = 6  # of points.bin and meta.json
 POINTS, META = "points.bin", "meta.json"
 _META: dict[str, type] = {
     "written": int,
     "source": str,
     "fingerprint": str,
+    "sums": list,
     "n_rows": int,
     "sizes": list,
     "n_columns": int,

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from linreg.data.cache import POINTS, REMEDIES, cache_folder, key_of, make_room, new_entry, open_entry, publish
+from linreg.data.fingerprint import Fingerprint, RowSums
 from linreg.data.mapped import MappedRows
-from linreg.data.rows import Fingerprint, refuse_infinite
+from linreg.data.rows import refuse_infinite
+from linreg.data.shards import Shards
 from linreg.data.sources import Points
 from linreg.errors import DataError, StorageError
 from linreg.system.files import translated_errors
@@ -22,12 +24,18 @@ STRIDE = 2**26  # bytes written between two checks of the free room
 
 
 def open_mapped(
-    points: Points, *, source: Mapping[str, Any], memory_limit: int, where: str = "data.source"
+    points: Points,
+    *,
+    source: Mapping[str, Any],
+    memory_limit: int,
+    where: str = "data.source",
+    shards: Shards | None = None,
 ) -> MappedRows:
     """Open the points from the cache, after converting them if necessary.
 
     source: their component in plain values. With the sizes and times of its files it identifies points from files, so
-    an unchanged table is not read again. A fingerprint identifies other points. Raises DataError, StorageError.
+    an unchanged table is not read again. A fingerprint identifies other points. shards: those whose rows are read, by
+    default all. Raises DataError, StorageError.
     """
     folder, stamp = cache_folder(), points.stamp()
     name = str(source["name"]) if stamp is None else ", ".join(str(path) for path, *_ in stamp)
@@ -47,12 +55,12 @@ def open_mapped(
                 opened = open_entry(folder, key)
         if opened is None:
             raise StorageError(f"{folder / key}: removed by another process; run the command again")
-    return MappedRows(*opened, memory_limit=memory_limit, source=points)
+    return MappedRows(*opened, memory_limit=memory_limit, source=points, shards=shards, where=where)
 
 
 def _convert(points: Points, temporary: Path, where: str) -> dict[str, Any]:
     """Write the points into a folder, in one pass. Return the content of meta.json."""
-    fingerprint = Fingerprint(points)
+    fingerprint, sums = Fingerprint(points), RowSums(points)
     lows, highs = [], []
     n_bytes = checked = n_columns = 0
     weighted = False
@@ -60,6 +68,7 @@ def _convert(points: Points, temporary: Path, where: str) -> dict[str, Any]:
         for block in points.blocks():
             refuse_infinite(block, points, where)
             fingerprint.add(block)
+            sums.add(block)
             weighted = block.weight is not None
             parts = [block.x, block.y] if block.weight is None else [block.x, block.y, block.weight[:, None]]
             rows = np.hstack([np.asarray(part, dtype=np.float64) for part in parts])
@@ -90,4 +99,5 @@ def _convert(points: Points, temporary: Path, where: str) -> dict[str, Any]:
         "minimum": [None if np.isnan(value) else float(value) for value in extremes[0]],
         "maximum": [None if np.isnan(value) else float(value) for value in extremes[1]],
         "fingerprint": fingerprint.text(),
+        "sums": sums.sums,
     }

@@ -119,23 +119,30 @@ class Transforms(nn.ModuleList):
         self.before = list(before)
         self.steps: list[Step] = []
 
-    def add(self, spec: TransformSpec, values: Values | None, saved: Mapping[str, torch.Tensor]) -> None:
+    def add(
+        self,
+        spec: TransformSpec,
+        values: Values | None,
+        saved: Mapping[str, torch.Tensor],
+        join: Callable[[Iterator[torch.Tensor]], torch.Tensor] = lambda blocks: torch.cat(list(blocks)),
+    ) -> None:
         """Add a transform after the others.
 
         values: returns the columns before the first transform, of the training part, block by block, to learn from;
-        None takes what was learnt from saved, which has the names of this module's state. Raises SpecError for columns
-        that do not fit.
+        None takes what was learnt from saved, which has the names of this module's state. join: puts blocks together,
+        also those of other processes. Raises SpecError for columns that do not fit.
         """
         columns = self.columns
         pieces: list[Piece] = []
-        sample = None if values is None else self(next(values())[:2])
+        first = None if values is None else next(values(), None)
+        sample = None if first is None else self(first[:2])
         for sources in _sources(spec, columns):
             piece = Piece(spec.derived, sources, {})
             if values is None:
                 prefix = f"{len(self)}.{len(pieces)}."
                 learnt = {name.removeprefix(prefix): v for name, v in saved.items() if name.startswith(prefix)}
             elif spec.derived.learn is not None:
-                training = torch.cat([piece.given(self(block)) for block in values()])
+                training = join(piece.given(self(block)) for block in values())
                 try:
                     learnt = spec.derived.learn(training)
                 except ValueError as error:

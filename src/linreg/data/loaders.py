@@ -122,7 +122,7 @@ def make_loaders(
     generator.set_state(torch.get_rng_state())
 
     def loader(data: Any, sampler: Sampler[int] | None) -> DataLoader[Point]:
-        return DataLoader(data, batch_size=batch_size or len(data), sampler=sampler, generator=generator)
+        return DataLoader(data, batch_size=batch_size or max(1, len(data)), sampler=sampler, generator=generator)
 
     assert isinstance(train_data, Sized)
     train_loader = loader(train_data, ShuffleSampler(train_data, generator) if shuffle else None)

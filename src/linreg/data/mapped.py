@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from linreg.data.dataset import Point
+from linreg.data.fingerprint import text_of_sums
 from linreg.data.precision import Precision, refuse_unfit
 from linreg.data.rows import Rows, used_blocks
-from linreg.data.sources import Block, Points
+from linreg.data.shards import Shards, cut_rows
+from linreg.data.sources import Block, Points, column_of
 from linreg.data.split import Column, Parts
 from linreg.data.transform import Transform
 from linreg.errors import DataError
@@ -29,21 +31,39 @@ class MappedRows(Rows):
     """The rows of a cache entry, which is locked while this object lives.
 
     memory_limit: the most bytes of the map that are resident at once, on Linux (see `_release`); source: the origin of
-    the rows, read again only to describe a row in a message. minimum, maximum: of each column, without gaps: features,
-    targets, weight.
+    the rows, read again only to describe a row in a message. shards: those whose pages are read, by default all.
+    minimum, maximum: of each column of all rows, without gaps: features, targets, weight.
     """
 
-    def __init__(self, file: IO[bytes], meta: Mapping[str, Any], *, memory_limit: int, source: Points) -> None:
+    def __init__(
+        self,
+        file: IO[bytes],
+        meta: Mapping[str, Any],
+        *,
+        memory_limit: int,
+        source: Points,
+        shards: Shards | None = None,
+        where: str = "data.source",
+    ) -> None:
         super().__init__(source)
         self.feature_names, self.target_names = tuple(meta["feature_names"]), tuple(meta["target_names"])
         self._categories: Mapping[str, Sequence[str]] = meta["categories"]
         self.fingerprint, self.is_weighted = meta["fingerprint"], meta["weighted"]
         self.minimum, self.maximum = (np.array(meta[name], dtype=np.float64) for name in ("minimum", "maximum"))
-        self.n_rows, self._sizes = meta["n_rows"], list[int](meta["sizes"])
+        self._all, self._sizes = range(meta["n_rows"]), list[int](meta["sizes"])
+        self._own = [self._all]  # the rows of the map that are read
+        if shards is not None:
+            self.cut = cut = cut_rows(shards, self._sizes or [len(self._all)], where)
+            self._own = [
+                range(first + rows.start, first + rows.stop) for first, rows in zip(cut.first, cut.own, strict=True)
+            ]
+            categories = {name: sorted(values) for name, values in self._categories.items()}
+            self.fingerprint = text_of_sums(self, categories, len(self._all), meta["sums"])
+        self.n_rows = sum(map(len, self._own))
         self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.n_bytes = len(self._map)
         file.close()  # the map has its own descriptor, and with it the lock
-        self._rows = np.frombuffer(self._map, dtype=np.float64).reshape(self.n_rows, -1)
+        self._rows = np.frombuffer(self._map, dtype=np.float64).reshape(len(self._all), -1)
         row_bytes = self._rows.strides[0]
         self._fits = self.n_bytes + WINDOW <= memory_limit
         self._windows_at_once = max(1, memory_limit // (WINDOW * (2 + row_bytes // WINDOW)))
@@ -52,12 +72,13 @@ class MappedRows(Rows):
     @property
     def sizes(self) -> Sequence[int]:  # type: ignore[override]  # as in Rows
         """The numbers of rows of the table and of separate files."""
-        return self._sizes
+        return self._sizes if self.cut is None or not self._sizes else [len(rows) for rows in self.cut.own]
 
     def column(self, name: str) -> Column:
-        """Read a column for the split, from the map if it has it."""
-        here = name in (*self.feature_names, *self.target_names)
-        return Points.column(self, name) if here else self.source.column(name)
+        """Read a column of all rows for the split, from the map if it has it."""
+        if name not in (*self.feature_names, *self.target_names):
+            return self.source.column(name)
+        return column_of(self, (self._read(rows) for rows in self._steps([self._all])), name)
 
     @property
     def categories(self) -> Mapping[str, Sequence[str]]:  # type: ignore[override]  # as in Rows
@@ -66,13 +87,32 @@ class MappedRows(Rows):
 
     def blocks(self) -> Iterator[Block]:
         """Read the rows, in blocks that are copies."""
-        for first in range(0, self.n_rows, self._block_rows):
-            rows = self._rows[first : first + self._block_rows].copy()
-            self._release()
-            yield self._block(rows, range(first, first + len(rows)))
+        return (block for _, block in self.blocks_with(None))
+
+    def blocks_with(self, mask: NDArray[np.bool_] | None) -> Iterator[tuple[int, Block]]:
+        """Read the blocks for which the mask (n_rows,) is not false, as copies."""
+        first = 0
+        for rows in self._steps(self._own):
+            if mask is None or mask[first : first + len(rows)].any():
+                yield first, self._read(rows)
+            first += len(rows)
+
+    def _steps(self, ranges: Sequence[range]) -> Iterator[range]:
+        """Cut ranges of the map into those of blocks."""
+        for rows in ranges:
+            for first in range(rows.start, rows.stop, self._block_rows):
+                yield range(first, min(first + self._block_rows, rows.stop))
+
+    def _read(self, rows: range) -> Block:
+        """Read rows of the map as a copy."""
+        values = self._rows[rows.start : rows.stop].copy()
+        self._release()
+        return self._block(values, rows)
 
     def take(self, indices: NDArray[np.int64]) -> Block:
         """Read some rows (n,), in any order."""
+        if self.cut is not None:
+            indices = self.cut.all_rows(indices)
         if self._fits:
             return self._block(np.take(self._rows, indices, axis=0), indices)
         order = np.argsort(indices)  # so that each window is visited once
@@ -83,9 +123,9 @@ class MappedRows(Rows):
             self._release()
         return self._block(rows, indices)
 
-    def medians(self, mask: NDArray[np.bool_], positions: Sequence[int]) -> NDArray[np.float64]:
-        """Return the medians of the features at some positions, with memory for one column."""
-        return np.array([np.nanmedian(self._column(position, mask)) for position in positions])
+    def columns_of(self, mask: NDArray[np.bool_], positions: Sequence[int]) -> Iterator[NDArray[np.float64]]:
+        """Yield the columns (n,) of the features at some positions, with memory for one of them."""
+        return (self._column(position, mask) for position in positions)
 
     def weight(self) -> NDArray[np.float64] | None:
         """Return the weights of all rows (n_rows,), or None."""
@@ -99,12 +139,11 @@ class MappedRows(Rows):
 
     def _column(self, position: int, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Read one column of the rows of a mask, (n,)."""
-        values, done = np.empty(int(mask.sum())), 0
-        for first in range(0, self.n_rows, self._block_rows):
-            rows = slice(first, first + self._block_rows)
-            block = self._rows[rows, position][mask[rows]]
+        values, first, done = np.empty(int(mask.sum())), 0, 0
+        for rows in self._steps(self._own):
+            block = self._rows[rows.start : rows.stop, position][mask[first : first + len(rows)]]
             values[done : done + len(block)] = block
-            done += len(block)
+            first, done = first + len(rows), done + len(block)
             self._release()
         return values
 
@@ -134,7 +173,7 @@ class MappedRows(Rows):
             if transform.preprocessing is not None:
                 x, y = transform.preprocessing(x), transform.preprocessing.scaled(y)
             ends = torch.cat([x, y], dim=1)
-            precision.add(ends.numpy(), n_rows=self.n_rows)
+            precision.add(ends.numpy(), n_rows=len(self._all))
             fits = bool(torch.isfinite(ends.to(getattr(torch, transform.dtype))).all())
         if not transform.is_monotonic or not fits:
             for block, _ in used_blocks(self, parts):  # to find the row

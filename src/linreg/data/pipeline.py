@@ -16,6 +16,7 @@ from linreg.data.derived import ColumnInfo
 from linreg.data.learning import Recipe, is_needed, learn_from
 from linreg.data.preprocessing import Feature, Preprocessing, to_dict
 from linreg.data.rows import Rows
+from linreg.data.shards import Cut, ShardedPart, sharded
 from linreg.data.split import Parts, subsets
 from linreg.data.transform import Recode, Transform, WeightScale
 
@@ -25,7 +26,8 @@ INDICES_AT_ONCE = 2**13
 @dataclass(frozen=True)
 class Data:
     """The data of an experiment. dataset: its rows as inputs of the network; preprocessing: between the source and the
-    network, or None; described: the features as plain values, for a checkpoint."""
+    network, or None; described: the features as plain values, for a checkpoint; train_shards, val_shards: the parts by
+    shards, if the rows are cut into them. Then the dataset and the parts have the rows of this process."""
 
     feature_names: Sequence[str]
     target_names: Sequence[str]
@@ -39,6 +41,9 @@ class Data:
     preprocessing: Preprocessing | None
     described: dict[str, Any]
     fingerprint: str
+    cut: Cut | None = None
+    train_shards: ShardedPart | None = None
+    val_shards: ShardedPart | None = None
 
     @property
     def n_columns(self) -> int:
@@ -56,7 +61,7 @@ def prepare(rows: Rows, parts: Parts, recipe: Recipe, *, dtype: str, where: str)
     features = preprocessing.features
     described = to_dict(features, rows)
     weight, recode = rows.weight(), Recode(features, rows)
-    scale = None if weight is None else WeightScale(weight, parts, where=where)
+    scale = None if weight is None else WeightScale(weight, parts, where=where, cut=rows.cut)
     transform = Transform(recode, features, preprocessing if needed else None, scale, dtype)
     dataset = rows.dataset(transform, parts, where)
     train_data, val_data = subsets(dataset, parts)
@@ -73,6 +78,9 @@ def prepare(rows: Rows, parts: Parts, recipe: Recipe, *, dtype: str, where: str)
         preprocessing=transform.preprocessing,
         described=described,
         fingerprint=rows.fingerprint,
+        cut=rows.cut,
+        train_shards=None if rows.cut is None else sharded(rows.cut, parts.train),
+        val_shards=None if rows.cut is None or parts.val is None else sharded(rows.cut, parts.val),
     )
 
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from linreg.data.dataset import CustomDataset
 from linreg.data.precision import Precision, refuse_unfit
-from linreg.data.rows import Fingerprint, Rows, refuse_infinite, used_blocks
+from linreg.data.rows import Identity, Rows, refuse_infinite, used_blocks
+from linreg.data.shards import Shards, own_points
 from linreg.data.sources import Block, Points
 from linreg.data.split import Parts
 from linreg.data.transform import Transform
@@ -27,9 +28,11 @@ class ResidentRows(Rows):
     gaps: whether x may have gaps, for the preprocessing to fill; else every value must fit the dtype.
     """
 
-    def __init__(self, source: Points, *, dtype: str, gaps: bool, where: str) -> None:
+    def __init__(self, points: Points, *, dtype: str, gaps: bool, where: str, shards: Shards | None = None) -> None:
+        source, cut = (points, None) if shards is None else own_points(points, shards, where)
         super().__init__(source)
-        x, y, weight, fingerprint = _Growing(dtype), _Growing(dtype), _Growing("float64"), Fingerprint(source)
+        x, y, weight = _Growing(dtype), _Growing(dtype), _Growing("float64")
+        identity = Identity(source, cut, shards, where)
         names = [*self.feature_names, *self.target_names]
         precision = Precision(names, dtype, where=where)
         self._starts: list[int] = []
@@ -37,7 +40,7 @@ class ResidentRows(Rows):
         with arrow_without_pool():
             for block in source.blocks():
                 refuse_infinite(block, source, where)
-                fingerprint.add(block)
+                identity.add(block)
                 self._starts.append(x.n_rows)
                 self._places.append(block.where)
                 if x.array.nbytes + y.array.nbytes + block.x.nbytes > usable_bytes():
@@ -54,7 +57,7 @@ class ResidentRows(Rows):
                     refuse_unfit(["sample_weight"], weight.add(values), values, block.where, where=where)
             precision.log(lambda: (np.hstack([block.x, block.y]) for block in source.blocks()))
         self.x, self.y = x.whole(), y.whole()
-        self.n_rows, self.fingerprint = len(self.x), fingerprint.text()
+        self.n_rows, (self.fingerprint, self.cut) = len(self.x), identity.finish()
         self.is_weighted = weight.n_rows > 0
         self._weight = weight.whole()[:, 0] if self.is_weighted else None
 
@@ -79,7 +82,7 @@ class ResidentRows(Rows):
         return CustomDataset(*tensors)
 
     def _preprocessed(self, transform: Transform, parts: Parts, where: str) -> tuple[NDArray[Any], NDArray[Any]]:
-        make = np.empty if parts.test is None else np.zeros
+        make = np.empty if parts.train_on_all else np.zeros
         x = make((self.n_rows, transform.n_columns), transform.dtype)
         y = make(self.y.shape, transform.dtype)
         names = [transform.column_names, self.target_names]

@@ -3,7 +3,7 @@
 The stages of `pipeline` read rows through it. `ResidentRows`, `MappedRows` and `StreamedRows` implement it.
 """
 
-import hashlib
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from linreg.data.dataset import Point
+from linreg.data.fingerprint import Fingerprint, RowSums
 from linreg.data.preprocessing import FILLING
+from linreg.data.shards import Cut, Shards, cut_rows, own_points
 from linreg.data.sources import Block, Points
 from linreg.data.split import TEST, Column, Parts
 from linreg.data.transform import Transform
@@ -23,11 +25,13 @@ HEAD_ROWS = 2**10  # at the beginning of a table
 
 class Rows(Points):
     """The points of a source, counted and identified. n_rows: the number of rows; fingerprint: identifies their names
-    and values; is_weighted: whether rows have weights."""
+    and values; is_weighted: whether rows have weights; cut: how they are cut into shards, or None. With shards, these
+    are the rows of this process, and the fingerprint is that of all rows."""
 
     n_rows: int
     fingerprint: str
     is_weighted: bool
+    cut: Cut | None = None
 
     def __init__(self, source: Points) -> None:
         self.source = source
@@ -48,14 +52,22 @@ class Rows(Points):
         """Read a column for the split."""
         return self.source.column(name)
 
+    def blocks_with(self, mask: NDArray[np.bool_] | None) -> Iterator[tuple[int, Block]]:
+        """Read the rows in blocks, each after the number of its first row. mask (n_rows,): a block for which it is
+        false may be left out."""
+        first = 0
+        for block in self.blocks():
+            yield first, block
+            first += len(block.x)
+
     def head(self) -> Block:
         """Return the first HEAD_ROWS rows as numbers, or all if there are fewer."""
         return _head(self.blocks())
 
-    def medians(self, mask: NDArray[np.bool_], positions: Sequence[int]) -> NDArray[np.float64]:
-        """Return the medians of the features at some positions, without gaps, over the rows of the mask."""
-        columns = np.concatenate([block.x[chosen][:, positions] for block, chosen in masked_blocks(self, mask)])
-        return np.array([np.nanmedian(column) for column in columns.T])
+    def columns_of(self, mask: NDArray[np.bool_], positions: Sequence[int]) -> Iterator[NDArray[np.float64]]:
+        """Yield the columns (n,) of the features at some positions, of the rows of the mask."""
+        rows = np.concatenate([block.x[chosen][:, positions] for block, chosen in masked_blocks(self, mask)])
+        yield from rows.T
 
     def weight(self) -> NDArray[np.float64] | None:
         """Return the weights of all rows (n_rows,), or None."""
@@ -72,18 +84,19 @@ class Rows(Points):
 class StreamedRows(Rows):
     """Rows that stay at their source and are read again in each pass. The first pass counts them."""
 
-    def __init__(self, source: Points, *, where: str) -> None:
-        super().__init__(source)
+    def __init__(self, source: Points, *, where: str, shards: Shards | None = None) -> None:
+        points, cut = (source, None) if shards is None else own_points(source, shards, where)
+        super().__init__(points)
         self.where = where
-        fingerprint = Fingerprint(source)
+        identity = Identity(points, cut, shards, where)
         first: list[Block] = []
-        for block in source.blocks():
-            if fingerprint.n_rows < HEAD_ROWS:
+        for block in points.blocks():
+            if identity.n_rows < HEAD_ROWS:
                 first.append(block)
-            fingerprint.add(block)
+            identity.add(block)
             self.is_weighted = block.weight is not None
         self._head = _head(first)
-        self.n_rows, self.fingerprint = fingerprint.n_rows, fingerprint.text()
+        self.n_rows, (self.fingerprint, self.cut) = identity.n_rows, identity.finish()
 
     def head(self) -> Block:
         """Return the first rows, which were kept."""
@@ -96,6 +109,34 @@ class StreamedRows(Rows):
             yield block
 
 
+class Identity:
+    """Counts and identifies rows while they are read. cut: of the rows of some shards; shards: None without shards."""
+
+    def __init__(self, points: Points, cut: Cut | None, shards: Shards | None, where: str) -> None:
+        self.points, self.cut, self.shards, self.where = points, cut, shards, where
+        self.digest: Fingerprint | RowSums = Fingerprint(points) if shards is None else RowSums(points)
+
+    @property
+    def n_rows(self) -> int:
+        """The number of rows so far."""
+        return self.digest.n_rows
+
+    def add(self, block: Block) -> None:
+        """Add the next rows."""
+        if isinstance(self.digest, RowSums) and self.cut is not None:
+            self.digest.add(block, self.cut.all_rows(range(self.n_rows, self.n_rows + len(block.x))))
+        else:
+            self.digest.add(block)
+
+    def finish(self) -> tuple[str, Cut | None]:
+        """Return the fingerprint, and how all rows are cut into shards. Raises DataError."""
+        if self.shards is None or not isinstance(self.digest, RowSums):
+            assert isinstance(self.digest, Fingerprint)
+            return self.digest.text(), None
+        cut = self.cut or cut_rows(self.shards, self.points.sizes or [self.n_rows], self.where)
+        return self.digest.text(self.shards), cut
+
+
 def _head(blocks: Iterable[Block]) -> Block:
     x, y, n_rows = [], [], 0
     for block in blocks:
@@ -105,6 +146,20 @@ def _head(blocks: Iterable[Block]) -> Block:
         if n_rows == HEAD_ROWS:
             break
     return Block(np.concatenate(x), np.concatenate(y))
+
+
+def places(points: Points, numbers: Iterable[int]) -> dict[int, str]:
+    """Return the places of some rows, by their numbers, in one pass over the source up to the last of them."""
+    source, wanted = points.source if isinstance(points, Rows) else points, sorted(set(numbers))
+    found: dict[int, str] = {}
+    first = 0
+    for block in source.blocks() if wanted else ():
+        for number in wanted[len(found) : bisect_left(wanted, first + len(block.x))]:
+            found[number] = block.where(number - first)
+        first += len(block.x)
+        if len(found) == len(wanted):
+            break
+    return found
 
 
 def masked_blocks(points: Points, mask: NDArray[np.bool_]) -> Iterator[tuple[Block, NDArray[np.bool_]]]:
@@ -126,18 +181,19 @@ def select(block: Block, mask: NDArray[np.bool_]) -> Block:
     )
 
 
-def used_blocks(points: Points, parts: Parts) -> Iterator[tuple[Block, NDArray[np.int64] | slice]]:
-    """Read the rows outside the test part in blocks, with their positions."""
-    first = 0
-    for block in points.blocks():
+def used_blocks(points: Rows, parts: Parts) -> Iterator[tuple[Block, NDArray[np.int64] | slice]]:
+    """Read the rows for training and validation in blocks, with their positions."""
+    return chosen_blocks(points, None if parts.train_on_all else parts.codes < TEST)
+
+
+def chosen_blocks(points: Rows, mask: NDArray[np.bool_] | None) -> Iterator[tuple[Block, NDArray[np.int64] | slice]]:
+    """Read the rows for which a mask (n_rows,) is true in blocks, with their positions; all rows without a mask."""
+    for first, block in points.blocks_with(mask):
         rows = slice(first, first + len(block.x))
-        if parts.test is None:
+        if mask is None or mask[rows].all():
             yield block, rows
-        else:
-            used = parts.codes[rows] != TEST
-            if used.any():
-                yield select(block, used), first + np.flatnonzero(used)
-        first = rows.stop
+        elif mask[rows].any():
+            yield select(block, mask[rows]), first + np.flatnonzero(mask[rows])
 
 
 def refuse_infinite(block: Block, points: Points, where: str) -> None:
@@ -153,37 +209,3 @@ def refuse_infinite(block: Block, points: Points, where: str) -> None:
         for row, column in zip(*np.nonzero(wrong), strict=True):
             place = f"{where}: {block.where(int(row))}, column {names[column]!r}"
             raise DataError(f"{place}: {values[row, column]} is not finite; fix it")
-
-
-class Fingerprint:
-    """Identifies data: the number of rows, and the SHA-256 of the columns' names and of the values of x, y and weight.
-
-    It does not depend on how the rows are cut into blocks. A resumed run recognizes its data by it."""
-
-    def __init__(self, points: Points) -> None:
-        self.points = points
-        self.n_rows = 0
-        self.digests = [hashlib.sha256() for _ in range(3)]
-
-    def add(self, block: Block) -> None:
-        """Add the rows of a block."""
-        self.n_rows += len(block.x)
-        for digest, array in zip(self.digests, (block.x, block.y, block.weight), strict=True):
-            if array is not None:
-                digest.update(np.ascontiguousarray(array, dtype=np.float64).data)
-
-    def text(self) -> str:
-        """Return the fingerprint of the rows so far, as parts with names."""
-        names = [*self.points.feature_names, *self.points.target_names, *self.points.categories.items()]
-        columns = hashlib.sha256(repr(names).encode())
-        digests = zip(("columns", "x", "y", "weight"), (columns, *self.digests), strict=True)
-        return " ".join([f"rows={self.n_rows}", *(f"{name}={digest.hexdigest()}" for name, digest in digests)])
-
-
-def differing(then: str, now: str) -> list[str]:
-    """Describe the parts in which two fingerprints differ, with both numbers of rows."""
-    before, after = (dict(part.partition("=")[::2] for part in text.split()) for text in (then, now))
-    rows = [f"{before.get('rows')} rows, now {after.get('rows')}"] if before.get("rows") != after.get("rows") else []
-    words = {"columns": "the names of the columns or categories", "x": "values of x", "y": "values of y"}
-    others = [name for name in ("columns", "x", "y", "weight") if before.get(name) != after.get(name)]
-    return rows + [words.get(name, "weights") for name in others]

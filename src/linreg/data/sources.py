@@ -1,7 +1,7 @@
 """Sources of generated points, and the classes that every source returns. `tables` has the sources that read files."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from linreg.data.shards import Shards
     from linreg.data.split import Column
 
 DATASETS = Registry("source", arguments=(), returns="linreg.data.sources.Points")
@@ -65,22 +66,21 @@ class Points:
         """Read the rows."""
         raise NotImplementedError
 
+    def count(self, shards: "Shards") -> Sequence[int]:
+        """Return the numbers of rows of the table and of separate files, together with the processes of other
+        shards."""
+        n_rows = sum(len(block.x) for block in self.blocks())
+        return self.sizes or [n_rows]
+
+    def between(self, group: int, rows: range) -> Iterator[Block]:
+        """Read some rows in blocks, after `count`. group: 0 for the table, 1 and 2 for the separate files of the
+        validation and the test part; rows: their numbers in it."""
+        skipped = sum(self.sizes[:group])
+        return blocks_between(self.blocks(), range(skipped + rows.start, skipped + rows.stop))
+
     def column(self, name: str) -> "Column":
         """Return a column, which need not be a feature, for the split. Raises ValueError, and DataError for a gap."""
-        import numpy as np
-
-        from linreg.data.split import Column  # imports torch
-
-        names = [*self.feature_names, *self.target_names]
-        if name not in names:
-            raise ValueError(f"no column {name!r}; {suggest(name, names)}")
-        position, parts = names.index(name), []
-        for block in self.blocks():
-            is_feature = position < len(self.feature_names)
-            parts.append((block.x if is_feature else block.y)[:, position - len(self.feature_names) * (not is_feature)])
-            if np.isnan(parts[-1]).any():
-                raise no_part(block.where(int(np.nonzero(np.isnan(parts[-1]))[0][0])), name)
-        return Column(np.concatenate(parts).astype(np.float64), name not in self.categories)
+        return column_of(self, self.blocks(), name)
 
     def stamp(self) -> list[list[str | int]] | None:
         """Return path, size in bytes and modification time in nanoseconds of each file of the rows; None without
@@ -119,9 +119,48 @@ class Samples(Points):
         yield Block(self.x, self.y, self.weight, self.where)
 
 
+def column_of(points: Points, blocks: Iterator[Block], name: str) -> "Column":
+    """Return a column of the rows of some blocks, as `Points.column`."""
+    import numpy as np
+
+    from linreg.data.split import Column  # imports torch
+
+    names = [*points.feature_names, *points.target_names]
+    if name not in names:
+        raise ValueError(f"no column {name!r}; {suggest(name, names)}")
+    position, parts = names.index(name), []
+    for block in blocks:
+        is_feature = position < len(points.feature_names)
+        column = (block.x if is_feature else block.y)[:, position - len(points.feature_names) * (not is_feature)]
+        parts.append(column.astype(np.float64))
+        if np.isnan(column).any():
+            raise no_part(block.where(int(np.nonzero(np.isnan(column))[0][0])), name)
+    return Column(np.concatenate(parts), name not in points.categories)
+
+
+def blocks_between(blocks: Iterator[Block], rows: range, *, first: int = 0) -> Iterator[Block]:
+    """Yield the blocks of some rows, cut to them, and read no further. first: the number of the first row of the
+    blocks."""
+    for block in blocks:
+        start, stop = max(rows.start - first, 0), min(rows.stop - first, len(block.x))
+        first += len(block.x)
+        if start < stop:
+            yield block if stop - start == len(block.x) else _part(block, start, stop)
+        if first >= rows.stop:
+            return
+
+
+def _part(block: Block, start: int, stop: int) -> Block:
+    """Return some rows of a block."""
+    weight = None if block.weight is None else block.weight[start:stop]
+    return replace(
+        block, x=block.x[start:stop], y=block.y[start:stop], weight=weight, where=lambda row: block.where(start + row)
+    )
+
+
 def no_part(where: str, name: str) -> DataError:
-    """Make the error for a row without a value in the column that decides about the parts."""
-    return DataError(f"{where}, column {name!r}: missing, and the split needs it; add the value, or remove the row")
+    """Make the error for a row without a value in the column that divides the rows into parts or groups."""
+    return DataError(f"{where}, column {name!r}: missing, and it divides the rows; add the value, or remove the row")
 
 
 def _bytes_drawn(n_samples: int, n_features: int) -> int:

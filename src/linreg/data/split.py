@@ -1,7 +1,7 @@
-"""The division of rows into a training, a validation and a test part."""
+"""The division of rows into a training, a validation, a calibration and a test part."""
 
 from collections.abc import Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, cast
 
@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Subset
 
 from linreg.errors import DataError
 
-TRAIN, VAL, TEST = 0, 1, 2  # codes of the parts
+TRAIN, VAL, TEST, UNUSED, CALIBRATION = 0, 1, 2, 3, 4  # codes of the parts
 By = Literal["random", "order", "time", "group", "stratify"]
 
 MOST_VALUES = 20  # of a column of numbers that `stratify` keeps apart; more are divided at their deciles
@@ -20,22 +20,32 @@ MOST_VALUES = 20  # of a column of numbers that `stratify` keeps apart; more are
 
 @dataclass(frozen=True)
 class Parts:
-    """The rows of each part, in its order. val, test: None without that part."""
+    """The rows of each part, in its order. val, test, calibration: None without that part; unused: rows of no part, or
+    None."""
 
     train: NDArray[np.integer]
     val: NDArray[np.integer] | None
     test: NDArray[np.integer] | None = None
+    unused: NDArray[np.integer] | None = None
+    calibration: NDArray[np.integer] | None = None
 
     @property
     def n_rows(self) -> int:
-        """The number of rows of all parts."""
-        return sum(len(rows) for rows in (self.train, self.val, self.test) if rows is not None)
+        """The number of all rows."""
+        rows_of_parts = (self.train, self.val, self.test, self.unused, self.calibration)
+        return sum(len(rows) for rows in rows_of_parts if rows is not None)
+
+    @property
+    def train_on_all(self) -> bool:
+        """Whether all rows are for training or validation."""
+        return self.test is None and self.unused is None and self.calibration is None
 
     @cached_property
     def codes(self) -> NDArray[np.int8]:
-        """The part of each row (n_rows,): TRAIN, VAL or TEST."""
+        """The part of each row (n_rows,): TRAIN, VAL, TEST, UNUSED or CALIBRATION."""
         codes = np.zeros(self.n_rows, dtype=np.int8)
-        for code, rows in ((VAL, self.val), (TEST, self.test)):
+        others = ((VAL, self.val), (TEST, self.test), (UNUSED, self.unused), (CALIBRATION, self.calibration))
+        for code, rows in others:
             if rows is not None:
                 codes[rows] = code
         return codes
@@ -53,9 +63,12 @@ class Column(NamedTuple):
     is_number: bool
 
 
-class _Counts(NamedTuple):
+class Counts(NamedTuple):
+    """The numbers of rows of the parts."""
+
     train: int
     val: int
+    calibration: int
     test: int
 
 
@@ -83,17 +96,18 @@ def divide(
     train_ratio: float,
     seed: int,
     test_ratio: float = 0.0,
+    calibration_ratio: float = 0.0,
     by: By = "random",
     column: Column | None = None,
     where: str = "data.split",
 ) -> Parts:
     """Divide the numbers of rows; the rows without a part by the ratios are for validation.
 
-    by: `random`, as `split` divides a dataset; `order`, the first rows are for training and the last ones for test; or
-    a rule for a column: `time`, no row is later than one of a following part; `group`, equal values are in
+    by: `random`, as `split` divides a dataset; `order`, the parts follow each other: training, validation, calibration,
+    test; or a rule for a column: `time`, no row is later than one of a following part; `group`, equal values are in
     one part; `stratify`, each part has its share of each value. Raises DataError.
     """
-    counts = _counts(n_rows, train_ratio, test_ratio, where)
+    counts = counts_of(n_rows, train_ratio, test_ratio, calibration_ratio, where)
     if by == "random":
         order: NDArray[np.integer] = permutation(n_rows, seed).numpy()
         return _cut(order, counts)
@@ -108,8 +122,10 @@ def divide(
     else:
         order = stratified(column, seed)
     parts = _cut(order, counts)
-    val, test = (None if rows is None else np.sort(rows) for rows in (parts.val, parts.test))
-    return Parts(np.sort(parts.train), val, test)
+    val, test, calibration = (
+        None if rows is None else np.sort(rows) for rows in (parts.val, parts.test, parts.calibration)
+    )
+    return Parts(np.sort(parts.train), val, test, calibration=calibration)
 
 
 def join(n_rows: Sequence[int], parts: Parts) -> Parts:
@@ -117,7 +133,7 @@ def join(n_rows: Sequence[int], parts: Parts) -> Parts:
     each other; 0 without such a file."""
     n_table, n_val, n_test = n_rows
     val, test = np.arange(n_table, n_table + n_val), np.arange(n_table + n_val, n_table + n_val + n_test)
-    return Parts(parts.train, val if n_val else parts.val, test if n_test else parts.test)
+    return replace(parts, val=val if n_val else parts.val, test=test if n_test else parts.test)
 
 
 def permutation(n: int, seed: int, generator: torch.Generator | None = None) -> torch.Tensor:
@@ -136,31 +152,37 @@ def draw_seed(generator: torch.Generator, out: torch.Tensor | None = None) -> in
     return int(out.random_(generator=generator).item())
 
 
-def _counts(n_rows: int, train_ratio: float, test_ratio: float, where: str) -> _Counts:
-    has_val = train_ratio + test_ratio < 1 - 1e-9
+def counts_of(n_rows: int, train_ratio: float, test_ratio: float, calibration_ratio: float, where: str) -> Counts:
+    """Return the sizes of parts by ratios. Raises DataError for a part without points."""
+    has_val = train_ratio + test_ratio + calibration_ratio < 1 - 1e-9
     n_train = int(n_rows * train_ratio)
-    n_test = 0 if not test_ratio else int(n_rows * test_ratio) if has_val else n_rows - n_train
-    n_val = n_rows - n_train - n_test
-    if not n_train or (has_val and not n_val) or (test_ratio and not n_test):
-        test = f", {n_test} for test" if test_ratio else ""
+    n_others = n_rows - n_train
+    n_calibration = int(n_rows * calibration_ratio) if has_val or test_ratio or not calibration_ratio else n_others
+    n_test = 0 if not test_ratio else int(n_rows * test_ratio) if has_val else n_others - n_calibration
+    n_val = n_others - n_calibration - n_test
+    lacks = (calibration_ratio and not n_calibration) or (test_ratio and not n_test)
+    if not n_train or (has_val and not n_val) or lacks:
+        others = f", {n_calibration} for calibration" if calibration_ratio else ""
+        others += f", {n_test} for test" if test_ratio else ""
         raise DataError(
-            f"{where}: {n_rows} points in the ratio {train_ratio} leave {n_train} for training{test} and "
+            f"{where}: {n_rows} points in the ratio {train_ratio} leave {n_train} for training{others} and "
             f"{n_val} for validation; use more points, another ratio, or 1.0 for no validation"
         )
-    return _Counts(n_train, n_val, n_test)
+    return Counts(n_train, n_val, n_calibration, n_test)
 
 
-def _cut(order: NDArray[np.integer], counts: _Counts) -> Parts:
-    train, val, test = np.split(order, np.cumsum(counts)[:2])
-    return Parts(train, val if len(val) else None, test if len(test) else None)
+def _cut(order: NDArray[np.integer], counts: Counts) -> Parts:
+    train, *others = np.split(order, np.cumsum(counts)[:-1])
+    val, calibration, test = (rows if len(rows) else None for rows in others)
+    return Parts(train, val, test, calibration=calibration)
 
 
-def _between_times(times: NDArray[np.float64], counts: _Counts, where: str) -> _Counts:
+def _between_times(times: NDArray[np.float64], counts: Counts, where: str) -> Counts:
     """Move the ends of the parts to the nearest rows where the ascending times change, so that equal times are in one
     part."""
     ends = ends_between_times(times, [count for count in counts if count], where)
     sizes = iter(np.diff([0, *ends]).tolist())
-    return _Counts(*(next(sizes) if count else 0 for count in counts))
+    return Counts(*(next(sizes) if count else 0 for count in counts))
 
 
 def ends_between_times(times: NDArray[np.float64], sizes: Sequence[int], where: str) -> list[int]:
@@ -177,24 +199,25 @@ def ends_between_times(times: NDArray[np.float64], sizes: Sequence[int], where: 
     return [*ends[1:], len(times)]
 
 
-def _by_group(column: NDArray[np.float64], counts: _Counts, seed: int, where: str) -> Parts:
+def _by_group(column: NDArray[np.float64], counts: Counts, seed: int, where: str) -> Parts:
     """Put each group, in a random order, into the part that lacks most rows; the last groups into parts without one."""
     groups, sizes = codes_of_values(column)
     n_parts = sum(count > 0 for count in counts)
     if len(sizes) < n_parts:
         raise DataError(f"{where}: {_count(len(sizes), 'group')} for {n_parts} parts; use fewer parts")
     lacking = [count if count else -np.inf for count in counts]
-    part_of, empty = np.zeros(len(sizes), dtype=np.int8), [part for part in range(3) if counts[part]]
+    part_of, empty = np.zeros(len(sizes), dtype=np.int8), [part for part in range(len(counts)) if counts[part]]
     for n_done, group in enumerate(permutation(len(sizes), seed).tolist()):
-        allowed = empty if len(sizes) - n_done == len(empty) else range(3)
+        allowed = empty if len(sizes) - n_done == len(empty) else range(len(counts))
         part = max(allowed, key=lambda part: lacking[part])
         part_of[group] = part
         lacking[part] -= int(sizes[group])
         if part in empty:
             empty.remove(part)
     codes = part_of[groups]
-    train, val, test = (np.flatnonzero(codes == part) for part in range(3))
-    return Parts(train, val if counts.val else None, test if counts.test else None)
+    train, *others = (np.flatnonzero(codes == part) for part in range(len(counts)))
+    val, calibration, test = (rows if count else None for rows, count in zip(others, counts[1:], strict=True))
+    return Parts(train, val, test, calibration=calibration)
 
 
 def stratified(column: Column, seed: int) -> NDArray[np.int64]:

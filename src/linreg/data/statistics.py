@@ -9,6 +9,15 @@ from numpy.typing import NDArray
 VALUES_AT_ONCE = 2**20  # merged into the statistics
 
 
+def merged_ranges(some: Sequence["Statistics"]) -> "Statistics":
+    """Return the number and the ranges of all rows of some statistics."""
+    merged = Statistics(some[0].n_features, some[0].n_targets, some[0].categorical, sum(one.n_rows for one in some))
+    merged.count = np.sum([one.count for one in some], axis=0)
+    merged.minimum = np.min([one.minimum for one in some], axis=0)
+    merged.maximum = np.max([one.maximum for one in some], axis=0)
+    return merged
+
+
 @dataclass
 class Statistics:
     """Statistics of the columns of x and y, without gaps: count, mean, sum of squared deviations, range; and the
@@ -28,7 +37,7 @@ class Statistics:
     minimum: NDArray[np.float64] = field(init=False)
     maximum: NDArray[np.float64] = field(init=False)
     often: list[dict[int, int]] = field(init=False)
-    waiting: NDArray[np.float64] = field(init=False)
+    waiting: NDArray[np.float64] | None = None
     n_waiting: int = 0
 
     def __post_init__(self) -> None:
@@ -36,20 +45,26 @@ class Statistics:
         self.count, self.mean, self.squares = (np.zeros(width) for _ in range(3))
         self.minimum, self.maximum = np.full(width, np.inf), np.full(width, -np.inf)
         self.often = [{} for _ in range(self.n_features)]
-        self.waiting = np.empty((max(VALUES_AT_ONCE // width, 1), width))
+
+    @property
+    def n_at_once(self) -> int:
+        """The number of rows that are merged at once."""
+        return max(VALUES_AT_ONCE // len(self.count), 1)
 
     def add(self, x: NDArray[np.floating], y: NDArray[np.floating]) -> None:
         """Add rows. `finish` merges the last of them."""
         first = 0
         while first < len(x):
-            n = min(len(x) - first, len(self.waiting) - self.n_waiting)
+            if self.waiting is None:
+                self.waiting = np.empty((self.n_at_once, len(self.count)))
+            n = min(len(x) - first, self.n_at_once - self.n_waiting)
             rows = self.waiting[self.n_waiting : self.n_waiting + n]
             rows[:, : self.n_features] = x[first : first + n]
             rows[:, self.n_features :] = y[first : first + n]
             first += n
             self.n_waiting += n
-            if self.n_waiting == len(self.waiting):
-                self.finish()
+            if self.n_waiting == self.n_at_once:
+                self._merge_waiting()
 
     def add_ranges(self, x: NDArray[np.floating]) -> None:
         """Add only the number and the range of rows without gaps (n, n_features), n > 0."""
@@ -75,19 +90,21 @@ class Statistics:
         if low == high:
             return low, 0.0
         variance = squares / self.n_rows
-        rounding = max(10, min(self.n_rows, len(self.waiting))) * np.finfo(np.float64).eps * mean
+        rounding = max(10, min(self.n_rows, self.n_at_once)) * np.finfo(np.float64).eps * mean
         return mean, 0.0 if variance <= rounding**2 else float(variance**0.5)
 
     def finish(self) -> None:
-        """Merge the last rows. Source of the formula for two parts: T. F. Chan, G. H. Golub and
-        R. J. LeVeque, Updating formulae and a pairwise algorithm for computing sample variances (1979), eq. 2.1."""
-        if self.n_waiting:
+        """Merge the last rows, and free the memory for more."""
+        self._merge_waiting()
+        self.waiting = None
+
+    def _merge_waiting(self) -> None:
+        if self.waiting is not None and self.n_waiting:
             with np.errstate(over="ignore", invalid="ignore"):  # `learn` refuses an overflow
                 self._merge(self.waiting[: self.n_waiting])
         self.n_waiting = 0
 
     def _merge(self, values: NDArray[np.float64]) -> None:
-        self.n_rows += len(values)
         gaps = np.isnan(values)
         has_gaps = bool(gaps.any())
 
@@ -97,19 +114,38 @@ class Statistics:
         count = len(values) - (gaps.sum(axis=0) if has_gaps else np.zeros(values.shape[1]))
         mean = without_gaps(values, 0.0).sum(axis=0) / np.maximum(count, 1)
         squares = (without_gaps(values - mean, 0.0) ** 2).sum(axis=0)
-        total = np.maximum(self.count + count, 1)
-        gap = mean - self.mean
-        self.squares += squares + gap**2 * self.count * count / total
-        self.mean += gap * count / total
-        self.count += count
-        self.minimum = np.minimum(self.minimum, without_gaps(values, np.inf).min(axis=0))
-        self.maximum = np.maximum(self.maximum, without_gaps(values, -np.inf).max(axis=0))
+        low, high = without_gaps(values, np.inf).min(axis=0), without_gaps(values, -np.inf).max(axis=0)
+        self._add(len(values), count, mean, squares, low, high)
         for position in self.categorical:
             column = values[:, position]
             codes, counts = np.unique(column[~np.isnan(column)].astype(np.int64), return_counts=True)
             often = self.often[position]
             for code, number in zip(codes.tolist(), counts.tolist(), strict=True):
                 often[code] = often.get(code, 0) + number
+
+    def merge(self, other: "Statistics") -> None:
+        """Add the statistics of other rows, except the frequencies of codes, which may be of other categories."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._add(other.n_rows, other.count, other.mean, other.squares, other.minimum, other.maximum)
+
+    def _add(
+        self,
+        n_rows: int,
+        count: NDArray[np.float64],
+        mean: NDArray[np.float64],
+        squares: NDArray[np.float64],
+        low: NDArray[np.float64],
+        high: NDArray[np.float64],
+    ) -> None:
+        """Add rows by what is known of their columns. Source of the formula for two parts: T. F. Chan, G. H. Golub and
+        R. J. LeVeque, Updating formulae and a pairwise algorithm for computing sample variances (1979), eq. 2.1."""
+        total = np.maximum(self.count + count, 1)
+        gap = mean - self.mean
+        self.n_rows += n_rows
+        self.squares += squares + gap**2 * self.count * count / total
+        self.mean += gap * count / total
+        self.count += count
+        self.minimum, self.maximum = np.minimum(self.minimum, low), np.maximum(self.maximum, high)
 
 
 def reduce_columns(reduce: np.ufunc, x: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from linreg.data.derived import ColumnInfo, UnfitRowError
 from linreg.data.preprocessing import Feature, Preprocessing, columns_of
+from linreg.data.shards import Cut, sharded
 from linreg.data.sources import Block, Points
 from linreg.data.split import Parts
 from linreg.errors import DataError
@@ -21,19 +22,25 @@ MOST_LISTED = 10  # unseen categories in a warning
 class WeightScale:
     """The divisors of weights, after which the mean weight of each part is 1. Takes one byte per row."""
 
-    def __init__(self, weight: NDArray[np.float64], parts: Parts, *, where: str) -> None:
-        """weight: (n_rows,). Raises DataError if every weight of a part is 0."""
+    def __init__(self, weight: NDArray[np.float64], parts: Parts, *, where: str, cut: Cut | None = None) -> None:
+        """weight: (n_rows,); cut: of the rows into shards. Raises DataError if every weight of a part is 0."""
         self.train_mask = parts.mask
-        self.train_mean = _mean(weight[parts.train], where)
-        self.val_mean = 1.0 if parts.val is None else _mean(weight[parts.val], where)
+        self.train_mean = _mean(weight, parts.train, cut, where)
+        self.val_mean = 1.0 if parts.val is None else _mean(weight, parts.val, cut, where)
 
     def __call__(self, rows: NDArray[np.int64] | slice) -> NDArray[np.float64]:
         """Return the divisors of some rows (n,)."""
         return np.where(self.train_mask[rows], self.train_mean, self.val_mean)
 
 
-def _mean(weight: NDArray[np.float64], where: str) -> float:
-    mean = float(weight.mean())
+def _mean(weight: NDArray[np.float64], rows: NDArray[np.integer], cut: Cut | None, where: str) -> float:
+    """Return the mean weight of a part, with shards from the sums of each."""
+    if cut is None:
+        mean = float(weight[rows].mean())
+    else:
+        part = sharded(cut, rows)
+        sums = cut.shards.share_lists([float(weight[own].sum()) for own in part.rows.values()])
+        mean = sum(sums) / max(part.n_rows, 1)
     if not mean > 0:
         raise DataError(f"{where}: sample_weight: every weight of a part is 0; use some weights > 0")
     return mean

@@ -1,6 +1,6 @@
 """The exact solution beside a trained model: its losses, and the largest stable learning rate."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +12,9 @@ from torch import nn
 from linreg.data.dataset import CustomDataset
 from linreg.data.mapped import MappedDataset
 from linreg.data.pipeline import Data, ascending, in_blocks
+from linreg.data.shards import Cut, ShardedPart
 from linreg.exact.closed_form import Equations, Exact, LinearPart, linear_part
-from linreg.exact.least_squares import DEPENDENT
+from linreg.exact.least_squares import DEPENDENT, stack
 
 
 def baseline(data: Data, network: nn.Module, *, batch_size: int | None) -> Exact | None:
@@ -25,15 +26,19 @@ def baseline(data: Data, network: nn.Module, *, batch_size: int | None) -> Exact
     if part is None:
         return None
     dataset = data.dataset
-    equations = Equations(part, data.columns, data.preprocessing, len(data.target_names))
+    own = [0] if data.cut is None else list(data.cut.shards.own)
+    equations = Equations(part, data.columns, data.preprocessing, len(data.target_names), n_pieces=len(own))
     mask = np.zeros(len(dataset), dtype=bool)
     mask[data.train_data.indices] = True
     for rows in ascending(mask):
-        equations.train.add(*_in_float64(part, dataset, rows))
+        for shard, some in [(0, rows)] if data.cut is None else _by_shard(data.cut, rows):
+            equations.pieces[own.index(shard)].add(*_in_float64(part, dataset, some))
     try:
         # a column depends on others up to the rounding of the dataset's dtype
         rounding = 4 * torch.finfo(part.layer.weight.dtype).eps
-        optimum = equations.solve(ridge=0.0, is_result=False, dependent=max(DEPENDENT, rounding), rounding=rounding)
+        triangles = equations.triangles()
+        train = stack(triangles if data.cut is None else data.cut.shards.share_lists(triangles))
+        optimum = equations.solve(train, is_result=False, dependent=max(DEPENDENT, rounding), rounding=rounding)
     except OverflowError:
         return None
     if data.val_data is None:
@@ -45,9 +50,31 @@ def baseline(data: Data, network: nn.Module, *, batch_size: int | None) -> Exact
         squares: NDArray[np.float64] = (((y - design @ coefficients) * scale) ** 2).mean(axis=1)
         return squares if weight is None else weight * squares
 
+    if data.val_shards is not None and data.cut is not None:
+        return replace(optimum, val_loss=_mean_of_pieces(squared_errors, data.val_shards, data.cut, batch_size))
     indices = np.asarray(data.val_data.indices)
     val_loss = _mean_by_batch(map(squared_errors, in_blocks(indices)), batch_size or len(indices))
     return replace(optimum, val_loss=val_loss)
+
+
+def _by_shard(cut: Cut, rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield rows (n,) by shard."""
+    numbers = cut.numbers[rows]
+    for shard in np.unique(numbers).tolist():
+        yield shard, rows[numbers == shard]
+
+
+def _mean_of_pieces(
+    values_of: Callable[[NDArray[Any]], NDArray[np.float64]], part: ShardedPart, cut: Cut, batch_size: int | None
+) -> float:
+    """Return the mean of the means of mini-batches with shards, over the values of rows."""
+    n_batches, sums = part.n_batches(batch_size), []
+    for shard, rows in part.rows.items():
+        values = np.concatenate([np.empty(0), *map(values_of, in_blocks(rows))])
+        ends = [part.ends(shard, batch, n_batches) for batch in range(n_batches)]
+        sums.append(np.array([values[first:last].sum() for first, last in ends]))
+    total = sum(cut.shards.share_lists(sums))
+    return float(np.mean(total / [part.n_in_batch(batch, n_batches) for batch in range(n_batches)]))
 
 
 def _mean_by_batch(blocks: Iterable[NDArray[np.float64]], batch_size: int) -> float:

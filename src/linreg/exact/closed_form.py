@@ -2,17 +2,19 @@
 
 `fit`, a part of a checkpoint, has the optimum on the scale of the network, and its transform to the units of the table:
 `columns`, `coefficients` (p, n_targets), `inverse` (p, p) with inverse @ inverse.T = (X'X)^-1,
-`residual_variance` (n_targets,) or None, `degrees_of_freedom`, `n_rows`, `r2`, `r2_uncentred` (without an intercept),
+`residual_variance` (n_targets,) or None, `degrees_of_freedom`, `n_rows`, `log_weights` (the sum of the logarithms of
+the weights > 0, None in checkpoints of earlier versions), `r2`, `r2_uncentred` (without an intercept),
 `left_out`, `relations` (for each linearly dependent column the factors (p,) with which the columns add to 0); `names`
 (q), `groups` (the rows of each category), `transform` (q, p), `y_mean` and `y_scale`, with which
 (transform @ coefficients) * y_scale, plus y_mean in the intercept, are those in the original units; `layer`, the name
-of the layer with the coefficients; `exact`, whether the model has the optimum itself; `ridge`; and `targets`, the names
-of the transformed targets that the fit describes, or None without a transform.
+of the layer with the coefficients; `exact`, whether the model has the optimum itself; `ridge`; `targets`, the names
+of the transformed targets that the fit describes, or None without a transform; and `penalty` (see `Path.described`) or
+None.
 """
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,8 +24,17 @@ from torch import nn
 
 from linreg.data.derived import ColumnInfo
 from linreg.data.preprocessing import Preprocessing
-from linreg.data.split import TRAIN, VAL
-from linreg.exact.least_squares import DEPENDENT, Factor, LeftOut, mean_squared_errors, solve
+from linreg.exact.least_squares import (
+    DEPENDENT,
+    Factor,
+    LeftOut,
+    Solution,
+    Triangle,
+    given,
+    mean_squared_errors,
+    solve,
+)
+from linreg.exact.penalties import Path, Penalty, solve_path
 
 MOST_COLUMNS = 2000  # a triangle of more takes longer than the training
 CHUNK = 2**15  # values at once: they fit the near caches, and torch uses one thread
@@ -34,13 +45,14 @@ INTERCEPT = "intercept"
 class Exact:
     """An optimum. loss, val_loss: mean squared errors in the targets' units, over points; val_loss of a baseline is the
     mean over mini-batches, as in training; curvature: the largest eigenvalue of the loss's Hessian; left_out: a warning
-    for each column left out."""
+    for each column left out; path: with a penalty, over its strengths."""
 
     fit: dict[str, Any]
     loss: float
     val_loss: float | None
     curvature: float
     left_out: list[str]
+    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -84,34 +96,47 @@ def linear_part(network: nn.Module) -> LinearPart | None:
 
 
 class Equations:
-    """The least-squares equations of the training and the validation part, gathered from blocks of rows."""
+    """The least-squares equations of pieces of the rows, gathered from blocks. pieces: a factor for each."""
 
     def __init__(
-        self, part: LinearPart, columns: Sequence[ColumnInfo], preprocessing: Preprocessing | None, t: int
+        self,
+        part: LinearPart,
+        columns: Sequence[ColumnInfo],
+        preprocessing: Preprocessing | None,
+        n_targets: int,
+        *,
+        n_pieces: int = 1,
     ) -> None:
-        self.part, self.columns, self.preprocessing, self.n_targets = part, columns, preprocessing, t
+        self.part, self.columns, self.preprocessing, self.n_targets = part, columns, preprocessing, n_targets
         width = part.layer.in_features + part.intercept
-        self.train, self.val = (Factor(width, t, intercept=part.intercept) for _ in range(2))
+        self.pieces = [Factor(width, n_targets, intercept=part.intercept) for _ in range(n_pieces)]
 
     def add(
-        self, x: NDArray[Any], y: NDArray[Any], weight: NDArray[Any] | None, codes: NDArray[np.int8] | None = None
+        self, x: NDArray[Any], y: NDArray[Any], weight: NDArray[Any] | None, numbers: NDArray[Any] | None = None
     ) -> None:
-        """Add rows of the table to their parts (see `Parts.codes`), by default training; those of the test part are
-        ignored. It adds a few at a time, to use little memory."""
+        """Add rows of the table to their pieces, by default the first; a row with a number < 0 has none. It adds a few
+        at a time, to use little memory."""
         n_rows = max(1, CHUNK // max(1, x.shape[1]))
         for start in range(0, len(x), n_rows):
             chunk = slice(start, start + n_rows)
-            if codes is None or not codes[chunk].any():
-                self._add_to(self.train, x[chunk], y[chunk], None if weight is None else weight[chunk])
+            own = None if weight is None else weight[chunk]
+            design, targets = self.rows(x[chunk], y[chunk])
+            present = numbers[chunk] if numbers is not None else np.zeros(1, dtype=np.int16)
+            if (present == present[0]).all():
+                if present[0] >= 0:
+                    self.pieces[present[0]].add(design, targets, own)
                 continue
-            for code, factor in ((TRAIN, self.train), (VAL, self.val)):
-                chosen = codes[chunk] == code
-                part_weight = None if weight is None else weight[chunk][chosen]
-                self._add_to(factor, x[chunk][chosen], y[chunk][chosen], part_weight)
+            order = np.argsort(present, kind="stable")
+            design, targets, own = design[order], targets[order], None if own is None else own[order]
+            found, starts = np.unique(present[order], return_index=True)
+            for number, first, last in zip(found, starts, [*starts[1:], len(order)], strict=True):
+                if number >= 0:
+                    weights = None if own is None else own[first:last]
+                    self.pieces[number].add(design[first:last], targets[first:last], weights)
 
-    def _add_to(self, factor: Factor, x: NDArray[Any], y: NDArray[Any], weight: NDArray[Any] | None) -> None:
-        design, targets = self.rows(x, y)
-        factor.add(design, targets, weight)
+    def triangles(self) -> list[Triangle]:
+        """Return the triangle of each piece. Raises OverflowError."""
+        return [piece.triangle() for piece in self.pieces]
 
     def rows(self, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the design matrix (n, p) and the targets (n, n_targets), on the scale of the network."""
@@ -122,20 +147,51 @@ class Equations:
                 inputs, targets = self.preprocessing(inputs), self.preprocessing.scaled(targets)
         return self.part.design(inputs), targets.numpy()
 
-    def solve(self, *, ridge: float, is_result: bool, dependent: float = DEPENDENT, rounding: float = 0.0) -> Exact:
-        """Solve for the optimum on the training part. dependent, rounding: see `least_squares.solve`."""
+    def solve(
+        self,
+        train: Triangle,
+        val: Triangle | None = None,
+        *,
+        ridge: float = 0.0,
+        is_result: bool,
+        dependent: float = DEPENDENT,
+        rounding: float = 0.0,
+    ) -> Exact:
+        """Solve for the optimum on a training part. dependent, rounding: see `least_squares.solve`."""
         offset = int(self.part.intercept)
-        names = self._column_names()
-        identity = not len(self.part.basis)
-        references = self._references(offset) if identity and offset else []
         penalty = None
         if ridge:
-            penalty = np.full(self.train.n_columns, ridge)
+            penalty = np.full(train.n_columns, ridge)
             penalty[:offset] = 0
         scale, mean = self._y_scale()
         solution = solve(
-            self.train, penalty=penalty, last=references, dependent=dependent, rounding=rounding, offset=mean / scale
+            train,
+            penalty=penalty,
+            last=self._references(),
+            dependent=dependent,
+            rounding=rounding,
+            offset=mean / scale,
         )
+        return self._exact(solution, train, val, is_result=is_result, ridge=ridge)
+
+    def solve_penalised(
+        self, train: Triangle, val: Triangle | None, folds: Sequence[tuple[Triangle, Triangle]], penalty: Penalty
+    ) -> Exact:
+        """Solve for the optimum with a penalty on a training part. folds: see `solve_path`."""
+        path = solve_path(train, folds, penalty, scale=self._y_scale()[0])
+        means = train.values[0] / train.values[0, 0] if train.intercept else np.zeros(train.n_columns)
+        left_out = [LeftOut(column, {0: float(means[column])} if train.intercept else {}) for column in path.constant]
+        solution = given(train, path.coefficients[path.chosen], n_used=path.n_slopes + train.intercept)
+        exact = self._exact(replace(solution, left_out=left_out), train, val, is_result=True, ridge=0.0)
+        return replace(exact, path=path, fit={**exact.fit, "penalty": path.described(penalty)})
+
+    def _exact(
+        self, solution: Solution, train: Triangle, val: Triangle | None, *, is_result: bool, ridge: float
+    ) -> Exact:
+        """Describe a solution, with its losses on both parts."""
+        offset, identity = int(self.part.intercept), not len(self.part.basis)
+        names, references = self._column_names(), self._references()
+        scale, mean = self._y_scale()
         dependents = [left for left in solution.left_out if left.column not in references]
         left_out = [_warning(names, left, is_result) for left in dependents]
         original_names, transform = self._transform(names, offset, identity)
@@ -145,7 +201,8 @@ class Equations:
             "inverse": torch.from_numpy(solution.inverse),
             "residual_variance": _tensor(solution.residual_variance),
             "degrees_of_freedom": solution.degrees_of_freedom,
-            "n_rows": self.train.n_rows,
+            "n_rows": train.n_rows,
+            "log_weights": float(train.log_weights),
             "r2": solution.r2,
             "r2_uncentred": solution.r2_uncentred,
             "left_out": [names[left.column] for left in solution.left_out],
@@ -159,10 +216,11 @@ class Equations:
             "exact": is_result,
             "ridge": float(ridge),
             "targets": None,
+            "penalty": None,
         }
         val_loss = None
-        if self.val.n_rows:
-            val_loss = float(np.mean(mean_squared_errors(self.val, solution.coefficients) * scale**2))
+        if val is not None:
+            val_loss = float(np.mean(mean_squared_errors(val, solution.coefficients) * scale**2))
         return Exact(
             fit,
             float(np.mean(solution.losses * scale**2)),
@@ -184,9 +242,11 @@ class Equations:
             columns = [f"f{i + 1}" for i in range(self.part.layer.in_features)]
         return [INTERCEPT, *columns] if self.part.intercept else columns
 
-    def _references(self, offset: int) -> list[int]:
+    def _references(self) -> list[int]:
         """Return the columns that are redundant beside an intercept, such as the first one of each category."""
-        return [offset + i for i, column in enumerate(self.columns) if column.reference]
+        if not self.part.intercept or len(self.part.basis):
+            return []
+        return [1 + i for i, column in enumerate(self.columns) if column.reference]
 
     def _groups(self, names: list[str]) -> list[list[int]]:
         """Return the positions among the names of the columns of each group that adds to 1."""

@@ -21,7 +21,7 @@ def equation(fit: Mapping[str, Any], state: Mapping[str, Any], target_names: Seq
     target_names = fit.get("targets") or target_names
     transform, scale = fit["transform"].numpy(), fit["y_scale"].numpy()
     trained = _own_coefficients(fit, state)
-    estimates, optimum = (_in_units(fit, values) for values in (trained, fit["coefficients"].numpy()))
+    estimates, optimum = (in_units(fit, values) for values in (trained, fit["coefficients"].numpy()))
     spread = np.linalg.norm(transform @ fit["inverse"].numpy(), axis=1)
     variance = None if fit["residual_variance"] is None else fit["residual_variance"].numpy()
     left_out = set(fit["left_out"])
@@ -50,6 +50,7 @@ def equation(fit: Mapping[str, Any], state: Mapping[str, Any], target_names: Seq
         "coefficients": coefficients,
         **({"targets": list(target_names)} if is_transformed else {}),
         "r2": fit["r2"][0] if single else fit["r2"],
+        **({} if fit.get("penalty") is None else {"penalty": dict(fit["penalty"])}),
         **({} if uncentred is None else {"r2_uncentred": uncentred[0] if single else uncentred}),
         "residual_std_error": deviations[0] if deviations and single else deviations,
         "degrees_of_freedom": fit["degrees_of_freedom"],
@@ -68,7 +69,9 @@ def _own_coefficients(fit: Mapping[str, Any], state: Mapping[str, Any]) -> NDArr
     return weight if bias is None else np.vstack([bias.double().numpy(), weight])
 
 
-def _in_units(fit: Mapping[str, Any], coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+def in_units(fit: Mapping[str, Any], coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the coefficients (q, n_targets) of the table's columns, in the order of `names`, for those of the network
+    (p, n_targets)."""
     in_units: NDArray[np.float64] = (fit["transform"].numpy() @ coefficients) * fit["y_scale"].numpy()
     if fit["names"] and fit["names"][0] == "intercept":
         in_units[0] += fit["y_mean"].numpy()

@@ -6,7 +6,7 @@ G. H. Golub and C. F. Van Loan, Matrix Computations, 4th ed., sections 5.2, 5.3 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,45 @@ DEPENDENT = 1e-11  # relative size of the rest of a column that is linearly depe
 Array = NDArray[np.floating]
 
 
-class Factor:
-    """The triangle of a growing number of rows [design | y], each times the square root of its weight. A design without
-    an intercept has a column of ones after y, for the mean of y.
+@dataclass(frozen=True)
+class Triangle:
+    """R of rows [design | y], each times the square root of its weight. A design without an intercept has a column of
+    ones after y, for the mean of y. values: a square, in extended precision if there are few rows; n_observations: the
+    number of rows with a weight > 0; total_weight, log_weights: the sums of their weights and of the logarithms."""
 
-    The triangle and the sum of the weights do not depend on how the rows are cut into blocks, to the last bit."""
+    values: Array
+    n_columns: int
+    n_targets: int
+    intercept: bool
+    n_rows: int
+    n_observations: int
+    total_weight: float
+    log_weights: float
+
+    def __post_init__(self) -> None:
+        """Raise an OverflowError if the triangle is not finite."""
+        if not np.isfinite(self.values.astype(np.float64)).all():
+            raise OverflowError("the sums of squares are too large for float64; give large columns another unit")
+
+
+def stack(triangles: Sequence[Triangle]) -> Triangle:
+    """Return the triangle of the rows of several triangles."""
+    if len(triangles) == 1:
+        return triangles[0]
+    return replace(
+        triangles[0],
+        values=_householder(np.vstack([one.values for one in triangles])),
+        n_rows=sum(one.n_rows for one in triangles),
+        n_observations=sum(one.n_observations for one in triangles),
+        total_weight=sum(one.total_weight for one in triangles),
+        log_weights=sum(one.log_weights for one in triangles),
+    )
+
+
+class Factor:
+    """The triangle of a growing number of rows.
+
+    The triangle and the sums of the weights do not depend on how the rows are cut into blocks, to the last bit."""
 
     def __init__(self, n_columns: int, n_targets: int, *, intercept: bool = True) -> None:
         self.n_columns, self.n_targets, self.intercept = n_columns, n_targets, intercept
@@ -35,12 +69,22 @@ class Factor:
         self._rows = np.empty((width + ROWS, width))  # the triangle so far, then the rows to add to it
         self._rows[:width] = 0
         self._n_filled = width
-        self._weights, self._total_before = np.empty(ROWS), 0.0  # of the rows to add, and of all before
+        self._weights = np.empty(ROWS)  # of the rows to add
+        self._total_before = self._logs_before = 0.0  # of all rows before
 
     @property
     def total_weight(self) -> float:
         """The sum of the weights of all rows."""
-        return self._total_before + float(self._weights[: self._n_filled - self._rows.shape[1]].sum())
+        return self._total_before + float(self._waiting.sum())
+
+    @property
+    def log_weights(self) -> float:
+        """The sum of the logarithms of the weights > 0."""
+        return self._logs_before + float(np.log(self._waiting[self._waiting > 0]).sum())
+
+    @property
+    def _waiting(self) -> NDArray[np.float64]:
+        return self._weights[: self._n_filled - self._rows.shape[1]]
 
     def add(self, design: Array, y: Array, weight: Array | None = None) -> None:
         """Add rows: design (n, n_columns), y (n, n_targets), weight (n,) or None."""
@@ -59,15 +103,17 @@ class Factor:
             self._weights[self._n_filled - width :][: len(room)] = 1.0 if weight is None else weight[first:last]
             first, self._n_filled = last, self._n_filled + len(room)
             if self._n_filled == len(self._rows):
-                self._total_before = self.total_weight
+                self._total_before, self._logs_before = self.total_weight, self.log_weights
                 self._rows[:width] = _householder(self._rows)
                 self._n_filled = width
 
-    def triangle(self) -> Array:
-        """Return R, a square with the width of a row, in extended precision if there are few rows."""
+    def triangle(self) -> Triangle:
+        """Return the triangle of the rows so far. Raises OverflowError."""
         rows, width = self._rows[: self._n_filled], self._rows.shape[1]
         is_small = self.n_rows == len(rows) - width and self.n_rows * width**2 <= SMALL
-        return _householder(rows.astype(np.longdouble) if is_small else rows)
+        values = _householder(rows.astype(np.longdouble) if is_small else rows)
+        sizes = (self.n_rows, self.n_observations, self.total_weight, self.log_weights)
+        return Triangle(values, self.n_columns, self.n_targets, self.intercept, *sizes)
 
 
 @dataclass(frozen=True)
@@ -81,7 +127,8 @@ class LeftOut:
 @dataclass(frozen=True)
 class Solution:
     """The optimum. coefficients (n_columns, n_targets), 0 for a column left out; inverse (n_columns, n_columns), whose
-    product with its transpose is the inverse of X'X; residual_variance (n_targets,), the sum of squared residuals over
+    product with its transpose is the inverse of X'X, with a penalty of X'X and the penalty; residual_variance
+    (n_targets,), the sum of squared residuals over
     the degrees of freedom, 0 for a perfect fit, or None without any; r2 by target, None where the target does not vary;
     r2_uncentred: the same relative to 0 instead of the mean, for a design without an intercept; losses (n_targets,):
     the weighted mean squared errors; largest_eigenvalue: of X'X over the total weight."""
@@ -98,7 +145,7 @@ class Solution:
 
 
 def solve(
-    factor: Factor,
+    triangle: Triangle,
     *,
     penalty: Array | None = None,
     last: Sequence[int] = (),
@@ -106,19 +153,16 @@ def solve(
     rounding: float = 0.0,
     offset: Array | None = None,
 ) -> Solution:
-    """Solve for the coefficients that minimise the weighted sum of squares.
+    """Solve for the coefficients that minimise the weighted sum of squares of the rows of a triangle.
 
     penalty (n_columns,): added to the diagonal of X'X, as in ridge regression; last: the first columns to leave out
     among linearly dependent ones; dependent: the relative size of the rest of a dependent column; rounding: the
     relative rounding of y; offset (n_targets,): a constant that was subtracted from y. Columns that depend on those
-    before them are left out, with coefficient 0. Raises OverflowError.
+    before them are left out, with coefficient 0.
     """
-    p, t = factor.n_columns, factor.n_targets
-    triangle = factor.triangle()
-    if not np.isfinite(triangle.astype(np.float64)).all():
-        raise OverflowError("the sums of squares are too large for float64; give large columns another unit")
+    p, t = triangle.n_columns, triangle.n_targets
     order = [column for column in range(p) if column not in set(last)] + list(last)
-    original = _retriangulated(triangle, [*order, *range(p, len(triangle))])
+    original = _retriangulated(triangle.values, [*order, *range(p, len(triangle.values))])
     upper = original
     if penalty is not None:
         rows = np.zeros((p, upper.shape[1]), dtype=upper.dtype)
@@ -138,24 +182,43 @@ def solve(
     coefficients[kept] = solved.astype(np.float64)
     inverse[np.ix_(kept, range(rank))] = _back(upper[:rank, :rank], np.eye(rank, dtype=upper.dtype)).astype(np.float64)
 
-    residual = _squared_residuals(original, order, coefficients if penalty is not None else None, upper, rank, t)
-    squares = (original[:, p : p + t].astype(np.longdouble) ** 2).sum(axis=0)
-    dof = factor.n_observations - rank
-    singular = np.linalg.svd(triangle[:p, :p].astype(np.float64), compute_uv=False)
-    weight = max(factor.total_weight, np.finfo(float).tiny)
+    if penalty is not None:
+        return replace(given(triangle, coefficients, n_used=rank), inverse=inverse, left_out=left_out)
+    rest = upper[rank:, rank : rank + t]
+    solution = _with_residuals(triangle, coefficients, rest, rank)
+    weight = max(triangle.total_weight, np.finfo(float).tiny)
+    residual, squares = (rest**2).sum(axis=0), (original[:, p : p + t].astype(np.longdouble) ** 2).sum(axis=0)
     unshifted = squares if offset is None else squares + weight * np.asarray(offset, np.longdouble) ** 2
     is_perfect = residual <= PERFECT**2 * unshifted + rounding**2 * squares
+    dof = solution.degrees_of_freedom
     variance = np.where(is_perfect, 0.0, residual / max(dof, 1)).astype(np.float64)
+    return replace(solution, inverse=inverse, residual_variance=variance if dof > 0 else None, left_out=left_out)
+
+
+def given(triangle: Triangle, coefficients: NDArray[np.float64], *, n_used: int) -> Solution:
+    """Return the solution with given coefficients (n_columns, n_targets), as a penalty shrinks them. It has neither an
+    inverse nor a residual variance. n_used: the number of columns with a coefficient."""
+    p, end = triangle.n_columns, triangle.n_columns + triangle.n_targets
+    values = triangle.values
+    return _with_residuals(triangle, coefficients, values[:, p:end] - values[:, :p] @ coefficients, n_used)
+
+
+def _with_residuals(triangle: Triangle, coefficients: NDArray[np.float64], rest: Array, n_used: int) -> Solution:
+    """rest (n, n_targets): rows with the sums of squares and products of the residuals."""
+    p, t, values = triangle.n_columns, triangle.n_targets, triangle.values
+    residual = (rest**2).sum(axis=0)
+    squares = (values[:, p : p + t].astype(np.longdouble) ** 2).sum(axis=0)
+    weight = max(triangle.total_weight, np.finfo(float).tiny)
+    singular = np.linalg.svd(values[:p, :p].astype(np.float64), compute_uv=False)
     return Solution(
         coefficients,
-        inverse,
-        variance if dof > 0 and penalty is None else None,
-        dof,
-        _r2(residual, _squares_around_mean(original[:, p:], factor.intercept)),
-        None if factor.intercept else _r2(residual, squares),
+        np.zeros((p, p)),
+        None,
+        triangle.n_observations - n_used,
+        _r2(residual, _squares_around_mean(values[:, p:], triangle.intercept)),
+        None if triangle.intercept else _r2(residual, squares),
         (residual / weight).astype(np.float64),
         float(singular[0] ** 2 / weight) if p else 0.0,
-        left_out,
     )
 
 
@@ -174,25 +237,12 @@ def _squares_around_mean(targets: Array, intercept: bool) -> Array:
     return np.where(around_mean <= CONSTANT**2 * squares.sum(axis=0), 0.0, around_mean)
 
 
-def mean_squared_errors(factor: Factor, coefficients: Array) -> NDArray[np.float64]:
-    """Return the weighted mean squared errors (n_targets,) of coefficients (n_columns, n_targets) on a factor's
-    rows."""
-    both = np.vstack([-coefficients, np.eye(factor.n_targets)])
-    squares = ((factor.triangle()[:, : len(both)] @ both) ** 2).sum(axis=0)
-    return np.asarray(squares / factor.total_weight, dtype=np.float64)
-
-
-def _squared_residuals(
-    original: Array, order: Sequence[int], penalised: Array | None, upper: Array, rank: int, n_targets: int
-) -> Array:
-    """Return the sum of squared residuals of each target."""
-    if penalised is None:
-        rest: Array = upper[rank:, rank : rank + n_targets]
-    else:
-        p = len(order)
-        rest = original[:, p : p + n_targets] - original[:, :p] @ penalised[list(order)].astype(original.dtype)
-    squares: Array = (rest**2).sum(axis=0)
-    return squares
+def mean_squared_errors(triangle: Triangle, coefficients: Array) -> NDArray[np.float64]:
+    """Return the weighted mean squared errors (..., n_targets) of coefficients (..., n_columns, n_targets) on the rows
+    of a triangle."""
+    p, end = triangle.n_columns, triangle.n_columns + triangle.n_targets
+    residuals = triangle.values[:, p:end] - triangle.values[:, :p] @ coefficients
+    return np.asarray((residuals**2).sum(axis=-2) / triangle.total_weight, dtype=np.float64)
 
 
 def _dependent(upper: Array, n_columns: int, least: float) -> int | None:

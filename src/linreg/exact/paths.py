@@ -1,6 +1,6 @@
 """Ridge, lasso and elastic-net paths from QR triangles, and their cross-validation, without a pass over rows.
 
-The triangle of the rows [design | y] (see `Factor`) determines the sum of squares of every coefficient, so it is a
+The triangle of the rows [design | y] (see `Triangle`) determines the sum of squares of every coefficient, so it is a
 small table with the same solutions. The triangle of several groups of rows is that of their triangles, stacked.
 
 Slopes are on the scale of standardised columns: centred and divided by the standard deviation, or, without an
@@ -10,14 +10,14 @@ H. Lee, A. Battle, R. Raina and A. Ng, Efficient sparse coding algorithms (2007)
 Å. Björck, Numerical Methods for Least Squares Problems (1996), section 6.6.5: refinement with the triangle.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from linreg.exact.least_squares import CONSTANT, DEPENDENT, Array, _householder
+from linreg.exact.least_squares import CONSTANT, DEPENDENT, Triangle, mean_squared_errors
 
 TOLERANCE = 1e-13  # of the derivatives at an optimum, relative to the size of the target
 ROUNDING = 1e-16  # least eigenvalue to divide by, of a Gram matrix with ones on the diagonal
@@ -43,30 +43,17 @@ class Problem:
     intercept: bool
 
 
-@dataclass(frozen=True)
-class CrossValidation:
-    """strengths (n_strengths,) and the weighted mean squared errors (n_folds, n_strengths) on the rows of each fold, of
-    the coefficients for all other rows; means over targets."""
+def standardise(triangle: Triangle) -> Problem:
+    """Return the problem of a triangle.
 
-    strengths: Floats
-    errors: Floats
-
-
-def stack(triangles: Sequence[Array]) -> Array:
-    """Return the triangle of the rows of several triangles, in their precision."""
-    return _householder(np.vstack(triangles))
-
-
-def standardise(triangle: Array, total_weight: float, *, n_targets: int, intercept: bool) -> Problem:
-    """Return the problem of a triangle of rows [design | y], or [design | y | ones] without an intercept.
-
-    The first row of a triangle with an intercept has the means times the root of total_weight; the others are the
+    The first row of a triangle with an intercept has the means times the root of the total weight; the others are the
     triangle of the centred rows. A column or target is constant if its variation may be rounding."""
-    if intercept:
-        means, rows = triangle[0, 1:] / triangle[0, 0], triangle[1:, 1:]
-        sizes = np.linalg.norm(triangle[:, 1:].astype(np.float64), axis=0)
+    values, n_targets, total_weight = triangle.values, triangle.n_targets, triangle.total_weight
+    if triangle.intercept:
+        means, rows = values[0, 1:] / values[0, 0], values[1:, 1:]
+        sizes = np.linalg.norm(values[:, 1:].astype(np.float64), axis=0)
     else:
-        rows = triangle[:, :-1]
+        rows = values[:, :-1]  # without the ones
         means, sizes = np.zeros(rows.shape[1], dtype=rows.dtype), np.zeros(rows.shape[1])
     p = rows.shape[1] - n_targets
     norms = np.sqrt((rows**2).sum(axis=0))
@@ -80,7 +67,7 @@ def standardise(triangle: Array, total_weight: float, *, n_targets: int, interce
         means[:p].astype(np.float64),
         means[p:].astype(np.float64),
         inverse_scales.astype(np.float64),
-        intercept,
+        triangle.intercept,
     )
 
 
@@ -125,18 +112,18 @@ def elastic_net_path(problem: Problem, strengths: Floats, *, l1_ratio: float) ->
     return slopes
 
 
-def coefficient_path(problem: Problem, strengths: Floats, *, l1_ratio: float | None) -> Floats:
-    """Return the coefficients (n_strengths, p, n_targets) of the original columns: of `ridge_path` if l1_ratio is None,
-    else of `elastic_net_path`."""
+def slopes_path(problem: Problem, strengths: Floats, *, l1_ratio: float | None) -> Floats:
+    """Return the slopes (n_strengths, p, n_targets) of `ridge_path` if l1_ratio is None, else of
+    `elastic_net_path`."""
     if l1_ratio is None:
-        return original_coefficients(problem, ridge_path(problem, strengths))
-    return original_coefficients(problem, elastic_net_path(problem, strengths, l1_ratio=l1_ratio))
+        return ridge_path(problem, strengths)
+    return elastic_net_path(problem, strengths, l1_ratio=l1_ratio)
 
 
 def automatic_strengths(
     problem: Problem, *, l1_ratio: float | None, n_strengths: int = 100, ratio: float | None = None
 ) -> Floats:
-    """Return strengths (n_strengths,) for `coefficient_path`, evenly spaced on a log scale, the largest first.
+    """Return strengths (n_strengths,) for `slopes_path`, evenly spaced on a log scale, the largest first.
 
     The largest is the smallest one at which all slopes are 0. Ridge (None) and an l1_ratio of 0 have none; their
     largest is RIDGE_LARGEST times the largest eigenvalue of X'X. The smallest is `ratio` times the largest. Without a
@@ -152,42 +139,24 @@ def automatic_strengths(
     return (largest or 1.0) * np.geomspace(1.0, ratio, n_strengths)
 
 
-def mean_squared_errors(coefficients_path: Floats, triangle: Array, total_weight: float) -> Floats:
-    """Return the weighted mean squared errors (n_strengths,), means over targets, of coefficients (n_strengths, p,
-    n_targets) of the original columns on the rows of a triangle."""
-    _, p, n_targets = coefficients_path.shape
-    rows = triangle.astype(np.float64)
-    residuals = rows[:, p : p + n_targets] - rows[:, :p] @ coefficients_path
-    return np.asarray((residuals**2).sum(axis=(1, 2)) / (total_weight * n_targets))
-
-
 def cross_validate(
-    triangles: Sequence[Array],
-    weights: Sequence[float],
+    folds: Iterable[tuple[Triangle, Triangle]],
+    strengths: Floats,
     *,
-    n_targets: int,
-    intercept: bool,
     l1_ratio: float | None,
-    strengths: Floats | None = None,
-) -> CrossValidation:
-    """Measure the coefficients for all folds but one on the rows of that fold, for each fold.
+    scale: Floats | float = 1.0,
+) -> Floats:
+    """Return the weighted mean squared errors (n_folds, n_strengths), means over targets, on the validation rows of
+    each fold, for the coefficients of its training rows.
 
-    triangles: of the rows of each fold, at least two; weights: their total weights, > 0; strengths: None for the
-    automatic ones of all rows. The columns are standardised anew for each fold, without its rows."""
-
-    def problem_of(chosen: Sequence[int]) -> Problem:
-        triangle, weight = stack([triangles[i] for i in chosen]), sum(weights[i] for i in chosen)
-        return standardise(triangle, weight, n_targets=n_targets, intercept=intercept)
-
-    folds = range(len(triangles))
-    if strengths is None:
-        strengths = automatic_strengths(problem_of(folds), l1_ratio=l1_ratio)
+    folds: the triangles of both, of a total weight > 0; scale (n_targets,): to multiply errors with. The columns are
+    standardised anew for each fold."""
     errors = []
-    for fold in folds:
-        problem = problem_of([i for i in folds if i != fold])
-        coefficients = coefficient_path(problem, strengths, l1_ratio=l1_ratio)
-        errors.append(mean_squared_errors(coefficients, triangles[fold], weights[fold]))
-    return CrossValidation(strengths, np.stack(errors))
+    for train, val in folds:
+        problem = standardise(train)
+        coefficients = original_coefficients(problem, slopes_path(problem, strengths, l1_ratio=l1_ratio))
+        errors.append((mean_squared_errors(val, coefficients) * scale**2).mean(axis=1))
+    return np.stack(errors)
 
 
 def choose(errors: Floats, rule: Literal["best", "one_se"]) -> int:
@@ -198,8 +167,12 @@ def choose(errors: Floats, rule: Literal["best", "one_se"]) -> int:
     best = int(np.argmin(means))
     if rule == "best":
         return best
-    standard_error = errors[:, best].std(ddof=1) / np.sqrt(len(errors))
-    return int(np.argmax(means <= means[best] + standard_error))
+    return int(np.argmax(means <= means[best] + standard_error(errors)[best]))
+
+
+def standard_error(errors: Floats) -> Floats:
+    """Return the standard error (n_strengths,) of the mean of errors (n_folds, n_strengths)."""
+    return np.asarray(errors.std(axis=0, ddof=1) / np.sqrt(len(errors)))
 
 
 def _optimum(problem: Problem, gram: Floats, y: Floats, start: Floats, *, l1: float, l2: float) -> Floats:

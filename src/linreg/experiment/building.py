@@ -22,6 +22,7 @@ from linreg.experiment.network import build_network, choose_device
 from linreg.spec.schema import ExperimentSpec
 from linreg.system import generators
 from linreg.training.engines import ENGINES, Engine, Training
+from linreg.training.shards import Exchange, make_sharded_engine
 from linreg.training.steps import StepFn
 
 
@@ -30,7 +31,7 @@ class Experiment:
     """The parts of a spec, built for the loops.
 
     network: the trained module, on preprocessed data; model: the network with its preprocessing, or the network itself
-    without one; baseline: the optimum, if it is known.
+    without one; baseline: the optimum, if it is known; exchange: with the other processes of a group.
     """
 
     spec: ExperimentSpec
@@ -46,6 +47,7 @@ class Experiment:
     training: Training
     engine: Engine
     baseline: Exact | None
+    exchange: Exchange
 
     @property
     def dataset(self) -> CustomDataset | MappedDataset:
@@ -92,15 +94,16 @@ def build(
     planned_epochs: int | None = None,
     data: Data | None = None,
     with_baseline: bool = True,
+    exchange: Exchange | None = None,
 ) -> Experiment:
     """Build everything that a spec names, in the textbook's order. Seeds torch's global generator, as the text does.
 
     planned_epochs: the epochs that a scheduler was planned for, if a run resumes beyond its end. data: that of the
-    spec, if it is prepared already. with_baseline: whether to compute the optimum, if the spec wants it. Raises
-    SpecError, DataError.
+    spec, if it is prepared already. with_baseline: whether to compute the optimum, if the spec wants it. exchange: with
+    the other processes of a group. Raises SpecError, DataError.
     """
-    device = choose_device(spec)
-    data = prepare(spec) if data is None else data
+    device, exchange = choose_device(spec), exchange or Exchange()
+    data = prepare(spec, exchange) if data is None else data
 
     generators.seed(spec.seed)
     network = build_network(spec, data.n_columns, len(data.target_names), device)
@@ -111,7 +114,9 @@ def build(
     optimizer = OPTIMIZERS.build(spec.optimizer, network.parameters(), where=spec.where("optimizer"))
     schedule = None
     if spec.scheduler is not None:
-        total_steps = (planned_epochs or spec.epochs) * len(loaders.train)
+        shards = data.train_shards
+        n_batches = len(loaders.train) if shards is None else shards.n_batches(batch_size)
+        total_steps = (planned_epochs or spec.epochs) * n_batches
         schedule = SCHEDULERS.build(spec.scheduler, optimizer, total_steps, where=spec.where("scheduler"))
 
     training = Training(
@@ -124,7 +129,7 @@ def build(
         after_step=schedule.after_step if schedule else None,
         reported_loss_fn=None if reported_loss_fn is loss_fn else reported_loss_fn,
     )
-    engine = _build_engine(spec, training)
+    engine = _build_engine(spec, training, data, exchange, batch_size)
     is_least_squares = spec.baseline and spec.loss.name == "mse" and spec.data.target_transform is None
     optimum = baseline(data, network, batch_size=batch_size) if is_least_squares and with_baseline else None
     return Experiment(
@@ -141,10 +146,15 @@ def build(
         training=training,
         engine=engine,
         baseline=optimum,
+        exchange=exchange,
     )
 
 
-def _build_engine(spec: ExperimentSpec, training: Training) -> Engine:
+def _build_engine(
+    spec: ExperimentSpec, training: Training, data: Data, exchange: Exchange, batch_size: int | None
+) -> Engine:
+    if data.train_shards is not None:
+        return make_sharded_engine(training, data.train_shards, data.val_shards, exchange, batch_size=batch_size)
     try:
         return ENGINES[spec.engine](training)
     except UsageError as error:

@@ -10,9 +10,10 @@ from linreg.data.split import Parts
 from linreg.errors import DivergedError
 from linreg.experiment.building import build
 from linreg.experiment.divergence import log_warnings, overflow_is_divergence, remedy
-from linreg.experiment.evaluating import PARTS
 from linreg.experiment.network import count_parameters
-from linreg.experiment.solving import ENGINE, solve_exactly
+from linreg.experiment.selection import PARTS
+from linreg.experiment.sharing import estimate
+from linreg.experiment.solving import ENGINE, note_unused, solve_exactly
 from linreg.spec.schema import ExperimentSpec
 from linreg.training.loops import mini_batch
 
@@ -36,6 +37,7 @@ def check(spec: ExperimentSpec) -> dict[str, Any]:
     if not all(math.isfinite(value) for value in (loss, val_loss) if value is not None):
         raise DivergedError(f"{spec.where('optimizer')}: not finite after one step; {remedy(experiment)}")
     return {
+        **(estimate(experiment) if spec.data.shards is not None else {}),
         "device": str(experiment.device),
         "engine": experiment.engine.name,
         **_sizes(experiment.data.parts),
@@ -52,11 +54,15 @@ def check(spec: ExperimentSpec) -> dict[str, Any]:
 def _sizes(parts: Parts) -> dict[str, int]:
     """Return the numbers of points of all parts, and of each."""
     sizes = {name: 0 if rows is None else len(rows) for name, rows in vars(parts).items() if name in PARTS}
-    return {"n_samples": parts.n_rows, **{f"n_{name}": size for name, size in sizes.items()}}
+    if parts.calibration is not None:
+        sizes["calibration"] = len(parts.calibration)
+    n_samples = parts.n_rows - (0 if parts.unused is None else len(parts.unused))
+    return {"n_samples": n_samples, **{f"n_{name}": size for name, size in sizes.items()}}
 
 
 def _check_exact(spec: ExperimentSpec) -> dict[str, Any]:
     """Solve a spec, and describe the result."""
+    note_unused(spec)
     solved = solve_exactly(spec)
     return {
         "device": str(solved.device),

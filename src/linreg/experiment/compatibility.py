@@ -11,6 +11,7 @@ import torch
 from torch import nn, optim
 
 from linreg.checkpoint import Checkpoint
+from linreg.checkpoint.summarizing import PREPROCESSED
 from linreg.components.models import MODELS
 from linreg.data.derived import Transforms
 from linreg.data.preprocessing import (
@@ -41,7 +42,7 @@ _MAY_CHANGE = ("nesterov",)  # in a resumed run
 
 def assemble(saved: Checkpoint, spec: ExperimentSpec, device: torch.device) -> nn.Module:
     """Build the model of a checkpoint, without its state: the network, with its preprocessing if it has one."""
-    preprocessed = "preprocessing.mean" in saved.model_state_dict
+    preprocessed = PREPROCESSED in saved.model_state_dict
     preprocessing = _preprocessing(saved, spec)
     n_columns = len(preprocessing.column_names) if preprocessed else saved.n_features
     with torch.random.fork_rng(devices=[]):  # building draws random numbers

@@ -1,9 +1,10 @@
-"""A trained model, loaded from its checkpoint: used by `predict`, `predict_table` and `evaluate`."""
+"""A trained model, loaded from its checkpoint: used by `predict`, `evaluate` and robust covariances."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,19 +13,25 @@ from torch import nn
 
 from linreg.checkpoint import Checkpoint, load_or_advise
 from linreg.data.preprocessing import FILLING, Preprocessed, Preprocessing, features_of, rows_as_data_errors
-from linreg.errors import CheckpointError, DataError, UsageError
+from linreg.data.rows import Rows
+from linreg.data.split import Parts
+from linreg.errors import CheckpointError, DataError
 from linreg.experiment.compatibility import assemble
-from linreg.experiment.data import dates_of
-from linreg.experiment.network import apply_model, choose_device, errors_of
+from linreg.experiment.data import dates_of, open_parts
+from linreg.experiment.network import apply_model, choose_device, errors_of, outputs_of
 from linreg.experiment.state import saved_spec
 from linreg.spec.schema import ExperimentSpec
+
+if TYPE_CHECKING:
+    from linreg.exact.closed_form import LinearPart
 
 
 class LoadedModel:
     """The model of a checkpoint, ready to predict for rows of inputs."""
 
-    def __init__(self, path: str | Path, *, device: str) -> None:
-        self.saved = load_or_advise(path)
+    def __init__(self, source: str | Path | Checkpoint, *, device: str) -> None:
+        """source: the path of a checkpoint, or one that is loaded. Raises CheckpointError."""
+        self.saved = source if isinstance(source, Checkpoint) else load_or_advise(source)
         self.spec = saved_spec(self.saved, [f"device={json.dumps(device)}"])
         self.features = features_of(self.saved.preprocessing)
         self.model, self.device = _load_model(self.saved, self.spec)
@@ -62,48 +69,95 @@ class LoadedModel:
             errors: NDArray[np.float64] = _finite(errors_of(self.model, x, y, self.spec.dtype, self.device), where)
         return errors
 
+    def residuals(
+        self, x: NDArray[np.floating], y: NDArray[np.floating], where: Callable[[int], str]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return targets and residuals, both (N, n_targets), for the points of a block: in the targets' units, or those
+        of the transformed targets, which the model is fitted to. Raises DataError as `predict`."""
+        preprocessing = self.preprocessing
+        if preprocessing is None or preprocessing.target is None:
+            return y.astype(np.float64), self.errors(x, y, where)
+        assert isinstance(self.model, Preprocessed)  # it has the preprocessing
+        with rows_as_data_errors(preprocessing, x, y, where), torch.no_grad():
+            scaled = preprocessing.scaled(torch.from_numpy(np.ascontiguousarray(y)))
+            targets = scaled * preprocessing.y_scale + preprocessing.y_mean
+            residuals = (scaled - outputs_of(self.model, x).double()) * preprocessing.y_scale
+        return targets.numpy(), _finite(residuals.numpy(), where)
+
+    @property
+    def residual_names(self) -> list[str]:
+        """The names of the targets that `residuals` returns."""
+        target = None if self.preprocessing is None else self.preprocessing.target
+        names = self.saved.target_names
+        return names if target is None else [target.of_target.name(name) for name in names]
+
+    @cached_property
+    def linear_part(self) -> "LinearPart | None":
+        """The parts of a network that is linear in its parameters, else None."""
+        from linreg.exact.closed_form import linear_part  # imported only for intervals, relations and diagnostics
+
+        return linear_part(self.model.network if isinstance(self.model, Preprocessed) else self.model)
+
     def design(self, x: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return the design matrix (N, p) of a model that is linear in its parameters."""
-        from linreg.exact.closed_form import linear_part  # imported only for intervals and relations
-
-        part = linear_part(self.model.network if isinstance(self.model, Preprocessed) else self.model)
+        part = self.linear_part
         assert part is not None  # a fit has one
         inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64))
         with torch.no_grad():
             return part.design(inputs if self.preprocessing is None else self.preprocessing(inputs))
 
-    def check_interval(self) -> None:
-        """Raise a UsageError where the model is not an exact linear fit with degrees of freedom left."""
-        fit = self.saved.fit
-        if fit is None or not fit["exact"]:
-            raise UsageError(f"--interval: {self.saved.path} is not an exact fit; train with solver: exact")
-        if fit["residual_variance"] is None:
-            raise UsageError(
-                f"--interval: {self.saved.path} has no standard errors (ridge, or no more rows than columns)"
-            )
+    def targets(self, y: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return targets (N, n_targets) on the scale of the network."""
+        values = torch.from_numpy(np.ascontiguousarray(y, dtype=np.float64))
+        scaled: NDArray[np.float64] = (
+            values if self.preprocessing is None else self.preprocessing.scaled(values)
+        ).numpy()
+        return scaled
 
-    def interval(
-        self, x: NDArray[np.floating], yhat: NDArray[np.floating], level: float
-    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        """Return the bounds, both (N, n_targets), of the interval that holds a new point with probability `level`.
+    def restored(self, outputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return outputs of the network (N, n_targets) in the targets' units."""
+        if self.preprocessing is None:
+            return outputs
+        with torch.no_grad():
+            values: NDArray[np.float64] = self.preprocessing.restored(torch.from_numpy(outputs)).numpy()
+        return values
 
-        x: inputs (N, n_features); yhat: their predictions (N, n_targets).
-        Raises UsageError as `check_interval`. Source: N. R. Draper and H. Smith, Applied Regression Analysis, 3rd ed.,
-        eq. 8.1.6.
-        """
-        self.check_interval()
-        fit: dict[str, Any] = self.saved.fit or {}
-        from scipy.special import stdtrit
+    def ends(
+        self, x: NDArray[np.floating], yhat: NDArray[np.floating], margins: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the lower and the upper ends, both (N, m, n_targets), of m intervals around the predictions yhat
+        (N, n_targets) for inputs x (N, n_features).
 
-        leverage = ((self.design(x) @ fit["inverse"].numpy()) ** 2).sum(axis=1, keepdims=True)
-        deviation = np.sqrt((1 + leverage) * fit["residual_variance"].numpy()) * fit["y_scale"].numpy()
-        margin = np.asarray(stdtrit(fit["degrees_of_freedom"], (1 + level) / 2) * deviation)
+        margins (N or 1, m, n_targets): half of the widths, in the targets' units, or with a transform of the target in
+        those of the transformed target."""
         if not isinstance(self.model, Preprocessed) or self.model.preprocessing.target is None:
-            return (yhat - margin).astype(yhat.dtype), (yhat + margin).astype(yhat.dtype)
+            centre = yhat.astype(np.float64)[:, None]
+            return centre - margins, centre + margins
+        shape = (len(x), *margins.shape[1:])
+        wide = torch.from_numpy(np.broadcast_to(margins, shape).reshape(-1, shape[2]).copy())
+        restored = self.model.preprocessing.restored
         with torch.no_grad():
             outputs = self.model.outputs(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64)))
-            restored = self.model.preprocessing.restored
-            return tuple(restored(outputs, torch.from_numpy(end)).numpy() for end in (-margin, margin))  # type: ignore[return-value]  # a pair
+            outputs = outputs.repeat_interleave(shape[1], dim=0)
+            ends = [restored(outputs, margin).numpy().reshape(shape) for margin in (-wide, wide)]
+        return np.minimum(*ends), np.maximum(*ends)  # a plugin's transform may decrease
+
+
+def open_own_parts(model: LoadedModel, path: str | Path) -> tuple[Rows, Parts]:
+    """Open the rows that a model was trained on, and divide them into its parts. Raises DataError if they have
+    changed."""
+    rows, parts = open_parts(model.spec)
+    if rows.fingerprint != model.saved.data_fingerprint:
+        raise DataError(f"{path}: data.source has changed since training; restore the old data")
+    return rows, parts
+
+
+def weight_divisor(fit: Mapping[str, Any], rows: Rows, training: NDArray[np.bool_]) -> float:
+    """Return the divisor that turns weights of training rows into those of a fit. training: a mask (n_rows,).
+
+    Beside a trained model those of the optimum have the mean 1 (`WeightScale`)."""
+    weight = None if fit["exact"] else rows.weight()
+    return 1.0 if weight is None else float(weight[training].mean())
 
 
 def _finite(values: NDArray[Any], where: Callable[[int], str]) -> NDArray[Any]:

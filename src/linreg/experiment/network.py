@@ -73,6 +73,12 @@ def errors_of(
     return np.asarray(torch.cat(errors).numpy())
 
 
+def outputs_of(model: Preprocessed, x: NDArray[np.floating]) -> torch.Tensor:
+    """Return the outputs of the network (N, n_targets), on its scale, for inputs of the table (N, n_features)."""
+    with torch.no_grad():
+        return torch.cat([model.outputs(batch) for batch in _batches(x, "float64")])
+
+
 def _batches(x: NDArray[np.floating], dtype: str) -> tuple[torch.Tensor, ...]:
     with np.errstate(over="ignore"):  # the prediction reports a value that does not fit
         inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=dtype))

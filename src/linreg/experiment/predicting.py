@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from linreg.data.preprocessing import Feature, rows_as_data_errors
 from linreg.data.transform import codes_of
 from linreg.errors import DataError, UsageError
 from linreg.experiment.doubts import Doubts
+from linreg.experiment.intervals.opening import open_intervals
 from linreg.experiment.loaded import LoadedModel
 
 Value = float | str
@@ -21,7 +23,8 @@ Row = Value | Sequence[Value] | dict[str, Value]
 @dataclass(frozen=True)
 class Prediction:
     """Inputs (N, n_features) and predictions (N, n_targets), with the names of their columns; lower, upper: the bounds
-    of the interval, if requested. In the inputs a category is its position in the feature's list."""
+    of the interval, if requested; interval: its level, its method and the number of rows that calibrate it. In the
+    inputs a category is its position in the feature's list."""
 
     feature_names: list[str]
     target_names: list[str]
@@ -30,17 +33,19 @@ class Prediction:
     rows: list[list[Value]] = field(default_factory=list)
     lower: NDArray[np.floating] | None = None
     upper: NDArray[np.floating] | None = None
+    interval: dict[str, Any] | None = None
 
 
 def predict(path: str | Path, rows: Sequence[Row], *, device: str = "cpu", interval: float | None = None) -> Prediction:
     """Predict for rows of inputs with the model alone: no data, no optimizer.
 
-    A row is a list of n_features values, a mapping of names to values, or one value. Raises CheckpointError, and
-    UsageError for rows that do not fit.
+    A row is a list of n_features values, a mapping of names to values, or one value. interval: the level of the
+    intervals, as 0.9. Raises CheckpointError, and UsageError for rows or a level that do not fit.
     """
     if not rows:
         raise UsageError("--inputs: no rows to predict for; give at least one")
     model = LoadedModel(path, device=device)
+    intervals = None if interval is None else open_intervals(model, interval)
     saved = model.saved
     ordered = [_ordered(row, saved.feature_names) for row in rows]
     parse = make_parse_fn(model)
@@ -61,7 +66,7 @@ def predict(path: str | Path, rows: Sequence[Row], *, device: str = "cpu", inter
     if not np.isfinite(predictions).all():
         row = int(np.nonzero(~np.isfinite(predictions).all(axis=1))[0][0])
         raise UsageError(f"--inputs: the prediction for row {row + 1} is not finite; give smaller values")
-    lower, upper = (None, None) if interval is None else model.interval(table, predictions, interval)
+    lower, upper = (None, None) if intervals is None else intervals.bounds(table, predictions)
     doubts = Doubts(model)
     doubts.add(table)
     doubts.log()
@@ -73,6 +78,7 @@ def predict(path: str | Path, rows: Sequence[Row], *, device: str = "cpu", inter
         ordered,
         lower,
         upper,
+        None if intervals is None else intervals.described(),
     )
 
 

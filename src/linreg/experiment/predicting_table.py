@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,15 +14,19 @@ from linreg.data.sources import Block
 from linreg.data.transform import Recode
 from linreg.errors import UsageError
 from linreg.experiment.doubts import Doubts
+from linreg.experiment.intervals.opening import Intervals, open_intervals
 from linreg.experiment.loaded import LoadedModel, open_like
 from linreg.system.threads import map_in_threads
+
+if TYPE_CHECKING:
+    from linreg.data.tables.formats import Stored
 
 log = logging.getLogger("linreg")
 
 
 def predict_table(
     path: str | Path,
-    table: Path | None,
+    table: str | Path | None,
     output: Path | None = None,
     *,
     keep: Sequence[str] = (),
@@ -43,8 +47,7 @@ def predict_table(
 
     model = LoadedModel(path, device=device)
     saved = model.saved
-    if interval is not None:
-        model.check_interval()  # fail before the table is read
+    intervals = None if interval is None else open_intervals(model, interval)  # may fail, before the table is read
     leaves_empty = (on_gap or ("empty" if saved.preprocessing["missing"] == "drop" else "error")) == "empty"
     missing = saved.preprocessing["missing"] if model.fills_gaps else "keep" if leaves_empty else "error"
     hint, source = "add the value, or use --on-gap empty", table or standard_input()
@@ -62,7 +65,7 @@ def predict_table(
             doubts.add(x)
             gaps = np.isnan(x).any(axis=1) if missing == "keep" else np.zeros(len(x), dtype=bool)
             n_empty += int(gaps.sum())
-            yield {**block.kept, **_predicted_columns(model, block, x, gaps, interval)}
+            yield {**block.kept, **_predicted_columns(model, block, x, gaps, intervals)}
 
     with (  # threads convert numbers to text
         open_output(output) as out,
@@ -79,9 +82,11 @@ def predict_table(
     return doubts.n_rows
 
 
-def _refuse_same(output: Path | None, files: Sequence[Path]) -> None:
+def _refuse_same(output: Path | None, files: Sequence["Stored"]) -> None:
     """Raise a UsageError if the output is one of the input files."""
-    if output is not None and output.exists() and any(output.samefile(file) for file in files):
+    from linreg.data.tables.paths import is_same
+
+    if output is not None and output.exists() and any(is_same(output, file) for file in files):
         raise UsageError(f"--output {output}: is also the input; name another file")
 
 
@@ -94,22 +99,22 @@ def _refuse_clash(keep: Sequence[str], targets: Sequence[str]) -> None:
 
 
 def _predicted_columns(
-    model: LoadedModel, block: Block, x: NDArray[np.floating], gaps: NDArray[np.bool_], interval: float | None
+    model: LoadedModel, block: Block, x: NDArray[np.floating], gaps: NDArray[np.bool_], intervals: Intervals | None
 ) -> dict[str, Any]:
     """Return the output columns for a block with inputs x (N, n_features), empty where there are gaps (N,). Raises
     DataError."""
     known = np.flatnonzero(~gaps)
     rows = x if len(known) == len(x) else x[known]
     parts = [model.predict(rows, lambda row: block.where(int(known[row])))]
-    parts += [] if interval is None else model.interval(rows, parts[0], interval)
+    parts += [] if intervals is None else intervals.bounds(rows, parts[0])
     columns = [part[:, target] for target in range(parts[0].shape[1]) for part in parts]
     if len(known) < len(x):
         columns = [_spread(values, known, gaps) for values in columns]
-    return dict(zip(_output_names(model, interval), columns, strict=True))
+    return dict(zip(_output_names(model, intervals), columns, strict=True))
 
 
-def _output_names(model: LoadedModel, interval: float | None) -> list[str]:
-    kinds = ["predicted"] if interval is None else ["predicted", "lower", "upper"]
+def _output_names(model: LoadedModel, intervals: Intervals | None) -> list[str]:
+    kinds = ["predicted"] if intervals is None else ["predicted", "lower", "upper"]
     return [f"{name}_{kind}" for name in model.saved.target_names for kind in kinds]
 
 

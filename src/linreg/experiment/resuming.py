@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from linreg.checkpoint import Checkpoint, load, load_or_advise, newest
-from linreg.data.rows import differing
+from linreg.data.fingerprint import differing
 from linreg.errors import CheckpointError, DataError, StorageError, UsageError
 from linreg.experiment.building import Experiment, build
-from linreg.experiment.changes import changes, refuse, tabulate
+from linreg.experiment.changes import Change, changes, refuse, tabulate
 from linreg.experiment.divergence import log_warnings
+from linreg.experiment.group import lead
 from linreg.experiment.result import CHECKPOINTS, RUNS, Result
 from linreg.experiment.session import Report, run_session, train
 from linreg.experiment.state import restore, saved_spec
+from linreg.experiment.sweeps.records import is_sweep
 from linreg.runs.folders import FINISHED, create, hold, last_run
 from linreg.runs.records import read_info
 from linreg.spec.document import flatten
@@ -31,13 +33,14 @@ def resume(
     report: Report | None = None,
     stop: Callable[[], bool] = lambda: False,
     other_data: bool = False,
+    extend: bool = True,
 ) -> Result:
     """Resume a checkpoint, or a run by its name: finish it, or train a finished one for as many epochs again.
 
     A run continues in its folders from its own last.pth, or from the newest good checkpoint if its name is given. Any
-    other checkpoint, and any change that affects the result, starts a new run. other_data: whether the data may have
-    changed. Raises CheckpointError, UsageError for a refused change, DataError for other data, and the errors of
-    `train`.
+    other checkpoint, and any change that affects the result, starts a new run, with the whole history. other_data:
+    whether the data may have changed. extend: whether a finished run trains on; else its result is returned. Raises
+    CheckpointError, UsageError for a refused change, DataError for other data, and the errors of `train`.
     """
     named = _named_run(path, runs, checkpoints)
     path = checkpoints / named / "last.pth" if named else Path(path)
@@ -48,21 +51,20 @@ def resume(
         raise UsageError(f"{path}: was solved exactly; there is nothing to resume")
     own = _own_run(saved, runs, checkpoints, named=named)
     all_done = saved.epoch >= old.epochs or saved.outcome in FINISHED
-    ends = all_done and not overrides and own is not None and not _is_ended(runs / own)  # killed at its end
+    is_ended = own is not None and _is_ended(runs / own)
+    ends = all_done and not overrides and own is not None and not (is_ended and extend)  # killed at its end
     if saved.epoch >= old.epochs and not ends and not any(override.startswith("epochs=") for override in overrides):
         overrides = [*overrides, f"epochs={saved.epoch + saved.planned_epochs}"]
     spec = spec_from_dict(saved.spec, str(path), overrides)
     if spec.epochs <= saved.epoch and not ends:
         raise UsageError(f"{path}: already has {saved.epoch} epochs; set --epochs to more")
-    experiment = build(spec, planned_epochs=saved.planned_epochs)
+    exchange = lead(spec, saved.planned_epochs)
+    experiment = build(spec, planned_epochs=saved.planned_epochs, exchange=exchange)
     log_warnings(experiment)
     per_step = experiment.schedule is not None and experiment.schedule.after_step is not None
     changed = changes(old, spec, planned_in_steps=per_step, within_an_epoch=bool(saved.position))
     refuse(changed)
-    if changed:
-        warned = any(change.verdict == "warned" for change in changed)
-        log.log(logging.WARNING if warned else logging.INFO, "changed since the checkpoint:\n%s", tabulate(changed))
-
+    _log_changes(changed)
     is_other = saved.data_fingerprint != experiment.data.fingerprint
     if is_other:
         _take_other_data(saved, experiment, asked_for=other_data, per_step=per_step)
@@ -82,6 +84,12 @@ def resume(
         if _stamp(path) != stamp:
             raise StorageError(f"{path}: another process resumed it; run the command again")
         return run_session(experiment, progress, run, report, stop, origin=str(path))
+
+
+def _log_changes(changed: list[Change]) -> None:
+    if changed:
+        warned = any(change.verdict == "warned" for change in changed)
+        log.log(logging.WARNING if warned else logging.INFO, "changed since the checkpoint:\n%s", tabulate(changed))
 
 
 def train_or_resume(
@@ -149,11 +157,22 @@ def _changed_data(saved: Checkpoint, experiment: Experiment) -> Iterator[str]:
 
 
 def _named_run(path: str | Path, runs: Path, checkpoints: Path) -> str | None:
-    """Return the run of a name, or of one of its two folders; None for a checkpoint."""
+    """Return the run of a name, or of one of its two folders; None for a checkpoint. Raises CheckpointError for a
+    sweep."""
     path = Path(path)
     folders = (runs / path.name, checkpoints / path.name)
     is_name = len(path.parts) == 1 or any(path.resolve() == folder.resolve() for folder in folders)
-    return path.name if is_name and not path.is_file() and (folders[0] / "run.json").is_file() else None
+    if not is_name or path.is_file() or not (folders[0] / "run.json").is_file():
+        return None
+    info = read_info(folders[0])
+    if is_sweep(info):
+        places = (("--runs", runs, RUNS), ("--checkpoints", checkpoints, CHECKPOINTS))
+        options = "".join(f" {option} {place}" for option, place, default in places if place != default)
+        command = f"linreg sweep {folders[0] / 'spec.yaml'} --resume{options}"
+        is_ended = info.get("outcome") == "finished"
+        hint = "linreg runs lists the runs of its winners" if is_ended else f"continue it with: {command}"
+        raise CheckpointError(f"{path}: a sweep, not a run; {hint}")
+    return path.name
 
 
 def _set_in_optimizer(experiment: Experiment, param: str, value: Any) -> None:

@@ -12,6 +12,7 @@ from linreg.checkpoint import Checkpoint, save, serialize
 from linreg.errors import DivergedError, StorageError
 from linreg.experiment.building import Experiment
 from linreg.experiment.divergence import refuse_losses, remedy
+from linreg.experiment.intervals.calibrating import Calibration
 from linreg.experiment.state import Progress, states
 from linreg.runs.folders import Run
 from linreg.system.files import replace_file
@@ -44,6 +45,7 @@ class Saver:
         self.seconds = self.spec.every_seconds or SECONDS_BETWEEN_SAVES
         self.due_at = time.monotonic() + self.seconds
         self.saved_best: int | None = None
+        self.calibration: Calibration | None = None  # at the end of the training
         self.thread = ThreadPoolExecutor(1)
         self.writing: Future[None] | None = None
 
@@ -62,7 +64,7 @@ class Saver:
         Raises DivergedError, and saves nothing, for a non-finite state, and the StorageError of the previous save."""
         self.wait()
         begin = time.monotonic()
-        checkpoint = self._checkpoint()
+        checkpoint = self.checkpoint()
         refuse_losses(self.experiment, checkpoint.epoch, checkpoint.position)
         folder, files, content = self.run.checkpoints, {}, self._serialized(checkpoint)
         best = checkpoint.best
@@ -74,6 +76,10 @@ class Saver:
             files[folder / f"epoch_{checkpoint.epoch:06}.pth"] = content
         files[self.run.last] = content
         self.writing = self.thread.submit(self._write, files, time.monotonic() - begin)
+
+    def take(self, calibration: Calibration) -> None:
+        """Take the calibration of a finished run into the next save, which also writes best.pth again."""
+        self.calibration, self.saved_best = calibration, None
 
     def wait(self) -> None:
         """Wait until everything is written. Raises StorageError."""
@@ -91,7 +97,7 @@ class Saver:
         with suppress(StorageError):  # report the divergence
             self.wait()
             if self.spec.best and best is not None and best["epoch"] != self.saved_best:
-                save(path, self._best(self._checkpoint()))
+                save(path, self._best(self.checkpoint()))
         files = {path: "the best epoch", self.run.last: "the last good state"}
         return " and ".join(f"{path} has {what}" for path, what in files.items() if path.is_file())
 
@@ -137,11 +143,13 @@ class Saver:
             lr=checkpoint.lr[:epochs],
             spec=best["spec"],
             position=[],
+            intervals=self.calibration.best if self.calibration else None,
             resumed_at=[epoch for epoch in checkpoint.resumed_at if epoch <= epochs],
             outcome="running",
         )
 
-    def _checkpoint(self) -> Checkpoint:
+    def checkpoint(self) -> Checkpoint:
+        """Return the current state of the run."""
         experiment, progress = self.experiment, self.progress
         records, best = progress.records, progress.best
         is_best = best is not None and (best["epoch"], best["spec"]) == (len(records) - 1, self.constant["spec"])
@@ -156,6 +164,7 @@ class Saver:
             planned_epochs=progress.planned_epochs,
             position=list(progress.position),
             best=best,
+            intervals=self.calibration.last if self.calibration else None,
             resumed_at=list(progress.resumed_at),
             outcome=progress.outcome,
             **self.constant,

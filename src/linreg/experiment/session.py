@@ -3,19 +3,22 @@
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from linreg.components.losses import LOSSES
 from linreg.components.models import MODELS
 from linreg.errors import DivergedError, StorageError
 from linreg.experiment.building import Experiment, build
 from linreg.experiment.divergence import log_warnings, overflow_is_divergence, refuse_epoch, refuse_losses
+from linreg.experiment.exact_run import solve
+from linreg.experiment.group import lead
+from linreg.experiment.intervals.calibrating import calibrate
 from linreg.experiment.reporting import write_end, write_plot, write_start
 from linreg.experiment.result import CHECKPOINTS, RUNS, Result, make_result
 from linreg.experiment.saving import Saver
-from linreg.experiment.solving import solve
 from linreg.experiment.state import Progress, snapshot
 from linreg.runs.folders import FINISHED, Run, create
 from linreg.runs.sessions import new_session, now
@@ -38,20 +41,21 @@ def train(
     checkpoints: Path = CHECKPOINTS,
     report: Report | None = None,
     stop: Callable[[], bool] = lambda: False,
+    winner_of: Mapping[str, Any] | None = None,
 ) -> Result:
     """Train a spec from the beginning, in a new run.
 
     report: called with the record of each epoch; with `engine: compiled` the experiment may be some epochs ahead of it.
-    stop: called at the start and between steps, returns whether to save
-    and return. Writes `runs/<run>/` and `checkpoints/<run>/`, after everything is built. Raises SpecError, DataError,
-    StorageError, DivergedError.
+    stop: called at the start and between steps, returns whether to save and return. winner_of: as in `create`. Writes
+    `runs/<run>/` and `checkpoints/<run>/`, after everything is built. Raises SpecError, DataError, StorageError,
+    DivergedError.
     """
     if spec.solver == "exact":
-        return solve(spec, runs=runs, checkpoints=checkpoints)
-    experiment = build(spec)
+        return solve(spec, runs=runs, checkpoints=checkpoints, winner_of=winner_of)
+    experiment = build(spec, exchange=lead(spec, spec.epochs))
     log_warnings(experiment)
     progress = Progress(experiment.loaders.generator.get_state(), planned_epochs=spec.epochs)
-    with create(spec.name, runs, checkpoints) as run:
+    with create(spec.name, runs, checkpoints, winner_of) as run:
         return run_session(experiment, progress, run, report, stop)
 
 
@@ -73,19 +77,9 @@ def run_session(
     run.start_session(session, data_fingerprint=experiment.data.fingerprint, spec=spec.to_yaml())
     saver = Saver(experiment, progress, run)
     try:
-        with open_writer(run.folder, progress.records, histograms=spec.writer.histograms) as writer:
-            write_start(writer, experiment)
-            with warnings.catch_warnings():
-                # torch's warning for a run resumed between a step and that of the scheduler
-                warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-                if progress.outcome not in FINISHED:
-                    _epochs(experiment, progress, saver, writer, report, stop)
-            if progress.outcome in FINISHED:
-                write_end(writer, experiment, progress)
-            writer.flush()
-            saver.save()
-        if spec.writer.plots and progress.records:
-            write_plot(run.folder / "losses.png", progress)
+        experiment.exchange.lead(saver.checkpoint)
+        _run_and_save(experiment, progress, saver, report, experiment.exchange.agreed(stop))
+        outcome = _calibrated(experiment, progress, saver, stop)
         saver.wait()
     except BaseException as error:
         kept = saver.kept() if isinstance(error, DivergedError) else ""
@@ -99,11 +93,11 @@ def run_session(
         raise
     finally:
         saver.close()
-    session |= {"ended": now(), "epochs": len(progress.records), "outcome": progress.outcome}
-    run.write_info(outcome=progress.outcome)
+    session |= {"ended": now(), "epochs": len(progress.records), "outcome": outcome}
+    run.write_info(outcome=outcome)
     return make_result(
         run,
-        progress.outcome,
+        outcome,
         progress.records,
         device=experiment.device,
         engine=experiment.engine.name,
@@ -114,7 +108,46 @@ def run_session(
     )
 
 
-def _epochs(
+def _run_and_save(
+    experiment: Experiment, progress: Progress, saver: Saver, report: Report | None, stop: Callable[[], bool]
+) -> None:
+    """Run the remaining epochs, write what a run writes for people, and save."""
+    settings, run = experiment.spec.writer, saver.run
+    with open_writer(run.folder, progress.records, histograms=settings.histograms) as writer:
+        write_start(writer, experiment)
+        with warnings.catch_warnings():
+            # torch's warning for a run resumed between a step and that of the scheduler
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+            if progress.outcome not in FINISHED:
+                run_epochs(experiment, progress, saver, writer, report, stop)
+        if progress.outcome in FINISHED:
+            write_end(writer, experiment, progress)
+        writer.flush()
+        saver.save()
+    if settings.plots and progress.records:
+        write_plot(run.folder / "losses.png", progress)
+
+
+def _calibrated(experiment: Experiment, progress: Progress, saver: Saver, stop: Callable[[], bool]) -> str:
+    """Calibrate the intervals of a finished run, and save again. Return the outcome of the session: a run whose
+    calibration is interrupted repeats it when it is resumed."""
+    if experiment.spec.intervals is None or progress.outcome not in FINISHED:
+        return progress.outcome
+
+    def pause() -> None:
+        if stop():
+            raise StopRequested
+
+    best = progress.best
+    try:
+        saver.take(calibrate(experiment, None if best is None else best["states"]["model_state_dict"], pause))
+    except StopRequested:
+        return "interrupted"
+    saver.save()
+    return progress.outcome
+
+
+def run_epochs(
     experiment: Experiment,
     progress: Progress,
     saver: Saver,

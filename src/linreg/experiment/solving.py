@@ -1,33 +1,32 @@
-"""`solver: exact`: computes the least-squares optimum by passes over the data, and writes a run and a checkpoint."""
+"""`solver: exact`: computes the least-squares optimum by passes over the data. `exact_run` writes the run."""
 
 import logging
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from linreg.checkpoint import Checkpoint, save
 from linreg.data.derived import UnfitRowError
 from linreg.data.learning import Recipe, is_needed, learn, learn_from
-from linreg.data.preprocessing import Feature, Preprocessed, Preprocessing, columns_of, rows_as_data_errors, to_dict
+from linreg.data.preprocessing import Feature, Preprocessed, Preprocessing, columns_of, to_dict
 from linreg.data.rows import Rows, select, used_blocks
-from linreg.data.split import TEST, TRAIN, VAL, Parts
-from linreg.data.statistics import Statistics
+from linreg.data.split import CALIBRATION, TEST, TRAIN, VAL, Parts
+from linreg.data.statistics import merged_ranges
 from linreg.data.transform import Recode
 from linreg.errors import DataError, DivergedError, SpecError
 from linreg.exact.closed_form import MOST_COLUMNS, Equations, Exact, LinearPart, linear_part
+from linreg.exact.least_squares import Triangle
 from linreg.experiment.data import open_parts, recipe_of
+from linreg.experiment.gathering import Gathered, gather
+from linreg.experiment.group import open_exchange
 from linreg.experiment.metrics import Metrics
 from linreg.experiment.network import build_network, choose_device, errors_of
-from linreg.experiment.result import Result, make_result
-from linreg.runs.folders import Run, create
-from linreg.runs.sessions import new_session
-from linreg.runs.writer import EpochRecord, open_writer
+from linreg.experiment.pieces import Pieces, penalty_of, pieces_of
 from linreg.spec.schema import ExperimentSpec
-from linreg.system import generators
+from linreg.training.shards import Exchange
 
 log = logging.getLogger("linreg")
 
@@ -48,43 +47,36 @@ class Solved:
     device: torch.device
 
 
-def solve(spec: ExperimentSpec, *, runs: Path, checkpoints: Path) -> Result:
-    """Solve a spec, in a new run. Raises the errors of `train`, and SpecError for a model without a closed form."""
-    begin = time.monotonic()
-    solved = solve_exactly(spec)
-    exact = solved.exact
-    record = EpochRecord(0, exact.loss, exact.val_loss, 0.0)
-    with create(spec.name, runs, checkpoints) as run:
-        session = new_session(solved.device, ENGINE, 0, None)
-        run.start_session(session, data_fingerprint=solved.rows.fingerprint, spec=spec.to_yaml())
-        with open_writer(run.folder) as writer:
-            writer.write_spec(spec.to_yaml())
-            writer.write(record, solved.network)
-        save(run.last, _checkpoint(spec, solved, record, run))
-        run.publish()
-        session |= {"ended": session["started"], "epochs": 1, "outcome": "finished"}
-        run.write_info(outcome="finished")
-        return make_result(
-            run,
-            "finished",
-            [record],
-            device=solved.device,
-            engine=ENGINE,
-            seconds=time.monotonic() - begin,
-            exact=exact,
-            model=solved.model,
-            target_names=solved.rows.target_names,
-        )
-
-
-def solve_exactly(spec: ExperimentSpec, *, rows: Rows | None = None) -> Solved:
-    """Solve a spec, in three passes over the rows: count them, learn the preprocessing if it is needed, add
-    equations. rows: those of the spec, if they are open already."""
+def note_unused(spec: ExperimentSpec) -> None:
+    """Log the keys of a spec that an exact solution does not use."""
     if spec.unused:
         log.info("solver: exact: %s: not used", ", ".join(spec.unused))
+
+
+def follow_solution(spec: ExperimentSpec) -> None:
+    """Solve a spec with the other processes of a group, and write nothing. Raises the errors of `solve_exactly`."""
+    solve_exactly(spec, exchange=open_exchange(spec))
+
+
+def solve_exactly(
+    spec: ExperimentSpec,
+    *,
+    exchange: Exchange | None = None,
+    rows: Rows | None = None,
+    parts: Parts | None = None,
+    before: dict[str, Gathered] | None = None,
+) -> Solved:
+    """Solve a spec, in three passes over the rows: count them, learn the preprocessing if it is needed, add
+    equations.
+
+    exchange: with the other processes of a group, which solve the same and get the same; rows, parts: those of the
+    spec, if they are open already, or other parts; before: what earlier calls have gathered, where the folds of one
+    division take their pieces from. Raises SpecError, DataError, GroupError."""
     device, where, recipe = choose_device(spec), spec.where("data", "source"), recipe_of(spec)
-    rows, parts = open_parts(spec, rows)
-    preprocessing = learn_from(rows, parts, recipe, where=where) if is_needed(rows, recipe) else None
+    if rows is None or parts is None:
+        rows, parts = open_parts(spec, rows, exchange)
+    learnt = is_needed(rows, recipe)
+    preprocessing = learn_from(rows, parts, recipe, where=where) if learnt else None
     features = [Feature(name) for name in rows.feature_names] if preprocessing is None else preprocessing.features
 
     with torch.random.fork_rng(devices=[]):
@@ -92,23 +84,18 @@ def solve_exactly(spec: ExperimentSpec, *, rows: Rows | None = None) -> Solved:
         columns = columns_of(features) if preprocessing is None else preprocessing.columns
         network = build_network(spec, len(columns), len(rows.target_names), torch.device("cpu"))
     part = _solvable_part(spec, network, len(columns))
-    learnt = preprocessing is not None
     if part.intercept and not len(part.basis):
         preprocessing = _centred(preprocessing, features, rows, parts)
-    equations = Equations(part, columns, preprocessing, len(rows.target_names))
+    pieces = pieces_of(spec, rows, parts)
+    n_factors = pieces.n_pieces * (1 if rows.cut is None else len(rows.cut.shards.own))
+    equations = Equations(part, columns, preprocessing, len(rows.target_names), n_pieces=n_factors)
     recode = Recode(features, rows)
-    ranges = Statistics(len(rows.feature_names), len(rows.target_names))
-    for block, positions in used_blocks(rows, parts):
-        codes = parts.codes[positions]
-        mask = codes == TRAIN
-        if not learnt and mask.any():
-            ranges.add_ranges(block.x[mask])
-        x = recode(block)
-        with rows_as_data_errors(preprocessing, x, block.y, block.where):
-            equations.add(x, block.y, block.weight, codes)
+    before = None if learnt else before
+    gathered = gather(equations, rows, pieces, recode, with_ranges=not learnt, before=before, where=where)
     if not learnt:  # only the ranges
+        ranges = merged_ranges([gathered.ranges[number] for number in pieces.train if number in gathered.ranges])
         features = learn(ranges, rows, Recipe(), where=where).features
-    exact = _solution(spec, equations, where)
+    exact = _solution(spec, equations, pieces, gathered.triangles, where)
     if recipe.target is not None:
         names = [recipe.target.name(name) for name in rows.target_names]
         exact = replace(exact, fit={**exact.fit, "targets": names})
@@ -129,19 +116,15 @@ def _centred(preprocessing: Preprocessing | None, features: list[Feature], rows:
     The fit is the same, without cancellation between the intercept and large columns, such as seconds since 1970."""
     if preprocessing is None:
         preprocessing = Preprocessing(features, len(rows.target_names), fills=False)
-    head = rows.head()
-    used = parts.codes[: len(head.x)] != TEST
-    head = select(head, used) if used.any() else head
-    try:
-        x, y = preprocessing(torch.from_numpy(head.x)), preprocessing.scaled(torch.from_numpy(head.y))
-    except UnfitRowError:  # the pass over all rows reports it, with its place
+    head = _typical(preprocessing, rows, parts)
+    if rows.cut is not None:
+        head = rows.cut.shards.share(head)[0]
+    if head is None:  # the pass over all rows reports it, with its place
         return preprocessing
-    for values, mean, scale in (
-        (x, preprocessing.mean, preprocessing.scale),
-        (y, preprocessing.y_mean, preprocessing.y_scale),
+    for typical, mean, scale in (
+        (head[0], preprocessing.mean, preprocessing.scale),
+        (head[1], preprocessing.y_mean, preprocessing.y_scale),
     ):
-        # the first row and a mean of differences: exact for equal numbers
-        typical = values[0] + (values - values[0]).mean(dim=0)
         mean.copy_(torch.where((mean == 0) & (scale == 1), typical, mean))
     for position, column in enumerate(preprocessing.columns):
         if column.kind == "indicator":
@@ -149,15 +132,25 @@ def _centred(preprocessing: Preprocessing | None, features: list[Feature], rows:
     return preprocessing
 
 
+def _typical(preprocessing: Preprocessing, rows: Rows, parts: Parts) -> list[torch.Tensor] | None:
+    """Return means over the first rows, of each column and target; None for a row that does not fit. With shards, they
+    are those of the first shard."""
+    head = rows.head()
+    if rows.cut is not None:
+        head = select(head, rows.cut.numbers[: len(head.x)] == rows.cut.shards.own.start)
+    used = ~np.isin(parts.codes[: len(head.x)], (TEST, CALIBRATION))  # those of all folds
+    head = select(head, used) if used.any() else head
+    try:
+        x, y = preprocessing(torch.from_numpy(head.x)), preprocessing.scaled(torch.from_numpy(head.y))
+    except UnfitRowError:
+        return None
+    # the first row and a mean of differences: exact for equal numbers
+    return [values[0] + (values - values[0]).mean(dim=0) for values in (x, y)]
+
+
 def _measured(spec: ExperimentSpec, exact: Exact, model: nn.Module, rows: Rows, parts: Parts, recode: Recode) -> Exact:
     """Return the optimum with the losses of the stored model, which rounds. Warn if they differ noticeably."""
-    metrics = [Metrics(len(rows.target_names)) for _ in range(2)]
-    for block, positions in used_blocks(rows, parts):
-        codes, y, error = parts.codes[positions], block.y, errors_of(model, recode(block), block.y, spec.dtype)
-        for measured, chosen in zip(metrics, (codes == TRAIN, codes == VAL), strict=True):
-            if chosen.any():
-                measured.add(y[chosen], error[chosen], None if block.weight is None else block.weight[chosen])
-    loss, val_loss = (measured.loss() if measured.n_samples else None for measured in metrics)
+    loss, val_loss = _losses(model, rows, parts, recode, spec.dtype)
     assert loss is not None
     variance = exact.fit["residual_variance"]
     is_perfect = variance is not None and bool((variance == 0).all())
@@ -171,6 +164,29 @@ def _measured(spec: ExperimentSpec, exact: Exact, model: nn.Module, rows: Rows, 
     return replace(exact, loss=loss, val_loss=val_loss)
 
 
+def _losses(
+    model: nn.Module, rows: Rows, parts: Parts, recode: Recode, dtype: str
+) -> tuple[float | None, float | None]:
+    """Return the mean squared errors of a model on the training and the validation part; None for one without rows."""
+    own = [0] if rows.cut is None else list(rows.cut.shards.own)
+    metrics = {(shard, part): Metrics(len(rows.target_names)) for shard in own for part in (TRAIN, VAL)}
+    for block, positions in used_blocks(rows, parts):
+        codes, y, error = parts.codes[positions], block.y, errors_of(model, recode(block), block.y, dtype)
+        shards = np.zeros(len(codes), dtype=int) if rows.cut is None else rows.cut.numbers[positions]
+        for (shard, part), measured in metrics.items():
+            chosen = (codes == part) & (shards == shard)
+            if chosen.any():
+                measured.add(y[chosen], error[chosen], None if block.weight is None else block.weight[chosen])
+    every = [list(metrics.values())] if rows.cut is None else rows.cut.shards.share(list(metrics.values()))
+    losses = []
+    for part in (TRAIN, VAL):
+        squared, weight = zip(
+            *((one.squared, one.weight) for of_rank in every for one in of_rank[part::2]), strict=True
+        )
+        losses.append(float(np.mean(sum(squared))) / sum(weight) if sum(weight) else None)
+    return losses[0], losses[1]
+
+
 def _solvable_part(spec: ExperimentSpec, network: nn.Module, n_columns: int) -> LinearPart:
     """Return the linear part of a network. Raises SpecError if it has no closed form."""
     part = linear_part(network) if spec.loss.name == "mse" else None
@@ -182,44 +198,20 @@ def _solvable_part(spec: ExperimentSpec, network: nn.Module, n_columns: int) -> 
     return part
 
 
-def _solution(spec: ExperimentSpec, equations: Equations, where: str) -> Exact:
-    train, val = equations.train, equations.val
-    if not train.total_weight > 0 or (val.n_rows and not val.total_weight > 0):
-        raise DataError(f"{where}: sample_weight: every weight of a part is 0; use some weights > 0")
+def _solution(
+    spec: ExperimentSpec, equations: Equations, pieces: Pieces, triangles: Sequence[Triangle], where: str
+) -> Exact:
     try:
-        exact = equations.solve(ridge=spec.ridge, is_result=True)
+        (train, val), folds = pieces.parts_of(triangles), pieces.folds_of(triangles)
     except OverflowError as error:
         raise DataError(f"{where}: {error}") from None
+    if not all(one is None or one.total_weight > 0 for pair in [(train, val), *folds] for one in pair):
+        raise DataError(f"{where}: sample_weight: every weight of a part or fold is 0; use some weights > 0")
+    penalty = penalty_of(spec)
+    if penalty is None:
+        exact = equations.solve(train, val, ridge=spec.ridge, is_result=True)
+    else:
+        exact = equations.solve_penalised(train, val, folds, penalty)
     for warning in exact.left_out:
         log.warning("%s", warning)
     return exact
-
-
-def _checkpoint(spec: ExperimentSpec, solved: Solved, record: EpochRecord, run: Run) -> Checkpoint:
-    names, targets = list(solved.rows.feature_names), list(solved.rows.target_names)
-    return Checkpoint(
-        epoch=1,
-        model_state_dict=dict(solved.model.state_dict()),
-        optimizer_state_dict={},
-        scheduler_state_dict=None,
-        loss=[record.loss],
-        val_loss=[record.val_loss],
-        lr=[0.0],
-        spec=spec.to_dict(),
-        planned_epochs=1,
-        preprocessing=solved.described,
-        n_features=len(names),
-        n_targets=len(targets),
-        feature_names=names,
-        target_names=targets,
-        position=[],
-        loader_state=torch.Generator().get_state(),
-        **generators.states(torch.device("cpu")),
-        best=None,
-        fit=solved.exact.fit,
-        resumed_at=[],
-        outcome="finished",
-        run={"name": run.name, "id": run.info["id"]},
-        data_fingerprint=solved.rows.fingerprint,
-        environment=run.session["environment"],
-    )

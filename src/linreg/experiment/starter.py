@@ -15,6 +15,7 @@ from linreg.data.tables.formats import Layout, Numbers
 from linreg.data.tables.paths import ALL_SUFFIXES
 from linreg.data.tables.profile import Profile, profile
 from linreg.data.tables.reading import open_table
+from linreg.data.tables.remote import recordable
 from linreg.errors import DataError, UsageError, show
 from linreg.experiment.hints import Suggestion, notes, suggestions
 from linreg.spec.document import MAX_BYTES, write_yaml
@@ -33,6 +34,10 @@ def starter_spec(
     path: str, *, targets: Sequence[str], name: str | None, delimiter: str | None, missing_values: Sequence[str]
 ) -> str:
     """Profile the table at `path` and return a spec for it as commented YAML. Raises DataError, UsageError."""
+    try:
+        recordable(path)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     name = _name_of(Path(path)) if name is None else name
     delimiter = "\t" if delimiter == "\\t" else delimiter  # a shell passes \t as it is
     _refuse_options(targets, name, delimiter)

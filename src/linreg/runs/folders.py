@@ -1,6 +1,6 @@
 """The folders of runs: creates, holds and removes them.
 
-runs/<name>_001/          created at once with its number, which is never used again
+runs/<name>_001/          created at once with its number, which is never used again once a file is in it
 checkpoints/<name>_001/   the checkpoints of that run
 checkpoints/latest        the path of the newest checkpoint
 """
@@ -10,14 +10,14 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from linreg.errors import StorageError, UsageError
-from linreg.runs.lock import is_free, lock
+from linreg.runs.lock import is_free, lock, lock_if_free
 from linreg.runs.records import MOST_BYTES, open_regular, read_info
 from linreg.system.files import make_folder, remove_leftovers, replace_file, sync_folder, translated_errors
 
@@ -33,7 +33,7 @@ class Run:
     folder: Path
     checkpoints: Path
     info: dict[str, Any] = field(default_factory=dict)
-    published: tuple[int, ...] | None = None  # the version of `latest` that named this run
+    published: tuple[Path, tuple[int, ...] | None] | None = None  # what `latest` named, in which version of the file
 
     @property
     def name(self) -> str:
@@ -66,17 +66,24 @@ class Run:
         """Make this run's last.pth, or its best.pth, the default checkpoint of `predict`."""
         folder, path = self.checkpoints.parent, self.checkpoints / "best.pth" if best else self.last
         version = _version_of(folder / "latest")
-        if version is not None and version == self.published:
+        if version is not None and (path, version) == self.published:
             return
         if latest_checkpoint(folder) == path:
-            self.published = version  # the version before the read: another process may have replaced the file since
+            # the version before the read: another process may have replaced the file since
+            self.published = path, version
         else:
             _write_latest(folder, path)
 
 
 @contextmanager
-def create(name: str, runs: Path, checkpoints: Path) -> Iterator[Run]:
-    """Create and lock the run `<name>_<next free number>`. Raises UsageError, StorageError."""
+def create(name: str, runs: Path, checkpoints: Path, winner_of: Mapping[str, Any] | None = None) -> Iterator[Run]:
+    """Create and lock the run `<name>_<next free number>`. winner_of: the sweep and trial of which it is the
+    winner, for run.json; a run that was begun for them is locked instead. Raises UsageError, StorageError."""
+    begun = None if winner_of is None else find(name, runs, winner_of)
+    if begun is not None:
+        with hold(begun, runs, checkpoints) as run:
+            yield run
+        return
     if runs.resolve() == checkpoints.resolve():
         raise UsageError(f"{runs}: cannot hold both runs and checkpoints; give --checkpoints another folder")
     with translated_errors(runs):
@@ -85,18 +92,10 @@ def create(name: str, runs: Path, checkpoints: Path) -> Iterator[Run]:
         make_folder(checkpoints)
         remove_leftovers(checkpoints, shared=True)
         _remove_leftovers_of(name, runs, checkpoints)
-    number = 1 + max(_numbers(name, runs) | _numbers(name, checkpoints), default=0)
-    while True:
-        folder = runs / f"{name}_{number:03}"
-        with translated_errors(folder):
-            try:
-                folder.mkdir()
-            except FileExistsError:  # another process was faster
-                number += 1
-                continue
-        break
-    run = Run(folder, checkpoints / folder.name, {"name": folder.name, "id": uuid.uuid4().hex, "sessions": []})
-    with lock(folder):
+    with _lock_new_folder(name, runs, checkpoints) as folder:
+        run = Run(folder, checkpoints / folder.name, {"name": folder.name, "id": uuid.uuid4().hex, "sessions": []})
+        if winner_of is not None:
+            run.info["winner_of"] = dict(winner_of)
         try:
             with translated_errors(run.checkpoints):
                 sync_folder(runs)
@@ -105,6 +104,34 @@ def create(name: str, runs: Path, checkpoints: Path) -> Iterator[Run]:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         yield run
+
+
+@contextmanager
+def _lock_new_folder(name: str, runs: Path, checkpoints: Path) -> Iterator[Path]:
+    """Create and lock the folder of the next run, or lock the last one if it is empty: its process was killed at the
+    start. Raises StorageError."""
+    number = max(_numbers(name, runs) | _numbers(name, checkpoints), default=0)
+    if not _is_empty(runs / f"{name}_{number:03}", checkpoints):
+        number += 1
+    while True:
+        folder = runs / f"{name}_{number:03}"
+        with translated_errors(folder), suppress(FileExistsError):
+            folder.mkdir()
+        if _is_empty(folder, checkpoints):
+            with lock_if_free(folder) as is_locked:
+                if is_locked and _is_empty(folder, checkpoints):
+                    yield folder
+                    return
+        number += 1  # another process was faster
+
+
+def _is_empty(folder: Path, checkpoints: Path) -> bool:
+    """Return whether the folder of a run has no file but its lock, and no checkpoint."""
+    saves = checkpoints / folder.name
+    if folder.is_symlink() or not folder.is_dir() or saves.is_symlink():
+        return False
+    with translated_errors(folder):
+        return {path.name for path in folder.iterdir()} <= {".lock"} and not any(saves.glob("*"))
 
 
 def _remove_leftovers_of(name: str, runs: Path, checkpoints: Path) -> None:
@@ -179,6 +206,12 @@ def last_run(name: str, runs: Path) -> str | None:
     """Return the name of the newest run of an experiment; None without one."""
     numbers = _numbers(name, runs)
     return f"{name}_{max(numbers):03}" if numbers else None
+
+
+def find(name: str, runs: Path, winner_of: Mapping[str, Any]) -> str | None:
+    """Return the run of an experiment that is the winner of this sweep and trial; None without one."""
+    names = [f"{name}_{number:03}" for number in sorted(_numbers(name, runs))]
+    return next((one for one in names if read_info(runs / one).get("winner_of") == winner_of), None)
 
 
 def existing(name: str, runs: Path) -> Path:

@@ -14,14 +14,23 @@ from linreg.system.files import translated_errors
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Lock the folder of a run. Raises StorageError if another process holds the lock."""
+    with lock_if_free(folder) as is_locked:
+        if not is_locked:
+            raise StorageError(f"{folder}: in use by another process; wait for it, or stop it")
+        yield
+
+
+@contextmanager
+def lock_if_free(folder: Path) -> Iterator[bool]:
+    """Lock the folder of a run unless another process holds the lock. Yield whether it is locked. Raises StorageError
+    if the folder is gone."""
     with translated_errors(folder):
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     try:
-        if not _try_lock(descriptor, fcntl.LOCK_EX, tries=5):  # `is_free` holds it for a moment
-            raise StorageError(f"{folder}: in use by another process; wait for it, or stop it")
-        if not _leads_to(folder / ".lock", descriptor):
+        is_locked = _try_lock(descriptor, fcntl.LOCK_EX, tries=5)  # `is_free` holds it for a moment
+        if is_locked and not _leads_to(folder / ".lock", descriptor):
             raise StorageError(f"{folder}: another process removed it; linreg runs lists the existing ones")
-        yield
+        yield is_locked
     finally:
         os.close(descriptor)
 

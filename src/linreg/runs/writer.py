@@ -15,6 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import torch
 from torch import nn
 
+from linreg.runs.lock import lock
 from linreg.system import generators
 from linreg.system.files import replace_file, translated_errors
 from linreg.training.loops import EpochLosses
@@ -170,6 +171,18 @@ class RunWriter:
     @property
     def _event_files(self) -> list[Any]:
         return [self.board.file_writer, *self.charts.values()]
+
+
+def add_figure(folder: Path, name: str, figure: Any, step: int) -> None:
+    """Add a matplotlib figure to the events of a run that no process is writing. Raises StorageError.
+
+    It stays until the run is resumed, which changes its model."""
+    from linreg.runs.events import Board  # slow: imports tensorboard
+
+    with lock(folder), translated_errors(folder):
+        board = Board(str(folder))
+        with contextlib.closing(board):
+            board.add_figure(name, figure, step)
 
 
 @contextlib.contextmanager

@@ -47,6 +47,9 @@ class SplitSpec(Part):
     test_ratio: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="share of the points for `evaluate --part test`; training never uses them"
     )
+    calibration_ratio: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of the points for `intervals: {method: split}`; training never uses them"
+    )
     by: Literal["random", "order"] | ByColumn = Field(
         "random",
         description="`random`; `order`: first rows for training, last ones for test; or a column: `{time: sold}`, "
@@ -69,20 +72,21 @@ class SplitSpec(Part):
         if isinstance(by, str) and by in ByColumn.model_fields:
             raise ValueError(f"by: {by} needs a column; write by: {{{by}: COLUMN}}")
         if isinstance(value, Mapping) and value.get("val") is not None and "train_ratio" not in value:
-            test_ratio = value.get("test_ratio", 0.0)
-            value = {**value, "train_ratio": 1.0 - test_ratio if isinstance(test_ratio, float) else 1.0}
+            others = [value.get(key, 0.0) for key in ("test_ratio", "calibration_ratio")]
+            value = {**value, "train_ratio": 1.0 - sum(ratio for ratio in others if isinstance(ratio, float))}
         return check(value)
 
     @model_validator(mode="after")
     def _ratios_fit(self) -> Self:
-        total = self.train_ratio + self.test_ratio
-        if total > 1 + 1e-9:
-            raise ValueError(f"train_ratio + test_ratio must be <= 1, got {total:g}")
-        if self.val is not None and total < 1 - 1e-9:
+        if self.total > 1 + 1e-9:
+            names = "train_ratio + test_ratio" + " + calibration_ratio" * bool(self.calibration_ratio)
+            raise ValueError(f"{names} must be <= 1, got {self.total:g}")
+        if self.val is not None and self.total < 1 - 1e-9:
             raise ValueError("train_ratio: val has the validation part already; remove train_ratio")
         if self.test is not None and self.test_ratio:
             raise ValueError("test_ratio: test has the test part already; remove one")
-        if self.by != "random" and total > 1 - 1e-9 and not self.test_ratio and self.folds is None:
+        is_divided = self.total < 1 - 1e-9 or self.test_ratio or self.calibration_ratio or self.folds is not None
+        if self.rule[0] in ("group", "stratify") and not is_divided:  # an order is of use without a division, too
             raise ValueError("by: all rows of the source are for training; remove by")
         return self
 
@@ -99,12 +103,43 @@ class SplitSpec(Part):
         return self
 
     @property
+    def total(self) -> float:
+        """The share of the points that the ratios divide; the others are for validation."""
+        return self.train_ratio + self.test_ratio + self.calibration_ratio
+
+    @property
     def rule(self) -> tuple[str, str | None]:
         """The rule of the division, and its column or None."""
         if not isinstance(self.by, ByColumn):
             return self.by, None
         ((rule, column),) = self.by.model_dump(exclude_none=True).items()
         return rule, column
+
+
+class PenaltySpec(Part):
+    """The penalty of `solver: exact`: shrinks the slopes of standardised columns, and may choose how much."""
+
+    name: Literal["ridge", "lasso", "elastic_net"] = Field(
+        description="ridge: squared slopes; lasso: absolute slopes, many of which become 0; elastic_net: both"
+    )
+    strength: Literal["auto"] | NonNegativeFloat | Annotated[list[NonNegativeFloat], Field(min_length=1)] = Field(
+        "auto", description="a number, a list to choose from, or `auto`, which makes a list of 100"
+    )
+    l1_ratio: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="with elastic_net, the share of the absolute slopes; 0.5 by default"
+    )
+    folds: Annotated[int, Field(ge=2)] = Field(
+        5, description="folds of the training part, on which a strength is chosen from several"
+    )
+    select: Literal["best", "one_se"] = Field(
+        "best", description="`best`, or the largest strength within one standard error of the best"
+    )
+
+    @model_validator(mode="after")
+    def _only_elastic_net_has_a_ratio(self) -> Self:
+        if self.l1_ratio is not None and self.name != "elastic_net":
+            raise ValueError(f"l1_ratio is for elastic_net, not {self.name}; remove it")
+        return self
 
 
 class EarlyStoppingSpec(Part):
@@ -140,4 +175,4 @@ class WriterSpec(Part):
     hparams: bool = Field(True, description="the hyperparameters in TensorBoard")
     histograms: NonNegativeInt = Field(0, description="epochs between histograms of the parameters; 0 for none")
     figures: bool = Field(False, description="the losses also as a figure in TensorBoard")
-    plots: bool = Field(True, description="losses.png in the run's folder")
+    plots: bool = Field(True, description="losses.png in the run's folder, ranking.png in that of a sweep")

@@ -28,8 +28,9 @@ from linreg.data.tables import csv as _csv  # noqa: F401  # registers the source
 from linreg.errors import SpecError, show_text
 from linreg.registry import ComponentSpec, Registry
 from linreg.spec.document import MAX_BYTES, MOST_PROBLEMS, Document, read_yaml, varied_values, write_yaml
+from linreg.spec.intervals import IntervalsSpec, misfit
 from linreg.spec.messages import explain
-from linreg.spec.parts import CheckpointSpec, EarlyStoppingSpec, Part, SplitSpec, WriterSpec
+from linreg.spec.parts import CheckpointSpec, EarlyStoppingSpec, Part, PenaltySpec, SplitSpec, WriterSpec
 from linreg.spec.sweep_block import SweepSpec
 
 REGISTRIES = {
@@ -61,6 +62,11 @@ class DataSpec(Part):
     split: SplitSpec = Field(default_factory=SplitSpec, description="training, validation and test parts")
     batch_size: Annotated[int, Field(gt=0, le=2**31 - 1)] | Literal["full"] = Field(
         16, description="points in a mini-batch; `full` is batch gradient descent, each part in one batch"
+    )
+    shards: Annotated[int, Field(gt=0, le=1024)] | None = Field(
+        None,
+        description="parts of each mini-batch, whose gradients are added in a fixed order: processes that share the "
+        "parts have the results of one process",
     )
     shuffle: bool = Field(True, description="whether each epoch reads the training part in a new order")
     standardize: bool | Literal["features", "target"] = Field(
@@ -106,6 +112,9 @@ class ExperimentSpec(Part):
         0.0,
         description="with `solver: exact`, the penalty: this times the squared weights, added to the sum of squares",
     )
+    penalty: PenaltySpec | None = Field(
+        None, description="with `solver: exact`, a penalty on standardised columns, whose strength may be chosen"
+    )
     baseline: bool = Field(
         True, description="whether to report the exact optimum beside the losses, where there is one"
     )
@@ -121,6 +130,9 @@ class ExperimentSpec(Part):
     )
     clip_grad_norm: PositiveFloat | None = Field(None, description="largest norm of the gradient of a step")
     early_stopping: EarlyStoppingSpec | None = Field(None, description="the rule for stopping before the last epoch")
+    intervals: IntervalsSpec | None = Field(
+        None, description="the rows that calibrate `predict --interval`, for every model"
+    )
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec, description="when to save; checkpoints to keep")
     writer: WriterSpec = Field(default_factory=WriterSpec, description="the output for people: TensorBoard and plots")
 
@@ -140,12 +152,42 @@ class ExperimentSpec(Part):
         return checked
 
     @model_validator(mode="after")
-    def _ridge_needs_exact(self) -> Self:
+    def _exact_fits(self) -> Self:
         if self.ridge and self.solver != "exact":
             raise ValueError("ridge needs solver: exact; with gradients, set the weight_decay of the optimizer")
+        if self.penalty is not None and self.solver != "exact":
+            raise ValueError("penalty needs solver: exact; with gradients, set the weight_decay of the optimizer")
+        if self.penalty is not None and self.ridge:
+            raise ValueError("ridge: penalty shrinks the coefficients already; remove one")
+        if self.data.shards is not None and self.solver != "exact":
+            self._shards_fit()
         if self.solver == "exact" and self.loss.name != "mse":
             raise ValueError(f"solver: exact minimises mse, not {self.loss.name}; remove loss, or use gradients")
         return self
+
+    @model_validator(mode="after")
+    def _intervals_fit(self) -> Self:
+        problem = misfit(
+            self.intervals,
+            self.data.split,
+            solver=self.solver,
+            is_penalised=self.penalty is not None,
+            is_sharded=self.data.shards is not None,
+        )
+        if problem is not None:
+            raise ValueError(problem)
+        return self
+
+    def _shards_fit(self) -> None:
+        """Raise a ValueError for a component that does not work on parts of a mini-batch."""
+        if self.engine == "compiled":
+            raise ValueError("data.shards: engine: compiled has no shards; remove one")
+        for registry, component in ((MODELS, self.model), (LOSSES, self.loss)):
+            if not registry.is_own(component.name):
+                kind = f"{registry.kind} {component.name}"
+                raise ValueError(
+                    f"data.shards: {kind} is from a plugin, and may need whole mini-batches; remove shards"
+                )
 
     @property
     def unused(self) -> tuple[str, ...]:

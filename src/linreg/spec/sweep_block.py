@@ -1,7 +1,7 @@
 """The `sweep` block of a spec: which keys vary, how trials are drawn, and how they are compared."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
@@ -11,6 +11,8 @@ from linreg.spec.parts import Part
 
 MOST_TRIALS = 10_000
 DIGITS = 3  # of a number that is drawn, so that it can be typed again
+FIRST_TRIALS = 10  # of `tpe`, at random
+MOST_WHOLE = 2**40  # that `tpe` draws; Optuna computes in float64
 
 
 class Range(Part):
@@ -28,15 +30,38 @@ class Range(Part):
             raise ValueError(f"log needs min > 0, got {self.min:g}")
         return self
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the numbers are whole."""
+        return isinstance(self.min, int) and isinstance(self.max, int)
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether `tpe` can draw from the range."""
+        if self.is_whole:
+            return max(abs(self.min), abs(self.max)) <= MOST_WHOLE
+        return math.isfinite(self.max - self.min)
+
+    @property
+    def ends(self) -> Sequence[Any]:
+        """The smallest and the largest number."""
+        return self.min, self.max
+
     def value(self, point: float) -> float | int:
         """Return the number for a point in [0, 1)."""
         low, high = (math.log(self.min), math.log(self.max)) if self.log else (self.min, self.max)
-        if isinstance(self.min, int) and isinstance(self.max, int):
-            if not self.log:
-                return self.min + int(point * (self.max - self.min + 1))
-            return min(max(round(math.exp(low + point * (high - low))), self.min), self.max)
+        if isinstance(self.min, int) and isinstance(self.max, int) and not self.log:
+            return self.min + int(point * (self.max - self.min + 1))
         number = low + point * (high - low)
-        rounded = float(f"{math.exp(number) if self.log else number:.{DIGITS}g}")
+        return self.rounded(math.exp(number) if self.log else number)
+
+    def has(self, value: Any) -> bool:
+        """Return whether a value can be drawn."""
+        return isinstance(value, int | float) and self.min <= value <= self.max and self.rounded(value) == value
+
+    def rounded(self, number: float) -> float | int:
+        """Return a number of the range that can be typed again."""
+        rounded = round(number) if self.is_whole else float(f"{number:.{DIGITS}g}")
         return min(max(rounded, self.min), self.max)
 
 
@@ -44,6 +69,15 @@ class Values(Part):
     """A list of values, which may be whole components."""
 
     values: Annotated[list[Any], Field(min_length=1)] = Field(description="the values")
+
+    @property
+    def ends(self) -> Sequence[Any]:
+        """All values."""
+        return self.values
+
+    def has(self, value: Any) -> bool:
+        """Return whether a value is in the list."""
+        return repr(value) in map(repr, self.values)
 
     def value(self, point: float) -> Any:
         """Return the value for a point in [0, 1)."""
@@ -73,8 +107,10 @@ class SweepSpec(Part):
         default_factory=dict,
         description="keys as in overrides, each with `[values]`, `{values: [...]}` or `{min, max, log}`",
     )
-    method: Literal["grid", "random", "sobol"] | None = Field(
-        None, description="how trials are drawn; by default grid if every key has values and no trials are given"
+    method: Literal["grid", "random", "sobol", "tpe"] | None = Field(
+        None,
+        description="how trials are drawn, with `tpe` near those with good results; by default grid if every key has "
+        "values and no trials are given",
     )
     trials: Annotated[int, Field(gt=0, le=MOST_TRIALS)] | None = Field(None, description="the number of trials to draw")
     seed: Seed = Field(0, description="seed of the drawing, not of the training")
@@ -117,7 +153,12 @@ class SweepSpec(Part):
             raise ValueError("repeats needs folds; add for instance folds: 5")
         if self.halving is not None and self.metric != "val_loss":
             raise ValueError(f"halving compares trials by val_loss; remove metric: {self.metric}")
-        if self.select == "one_se" and self.seeds * (self.folds or 1) * self.repeats < 2:
+        if self.halving is not None and self.grows:
+            raise ValueError("halving: method: tpe learns from whole trainings; remove halving, or use method: random")
+        for key, item in self.parameters.items():
+            if self.grows and isinstance(item, Range) and not item.is_narrow:
+                raise ValueError(f"parameters: {key}: the range is too wide for method: tpe; use method: random")
+        if self.select == "one_se" and self.n_trainings < 2:
             raise ValueError("select: one_se needs several measurements of each trial; set folds or seeds")
         keys = sorted(self.parameters)
         for key in keys:
@@ -134,3 +175,23 @@ class SweepSpec(Part):
         if self.method is not None:
             return self.method == "grid"
         return self.trials is None and all(isinstance(item, Values) for item in self.parameters.values())
+
+    @property
+    def grows(self) -> bool:
+        """Whether trials are drawn when the results of others are known."""
+        return self.method == "tpe"
+
+    def has(self, parameters: Any) -> bool:
+        """Return whether these are parameters of a trial."""
+        has_keys = isinstance(parameters, Mapping) and set(parameters) == set(self.parameters)
+        return has_keys and all(item.has(parameters[key]) for key, item in self.parameters.items())
+
+    @property
+    def n_first(self) -> int | None:
+        """The number of trials that are drawn before any result is known; None for a grid."""
+        return min(self.trials, FIRST_TRIALS) if self.grows and self.trials is not None else self.trials
+
+    @property
+    def n_trainings(self) -> int:
+        """The number of trainings of each trial."""
+        return self.seeds * (self.folds or 1) * self.repeats

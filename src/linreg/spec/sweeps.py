@@ -1,13 +1,13 @@
 """Sweeps: `load_sweep` reads a spec with its sweep block, from the file and from `KEY=V1,V2` on the command line.
 
-`make_trials` makes the spec of every trial, and reports every problem of every trial at once. No torch is imported
-here.
+`make_trials` makes the spec of every trial, and reports every problem of every trial at once. With `method: tpe` these
+are the first trials; `trials_of` makes those that are drawn later. No torch is imported here.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from linreg.spec.messages import explain
 from linreg.spec.parts import Part
 from linreg.spec.schema import ExperimentSpec, check_spec, read_spec
 from linreg.spec.sweep_block import MOST_TRIALS, SweepSpec, Values
+
+MOST_ENDS = 1000  # combinations of the ends of ranges that are checked
 
 Points = Sequence[Sequence[float]]  # a row for each trial, in [0, 1)
 
@@ -91,14 +93,24 @@ def _add_parameter(document: Document, override: str, varied: Any) -> None:
 
 
 def make_trials(sweep: Sweep, draw: Callable[[SweepSpec, int], Points]) -> list[Trial]:
-    """Make all trials, and check their specs.
+    """Make the trials that do not depend on results, and check their specs.
 
-    draw: returns points for a number of trials. Raises SpecError with every problem of every trial, once each.
+    draw: returns points for a number of trials. If others are drawn later, the ends of each range and every value are
+    checked, too. Raises SpecError with every problem of every trial, once each.
     """
+    settings = sweep.sweep
+    if settings.grows:
+        trials_of(sweep, _ends(settings))
+    return trials_of(sweep, _combinations(settings, draw))
+
+
+def trials_of(sweep: Sweep, combinations: Iterable[dict[str, Any]], first: int = 0) -> list[Trial]:
+    """Return a trial for each combination of parameters, numbered from `first`. Raises SpecError with every problem of
+    every trial, once each."""
     settings, document = sweep.sweep, sweep.document
     trials: list[Trial] = []
     problems: dict[str, int] = {}
-    for parameters in _combinations(settings, draw):
+    for parameters in combinations:
         own = Document(
             document.file, _with(document.value, parameters), dict(document.places), dict(document.key_places)
         )
@@ -110,7 +122,7 @@ def make_trials(sweep: Sweep, draw: Callable[[SweepSpec, int], Points]) -> list[
             spec = check_spec(own)
             if settings.folds is not None or settings.seeds > 1:
                 member_spec(spec, settings, 0, 0 if settings.folds else None)
-            trials.append(Trial(len(trials), parameters, spec))
+            trials.append(Trial(first + len(trials), parameters, spec))
         except SpecError as error:
             for problem in error.problems:
                 problems.setdefault(problem, len(trials))
@@ -129,19 +141,38 @@ def _combinations(settings: SweepSpec, draw: Callable[[SweepSpec, int], Points])
         n_trials = math.prod(map(len, values))
         if n_trials > MOST_TRIALS:
             raise SpecError([f"sweep: {n_trials:,} combinations, must be <= {MOST_TRIALS:,}; use method: random"])
-        distinct = {repr(combination): combination for combination in product(*values)}
-        yield from (dict(zip(names, combination, strict=True)) for combination in distinct.values())
+        yield from distinct(dict(zip(names, combination, strict=True)) for combination in product(*values))
         return
-    assert settings.trials is not None
-    seen: set[str] = set()
-    for point in draw(settings, 10 * settings.trials):
-        items = zip(names, settings.parameters.values(), point, strict=True)
-        parameters = {name: item.value(coordinate) for name, item, coordinate in items}
+    assert settings.n_first is not None
+    points = draw(settings, 10 * settings.n_first)
+    yield from islice(distinct(_parameters_at(settings, point) for point in points), settings.n_first)
+
+
+def _parameters_at(settings: SweepSpec, point: Sequence[float]) -> dict[str, Any]:
+    """Return the parameters for a point in [0, 1)."""
+    items = zip(settings.parameters.items(), point, strict=True)
+    return {name: item.value(coordinate) for (name, item), coordinate in items}
+
+
+def distinct(
+    combinations: Iterable[dict[str, Any]], known: Iterable[Mapping[str, Any]] = ()
+) -> Iterator[dict[str, Any]]:
+    """Yield the parameters that differ from those before them, and from known ones."""
+    seen = set(map(repr, known))
+    for parameters in combinations:
         if repr(parameters) not in seen:
             seen.add(repr(parameters))
             yield parameters
-        if len(seen) == settings.trials:
-            return
+
+
+def _ends(settings: SweepSpec) -> Iterator[dict[str, Any]]:
+    """Yield the combinations of the ends of ranges and of values; of many, each end beside the first of the others."""
+    ends = {name: item.ends for name, item in settings.parameters.items()}
+    if math.prod(map(len, ends.values())) <= MOST_ENDS:
+        yield from (dict(zip(ends, combination, strict=True)) for combination in product(*ends.values()))
+        return
+    first = {name: some[0] for name, some in ends.items()}
+    yield from ({**first, name: end} for name, some in ends.items() for end in some)
 
 
 def _with(value: Any, parameters: Mapping[str, Any]) -> Any:

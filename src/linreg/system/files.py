@@ -111,6 +111,8 @@ def translated_errors(
     try:
         yield
     except OSError as error:
+        if error.errno == errno.ENOENT and not path.parent.exists():
+            raise StorageError(f"{path}: the folder {path.parent} is missing; create it") from error
         remedy = remedies.get(error.errno or 0, "check the disk")
         space = f" ({_space(path, n_bytes)})" if error.errno in _FULL else ""
         raise StorageError(f"{path}: {error.strerror or error}{space}; {remedy}") from error

@@ -38,10 +38,10 @@ def arrow_without_pool() -> Iterator[None]:
     time (medians of 5 runs).
     """
     arrow = sys.modules.get("pyarrow")
-    if arrow is None:
+    # within another thread's block, that one restores the pool: the threads may leave in any order
+    if arrow is None or (pool := arrow.default_memory_pool()).backend_name == "system":
         yield
         return
-    pool = arrow.default_memory_pool()
     arrow.set_memory_pool(arrow.system_memory_pool())
     try:
         yield

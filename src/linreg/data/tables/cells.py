@@ -132,10 +132,9 @@ def are_names(names: Sequence[str], columns: Sequence[Any]) -> NDArray[np.bool_]
 
 def canonical(text: str) -> str:
     """Return the form of a category or a column name that is the same in every file format: without white space around
-    it, in Unicode's composed form (NFC), numbers without trailing zeros, truth values in lower case."""
+    it, in Unicode's composed form (NFC), numbers without trailing zeros, truth values in lower case. Quotes are
+    a part of the text: the reader has removed those around it."""
     text = unicodedata.normalize("NFC", text.strip())
-    if len(text) > 1 and text[0] == text[-1] == '"':  # quotes after a blank are a part of the cell
-        text = text[1:-1].replace('""', '"').strip()
     for pattern in (_WHOLE, _FRACTION):
         if match := pattern.fullmatch(text):
             return "0" if match[1] == "-0" else match[1]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from linreg.data.tables.cells import canonical, parse_numbers
 from linreg.data.tables.formats import Format, Numbers
+from linreg.data.tables.formats.quotes import unquoted
 from linreg.data.tables.formats.typed import as_float64, decoded, is_number, is_text, to_numpy
 from linreg.data.tables.notation import GAP_MARKERS, date_formats
 
@@ -177,7 +178,7 @@ class Column:
 
 def _parsed(cells: Any, format: Format) -> tuple[NDArray[np.float64], Sequence[str], Sequence[Any]]:
     """Return cells of text as numbers (n,), the cells that are not numbers, and all values. A gap is NaN and empty."""
-    cells = pc.fill_null(cells, "")
+    cells = pc.fill_null(unquoted(cells) if format.name == "csv" else cells, "")
     cells = pc.if_else(pc.is_in(cells, value_set=pa.array(format.missing_values, cells.type)), "", cells)
     numbers = parse_numbers(cells, format.numbers)
     return numbers, cells.filter(pa.array(np.isnan(numbers))).to_pylist(), [canonical(c) for c in cells.to_pylist()]

@@ -6,9 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from linreg.data.tables.formats import Format, Layout, canonical_name
+from linreg.data.tables.formats import Format, Layout, Stored, canonical_name
 from linreg.data.tables.formats.files import read_head
 from linreg.data.tables.formats.lines import BLANKS, is_regular, is_sep_line
 from linreg.data.tables.formats.lines import rows as rows_of
@@ -29,7 +28,7 @@ class _Lines:
     delimiter: str
 
 
-def with_dialect(format: Format, file: Path, delimiter: str | None, targets: Sequence[str]) -> Format:
+def with_dialect(format: Format, file: Stored, delimiter: str | None, targets: Sequence[str]) -> Format:
     """Return the format with all that the beginning of a file shows. targets: names that a header would have."""
     text, encoding = _decoded(read_head(file, HEAD_BYTES))
     lines = text.splitlines(keepends=True)

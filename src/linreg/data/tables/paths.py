@@ -3,15 +3,17 @@
 import logging
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from linreg.data.tables.formats import File, Format, Layout, Numbers, StandardInput, column_names
+from linreg.data.tables.formats import File, Format, Layout, Numbers, StandardInput, Stored, column_names
 from linreg.data.tables.formats.errors import unreadable
-from linreg.data.tables.formats.files import COMPRESSED, read_head
-from linreg.errors import DataError, suggest
+from linreg.data.tables.formats.files import COMPRESSED, first_bytes, read_head
+from linreg.data.tables.remote import Remote, files_at, identity, open_anywhere, place_of
+from linreg.errors import DataError, show, suggest
 
 log = logging.getLogger("linreg")
 
@@ -37,17 +39,17 @@ _MAGIC = {
     b"\x93NUMPY": "npy",
     b"\xd0\xcf\x11\xe0": "excel",
 }
+_STREAMED = ("csv", "parquet", "feather", "jsonl")  # formats that are read from a URL
 _TITLES = {
     "csv": "CSV", "parquet": "Parquet", "feather": "Feather", "jsonl": "JSON lines", "sqlite": "a SQLite database",
     "excel": "a workbook", "npz": ".npz of NumPy", "npy": ".npy of NumPy",
 }  # fmt: skip
 
 
-def content_of(file: Path) -> str:
+def content_of(file: Stored) -> str:
     """Return the format that the content of a file shows, or an empty text if it may be any text. Raises DataError."""
     try:
-        with file.open("rb") as stream:
-            head = stream.read(2**12)
+        head = first_bytes(file, 2**12)
     except OSError as error:
         raise unreadable(file, error) from None
     for magic, name in _MAGIC.items():
@@ -59,9 +61,9 @@ def content_of(file: Path) -> str:
     return "jsonl" if re.match(rb'\{\s*("|\})', line) else ""
 
 
-def _content_of_zip(file: Path) -> str:
+def _content_of_zip(file: Stored) -> str:
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(file if isinstance(file, Path) else open_anywhere(file)) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
         return ""
@@ -70,22 +72,30 @@ def _content_of_zip(file: Path) -> str:
     return "npz" if names and all(name.endswith(".npy") for name in names) else ""
 
 
-def refuse_other_content(file: Path, format: Format) -> None:
-    """Raise a DataError if the content of a file shows another format than its spec."""
+def refuse_other_content(file: Stored, format: Format) -> None:
+    """Raise a DataError if the content of a file shows another format than its spec, or one that is read from a disk
+    only."""
     content = content_of(file)
     if content and content != format.name:
         raise DataError(f"{file}: is {_TITLES[content]}, not {_TITLES[format.name]}; set name: {content}")
+    _refuse_format(file, format.name)
 
 
-def files_of(path: str | Sequence[str], format: Format) -> list[Path]:
+def _refuse_format(file: Stored, name: str) -> None:
+    """Raise a DataError for a remote file whose format is read from a disk only."""
+    if isinstance(file, Remote) and name not in _STREAMED:
+        raise DataError(f"{file}: is {_TITLES[name]}, which is not read from a URL; download it, or save it as Parquet")
+
+
+def files_of(path: str | Path | Sequence[str], format: Format) -> list[Stored]:
     """List the files of a path or of several. A folder has its files of the format, in order of name. Raises
     DataError."""
-    files: list[Path] = []
-    for name in [path] if isinstance(path, str) else path:
-        place = Path(name)
-        if place.is_dir():
+    files: list[Stored] = []
+    for name in [path] if isinstance(path, str | Path) else path:
+        place = place_of(name)
+        if isinstance(place, Remote) or place.is_dir():
             suffixes = SUFFIXES[format.name]
-            inside = _tables_in(place, suffixes)
+            inside = files_at(place, suffixes) if isinstance(place, Remote) else _tables_in(place, suffixes)
             if not inside:
                 listed = " or ".join(_PLAIN[format.name])
                 raise DataError(f"{place}: a folder without a file that ends with {listed}; add one")
@@ -101,20 +111,45 @@ def files_of(path: str | Sequence[str], format: Format) -> list[Path]:
     return files
 
 
-def first_file(path: Path) -> Path:
-    """Return the first table in a folder, in order of name. Returns the path itself if it is a file, or if there is no
-    table."""
-    inside = _tables_in(path, ALL_SUFFIXES) if path.is_dir() else []
-    return inside[0] if inside else path
+def is_same(a: Stored, b: Stored) -> bool:
+    """Return whether two paths or URLs are of one file."""
+    return a.samefile(b) if isinstance(a, Path) and isinstance(b, Path) else a == b
 
 
-def _tables_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+def stamp_of(file: Stored) -> list[str | int] | None:
+    """Return what identifies a file and its version, or None if a web server sends no such thing. Raises DataError."""
+    if isinstance(file, Remote):
+        return identity(file)
+    return [str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns]
+
+
+@contextmanager
+def unchanged(file: File) -> Iterator[None]:
+    """Raise a DataError at the end for a remote file that changed meanwhile: it is read in several requests."""
+    before = identity(file) if isinstance(file, Remote) else None
+    yield
+    if isinstance(file, Remote) and identity(file) != before:
+        raise DataError(f"{file}: changed while it was read; run the command again")
+
+
+def first_file(path: str | Path) -> Stored | None:
+    """Return the first table in a folder, in order of name, or the file at the path. Returns None if there is no such
+    file. Raises DataError for a URL."""
+    place = place_of(path)
+    if isinstance(place, Remote):
+        inside = files_at(place, ALL_SUFFIXES)
+        return inside[0] if inside else None
+    tables = _tables_in(place, ALL_SUFFIXES) if place.is_dir() else []
+    return tables[0] if tables else place if place.is_file() else None
+
+
+def _tables_in(folder: Path, suffixes: tuple[str, ...]) -> list[Stored]:
     """List the files in a folder that have a suffix, without hidden ones."""
     found = sorted(file for file in folder.iterdir() if file.name.lower().endswith(suffixes))
     return [file for file in found if file.is_file() and not file.name.startswith(".")]
 
 
-def format_of(file: Path | StandardInput, **options: Any) -> Format:
+def format_of(file: File, **options: Any) -> Format:
     """Return the format of a file by its content, or by its suffix if the content is text. Raises DataError."""
     if isinstance(file, StandardInput):
         magic = next((name for magic, name in _MAGIC.items() if file.head.startswith(magic)), "")
@@ -130,6 +165,7 @@ def format_of(file: Path | StandardInput, **options: Any) -> Format:
             raise DataError(f"{file}: unknown file type; the name must end with one of {', '.join(_all_plain())}")
         log.warning("%s: unknown suffix; it is read as CSV", file)
     name = content or named or "csv"
+    _refuse_format(file, name)
     if name == "csv" and ".tsv" in lower:
         options = {"delimiter": "\t", **options}
     return Format(name, **options)
@@ -169,3 +205,17 @@ def common_columns(files: Sequence[File], format: Format) -> list[str]:
             what = f"lacks {absent[0]!r}, a column of" if absent else f"has {extra[0]!r}, which is not a column of"
             raise DataError(f"{file}: {what} {files[0]}; all files of a table must have the same columns")
     return first
+
+
+def refuse_names(key: str, names: Sequence[str], known: Sequence[str], file: File) -> None:
+    """Raise a ValueError for a name that is not a column, or is given twice."""
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        hint = suggest(unknown[0], known)
+        delimiters = [character for character in ";\t|" if len(known) == 1 and character in known[0]]
+        if delimiters:
+            hint = f"the header is one column, {show(known[0])}; set delimiter: {delimiters[0]!r}"
+        raise ValueError(f"{key}: {file} has no column {unknown[0]!r}; {hint}")
+    duplicates = [name for name in names if list(names).count(name) > 1]
+    if duplicates:
+        raise ValueError(f"{key}: duplicate column {duplicates[0]!r}; remove one")

@@ -2,18 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pyarrow as pa
 
 from linreg.data.tables.cells import are_names
 from linreg.data.tables.column import Column
 from linreg.data.tables.dialect import with_dialect
-from linreg.data.tables.formats import Batch, Columns, Format, Numbers, batches, canonical_name
+from linreg.data.tables.formats import Batch, Columns, Format, Numbers, Stored, batches, canonical_name
 from linreg.data.tables.formats.files import COMPRESSED
 from linreg.data.tables.formats.typed import decoded, is_text
 from linreg.data.tables.notation import GAP_MARKERS, recognise
 from linreg.data.tables.paths import common_columns, files_of, first_file, format_of
+from linreg.data.tables.remote import Remote, size_of
 from linreg.errors import DataError, UsageError, suggest
 
 MOST_ROWS = 100_000  # profiled
@@ -68,7 +68,7 @@ def profile(path: str, *, delimiter: str | None, missing_values: Sequence[str], 
         raise DataError(f"{path}: {rows}; a table needs at least two, one for training and one for validation")
     n_rows = n_profiled
     if n_read > MOST_ROWS and format.name == "csv":
-        size = sum(file.stat().st_size * (_COMPRESSION if file.suffix in COMPRESSED else 1) for file in files)
+        size = sum(_size(file) * (_COMPRESSION if file.suffix in COMPRESSED else 1) for file in files)
         n_rows = max(n_profiled + 1, round(n_profiled * size / n_bytes))
     elif n_read > MOST_ROWS:  # one column is fast to read
         n_rows = sum(batch.n_rows for batch in _batches(files, format, names[:1]))
@@ -91,7 +91,12 @@ def _found(target: str, names: Sequence[str], path: str, *, header: bool) -> str
     raise UsageError(f"--target {target}: {path} has no column {target!r}; {hint}")
 
 
-def _numbers(files: Sequence[Path], format: Format, names: Sequence[str]) -> Numbers:
+def _size(file: Stored) -> int:
+    """Return the size of a file in bytes; 0 for one of a web server that does not send it."""
+    return size_of(file) or 0 if isinstance(file, Remote) else file.stat().st_size
+
+
+def _numbers(files: Sequence[Stored], format: Format, names: Sequence[str]) -> Numbers:
     """Return how numbers are written in the first rows."""
     first = next(_batches(files, format, names), None)
     if first is None:
@@ -107,10 +112,10 @@ def _numbers(files: Sequence[Path], format: Format, names: Sequence[str]) -> Num
 
 def _open(
     path: str, delimiter: str | None, missing_values: Sequence[str], targets: Sequence[str]
-) -> tuple[Format, list[Path]]:
+) -> tuple[Format, list[Stored]]:
     """Return the format and the files of a path. Raises DataError, UsageError."""
-    first = first_file(Path(path))
-    format = format_of(first) if first.is_file() else Format("csv")  # files_of reports a missing file
+    first = first_file(path)
+    format = Format("csv") if first is None else format_of(first)  # files_of reports a missing file
     format = replace(format, missing_values=tuple(missing_values))
     files = files_of(path, format)
     if format.name == "csv":
@@ -120,5 +125,5 @@ def _open(
     return format, files
 
 
-def _batches(files: Sequence[Path], format: Format, names: Sequence[str]) -> Iterator[Batch]:
+def _batches(files: Sequence[Stored], format: Format, names: Sequence[str]) -> Iterator[Batch]:
     return (batch for file in files for batch in batches(file, format, Columns((), (), names)))

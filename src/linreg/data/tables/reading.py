@@ -5,7 +5,7 @@ The table sources open it for training, prediction and evaluation open one like 
 
 import logging
 from bisect import bisect_right
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,20 +17,23 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from linreg.data.sources import Block, Points
-from linreg.data.tables.formats import (
-    Batch,
-    Columns,
-    File,
-    Format,
-    StandardInput,
-    canonical_name,
-    map_batches,
-)
+from linreg.data.tables.formats import Batch, Columns, File, Format, Span, StandardInput, canonical_name, map_batches
 from linreg.data.tables.formats.errors import refuse
-from linreg.data.tables.paths import common_columns, files_of, first_file, format_of, refuse_other_content
-from linreg.errors import DataError, show, suggest
+from linreg.data.tables.paths import (
+    common_columns,
+    files_of,
+    first_file,
+    format_of,
+    refuse_names,
+    refuse_other_content,
+    stamp_of,
+    unchanged,
+)
+from linreg.data.tables.segments import Segment, blocks_of_rows, read_segments
+from linreg.errors import DataError
 
 if TYPE_CHECKING:
+    from linreg.data.shards import Shards
     from linreg.data.split import Column
 
 log = logging.getLogger("linreg")
@@ -56,10 +59,12 @@ class Table(Points):
     names: Mapping[str, dict[str, int]] = field(default_factory=dict)
     part_files: tuple[Sequence[File], Sequence[File]] = ((), ())
     sizes: list[int] = field(default_factory=list)
+    segments: list[list[Segment]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", {name: {} for name in self.categorical})
         object.__setattr__(self, "sizes", [])
+        object.__setattr__(self, "segments", [])
 
     @property
     def categories(self) -> Mapping[str, Sequence[str]]:  # type: ignore[override]  # grows as the table is read
@@ -89,21 +94,36 @@ class Table(Points):
             sizes.append(n_usable)
         self.sizes[:] = sizes
 
+    def count(self, shards: "Shards") -> Sequence[int]:
+        """Find the segments of the files, and count their rows together with other processes. Raises DataError."""
+        self.segments[:] = [read_segments(self, files, shards) for files in (self.files, *self.part_files)]
+        for files, segments in zip((self.files, *self.part_files), self.segments, strict=True):
+            _refuse_empty(files, sum(one.n_rows for one in segments), sum(one.n_in_file for one in segments))
+        self.sizes[:] = [sum(one.n_rows for one in segments) for segments in self.segments]
+        return self.sizes
+
+    def between(self, group: int, rows: range) -> Iterator[Block]:
+        """Read some rows of the files, after `count`. Raises DataError."""
+        return blocks_of_rows(self, self.segments[group], rows)
+
+    def blocks_of(self, file: File, span: Span | None, first: int) -> Generator[tuple[Block, int, int], None, None]:
+        """Read a part of a file, which begins with row `first`, in blocks that may be empty, each with the number of
+        rows that it is made from, and of rows that repeat the header. Raises DataError."""
+        rows_of = map_batches(self._rows, file, self.format, self.columns, span, first)
+        with unchanged(file), closing(rows_of) as batches:
+            for rows in batches:
+                yield self._block(rows, partial(_place, file, first, rows.skipped)), rows.n_rows, len(rows.skipped)
+                first += rows.n_rows + len(rows.skipped)
+
     def _blocks_of(self, files: Sequence[File]) -> Generator[Block, None, None]:
-        empty, n_rows = True, 0
+        n_usable = n_rows = 0
         for file in files:
-            first = 0
-            with closing(map_batches(self._rows, file, self.format, self.columns)) as batches:
-                for rows in batches:
-                    block = self._block(rows, partial(_place, file, first, rows.skipped))
-                    first += rows.n_rows + len(rows.skipped)
-                    n_rows += rows.n_rows
+            with closing(self.blocks_of(file, None, 0)) as blocks:
+                for block, n_read, _ in blocks:
+                    n_rows, n_usable = n_rows + n_read, n_usable + len(block.x)
                     if len(block.x):
-                        empty = False
                         yield block
-        if empty and files:
-            what = f"all of its {n_rows} rows have a gap" if n_rows else "no rows below the header"
-            raise DataError(f"{', '.join(map(str, files))}: {what}; a table needs at least one usable row")
+        _refuse_empty(files, n_usable, n_rows)
 
     def column(self, name: str) -> "Column":
         """Read a column of the files without those of separate parts, for the split."""
@@ -112,10 +132,12 @@ class Table(Points):
         return read_column(self, name)
 
     def stamp(self) -> list[list[str | int]] | None:
-        """Return the path, size in bytes and modification time in nanoseconds of each file."""
+        """Return the path, size in bytes and modification time in nanoseconds of each file; of a remote one its URL,
+        size and ETag. Returns None if a web server sends nothing that identifies a file."""
         every = [file for files in (self.files, *self.part_files) for file in files]
-        files = [Path(file).absolute() for file in every if not isinstance(file, StandardInput)]
-        return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+        stamps = [stamp_of(file) for file in every if not isinstance(file, StandardInput)]
+        known = [stamp for stamp in stamps if stamp is not None]
+        return known if len(known) == len(stamps) else None
 
     def _rows(self, batch: Batch) -> "_Rows":
         """Make matrices of the columns, uninitialized for categories. Runs in any thread, in any order."""
@@ -259,7 +281,7 @@ def open_table(
 
 
 def like(
-    path: Path | StandardInput,
+    path: str | Path | StandardInput,
     options: Mapping[str, Any],
     *,
     features: Sequence[str],
@@ -279,8 +301,8 @@ def like(
         format, files = format_of(path, **options), [path]
     else:
         first = first_file(path)
-        format = format_of(first, **options) if first.is_file() else Format("csv")  # files_of reports a missing file
-        files = files_of(str(path), format)
+        format = Format("csv") if first is None else format_of(first, **options)  # files_of reports a missing file
+        files = files_of(path, format)
     known = common_columns(files, format)
     if sample_weight is not None and sample_weight not in known:
         log.warning("%s: has no column %r; its rows are measured without weights", files[0], sample_weight)
@@ -307,23 +329,15 @@ def like(
     )
 
 
+def _refuse_empty(files: Sequence[File], n_usable: int, n_rows: int) -> None:
+    if files and not n_usable:
+        what = f"all of its {n_rows} rows have a gap" if n_rows else "no rows below the header"
+        raise DataError(f"{', '.join(map(str, files))}: {what}; a table needs at least one usable row")
+
+
 def _place(file: File, first: int, skipped: Sequence[int], row: int) -> str:
     return f"{file}: row {first + bisect_right(skipped, row) + row + 1}"
 
 
 def _list(names: str | Sequence[str]) -> list[str]:
     return [canonical_name(name) for name in ([names] if isinstance(names, str) else names)]
-
-
-def refuse_names(key: str, names: Sequence[str], known: Sequence[str], file: File) -> None:
-    """Raise a ValueError for a name that is not a column, or is given twice."""
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        hint = suggest(unknown[0], known)
-        delimiters = [character for character in ";\t|" if len(known) == 1 and character in known[0]]
-        if delimiters:
-            hint = f"the header is one column, {show(known[0])}; set delimiter: {delimiters[0]!r}"
-        raise ValueError(f"{key}: {file} has no column {unknown[0]!r}; {hint}")
-    duplicates = [name for name in names if list(names).count(name) > 1]
-    if duplicates:
-        raise ValueError(f"{key}: duplicate column {duplicates[0]!r}; remove one")

@@ -4,16 +4,18 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, with_config
+from pydantic import AfterValidator, Field, with_config
 from typing_extensions import TypedDict
 
 from linreg.data.sources import DATASETS, Points
+from linreg.data.tables.remote import recordable
 from linreg.registry import STRICT
 
 Builder = TypeVar("Builder", bound=Callable[..., Points])
 
 Text = Annotated[str, Field(min_length=1)]
-Files = Text | Annotated[list[Text], Field(min_length=1)]
+FileName = Annotated[Text, AfterValidator(recordable)]
+Files = FileName | Annotated[list[FileName], Field(min_length=1)]
 Names = str | Annotated[list[str], Field(min_length=1)]
 NamesOrNone = str | list[str]
 Missing = Literal["error", "drop", "mean", "median"]
@@ -92,7 +94,8 @@ def csv(
 ) -> Points:
     """A table in comma-separated values, plain or compressed (`.gz`, `.bz2`, `.xz`, `.zst`, `.zip`).
 
-    path: a file, a list of files, or a folder, read as one table; relative to the working directory.
+    path: a file, a list of files, or a folder, read as one table; relative to the working directory. Or a URL, as
+    `s3://bucket/key`, `gs://bucket/name` or `https://host/file`.
     features: the columns to learn from; by default all but target, sample_weight and exclude. `[]` learns the mean.
     categorical: the features that are names; each is one-hot, with a column for each name in the training part.
     dates: the features that are dates or times, in days since 1970-01-01 (UTC). `date_format` is that of `strptime`,

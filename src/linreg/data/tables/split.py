@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,11 @@ from numpy.typing import NDArray
 from linreg.data.sources import no_part
 from linreg.data.split import Column
 from linreg.data.tables import cells
-from linreg.data.tables.formats import Format, canonical_name
+from linreg.data.tables.formats import Format, StandardInput, canonical_name
+from linreg.data.tables.formats.quotes import unquoted
 from linreg.data.tables.formats.typed import as_float64, decoded, is_number, is_text, to_numpy
-from linreg.data.tables.paths import common_columns, files_of, refuse_other_content
-from linreg.data.tables.reading import Table, refuse_names
+from linreg.data.tables.paths import common_columns, files_of, is_same, refuse_names, refuse_other_content
+from linreg.data.tables.reading import Table
 
 _Convert = Callable[[Any, Format], NDArray[np.float64] | None]
 
@@ -24,14 +24,14 @@ _Convert = Callable[[Any, Format], NDArray[np.float64] | None]
 def with_files(table: Table, *, val: str | Sequence[str] | None, test: str | Sequence[str] | None) -> Table:
     """Add the files of the validation and the test part to a table. Raises DataError, and ValueError for a file that
     lacks a column or is used twice."""
-    used = [file for file in table.files if isinstance(file, Path)]
+    used = [file for file in table.files if not isinstance(file, StandardInput)]
     parts = []
     for key, path in (("val", val), ("test", test)):
         files = [] if path is None else files_of(path, table.format)
         if files:
             for file in files:
                 refuse_other_content(file, table.format)
-                if any(file.samefile(other) for other in used):
+                if any(is_same(file, other) for other in used):
                     raise ValueError(f"{key}: {file} is also in another part; remove it from one")
                 used.append(file)
             known = common_columns(files, table.format)
@@ -100,6 +100,7 @@ def _as_days(column: Any, format: Format) -> NDArray[np.float64] | None:
 def _as_codes(column: Any, format: Format, positions: dict[str, int]) -> NDArray[np.float64]:
     """Return the number of each text, in order of first appearance, NaN for a gap. Adds new texts to the positions."""
     texts = column if is_text(column.type) else column.cast(pa.string())
+    texts = unquoted(texts) if format.name == "csv" else texts
     encoded = cells.with_gaps(cells.without_blanks(texts), format.missing_values).dictionary_encode()
     codes = [
         float(positions.setdefault(cells.canonical(text), len(positions))) for text in encoded.dictionary.to_pylist()

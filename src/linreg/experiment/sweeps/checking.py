@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from linreg.experiment.network import count_parameters
 from linreg.experiment.solving import ENGINE
 from linreg.experiment.sweeps.members import Member, SharedData, build_member, members_of
-from linreg.experiment.sweeps.sweeping import draw, refuse_without_val
+from linreg.experiment.sweeps.sweeping import first_trials, n_planned
 from linreg.experiment.sweeps.training import group_key
-from linreg.spec.sweeps import Sweep, make_trials
+from linreg.spec.sweeps import Sweep
 from linreg.training.stacks import Stack, most_models
 
 
@@ -28,9 +28,10 @@ class Cohort:
 def check_sweep(spec: Sweep) -> dict[str, object]:
     """Build all models of a sweep, train an epoch of each cohort, and describe them. Writes nothing.
 
-    Raises the errors of `sweep`."""
-    trials = make_trials(spec, draw)
-    refuse_without_val(trials, spec.sweep)
+    Of trials that depend on results only the first are built; the others are taken to last as long as these. Raises
+    the errors of `sweep`."""
+    trials = first_trials(spec)
+    n_trials = n_planned(spec.sweep, trials)
     members, shared = members_of(trials, spec.sweep), SharedData()
     groups: dict[Hashable, list[Member]] = {}
     for member in members:
@@ -44,9 +45,10 @@ def check_sweep(spec: Sweep) -> dict[str, object]:
     cohorts = [_cohort(group) for group in groups.values()]
     seconds = [cohort.seconds for cohort in cohorts if cohort.seconds is not None]
     return {
-        "n_trials": len(trials),
-        "n_models": len(members),
-        "seconds": round(sum(seconds), 1),
+        "n_trials": n_trials,
+        "n_later_trials": n_trials - len(trials),
+        "n_models": n_trials * spec.sweep.n_trainings,
+        "seconds": round(sum(seconds) * n_trials / len(trials), 1),
         "cohorts": [asdict(cohort) for cohort in cohorts],
     }
 

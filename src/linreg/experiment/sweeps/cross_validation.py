@@ -1,29 +1,37 @@
 """`cross_validate`: trains a spec on each fold, and measures it on the rows of the fold."""
 
-import csv
-import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from linreg.errors import DataError, DivergedError
 from linreg.experiment.data import open_parts
+from linreg.experiment.group import open_exchange
+from linreg.experiment.measuring import metrics_of
 from linreg.experiment.network import choose_device
 from linreg.experiment.result import CHECKPOINTS, RUNS
 from linreg.experiment.session import StopRequested
+from linreg.experiment.sweeps.interrupted import open_folder, take_results, take_states
+from linreg.experiment.sweeps.leave_one_out import leave_one_out
 from linreg.experiment.sweeps.members import Member, SharedData, members_of
-from linreg.experiment.sweeps.rounds import Progress
+from linreg.experiment.sweeps.predictions import OfModel, Predictions, lines_of, write_predictions
+from linreg.experiment.sweeps.records import Results, write_trials
+from linreg.experiment.sweeps.rounds import Progress, Rounds
 from linreg.experiment.sweeps.sweeping import draw
-from linreg.experiment.sweeps.training import train_members
 from linreg.runs.folders import Run, create
+from linreg.runs.records import RESULTS
 from linreg.runs.sessions import new_session, now
-from linreg.spec.sweeps import Sweep, make_trials
-from linreg.system.files import replace_file
+from linreg.spec.sweep_block import SweepSpec
+from linreg.spec.sweeps import Sweep, Trial, make_trials
+from linreg.training.shards import Exchange
 
+ENGINE = "cv"  # of the sessions in run.json
+STATES = "cv.pth"  # in the folder of its checkpoints
 METRICS = ("loss", "val_loss", "rmse", "mae", "r2")
 
 
@@ -47,73 +55,155 @@ def cross_validate(
     runs: Path = RUNS,
     checkpoints: Path = CHECKPOINTS,
     output: Path | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> CrossValidation:
     """Cross-validate a spec whose sweep block has folds and no parameters.
 
-    output: the file for the predictions; by default predictions.csv in the folder of the run. Raises SpecError,
-    DataError, StorageError, and DivergedError if a fold diverges.
+    output: the file for the predictions; by default predictions.csv in the folder of the run. resume: continue the last
+    cross-validation of this spec if it was interrupted. In a group each process trains its own folds, and this one, the
+    first, writes. Raises SpecError, DataError, StorageError, GroupError, and DivergedError if a fold diverges.
     """
-    trials = make_trials(spec, draw)
-    members = members_of(trials, spec.sweep)
-    for member in members:
-        member.keeps_predictions = True
-    shared = SharedData()
+    trials, shared, exchange = make_trials(spec, draw), SharedData(), open_exchange(None)
+    members = _members(spec, trials)
     rows, _ = open_parts(members[0].spec, shared.rows(members[0].spec))  # before anything is written
-    with create(f"{trials[0].spec.name}_cv", runs, checkpoints) as run:
-        session = new_session(choose_device(trials[0].spec), "cv", 0, None)
+    with open_folder(spec, trials, runs, checkpoints, rows.fingerprint, kind=ENGINE, resume=resume) as run:
+        session = new_session(choose_device(trials[0].spec), ENGINE, 0, None)
         run.start_session(session, data_fingerprint=rows.fingerprint, spec=spec.to_yaml())
+        write_trials(run.folder, trials)
         stop()
         outcome = "failed"
         try:
-            _train(members, shared, progress, stop)
-            outcome = "finished"
-        except StopRequested:
-            outcome = "interrupted"
+            targets = rows.target_names
+            lines, predictions = _train(run, members, trials, shared, targets, exchange, progress, stop)
+            outcome = "interrupted" if len(lines) < len(members) else "finished"
+        except DivergedError:
+            outcome = "diverged"
+            raise
         finally:
             session |= {"ended": now(), "outcome": outcome}
             run.write_info(outcome=outcome)
-        path = None
+        path, counts = None, predictions.counts()
         if outcome == "finished":
             path = output or run.folder / "predictions.csv"
-            replace_file(path, _predictions(members, rows.target_names))
-        return _result(run, outcome, members, path)
+            predictions.finish(path)
+            (run.checkpoints / STATES).unlink(missing_ok=True)
+        ordered = sorted(lines, key=lambda line: (line["seed"], line["fold"]))
+        return _result(run, outcome, [{**line, "n_val": counts[line["fold"], line["seed"]]} for line in ordered], path)
+
+
+def follow_cross_validation(spec: Sweep, *, stop: Callable[[], bool] = lambda: False) -> str:
+    """Train the folds of this process, which is not the first of its group, and send it their results; return the
+    outcome. Raises the errors of `cross_validate`."""
+    exchange, trials, shared = open_exchange(None), make_trials(spec, draw), SharedData()
+    members = _members(spec, trials)[exchange.rank :: exchange.size]
+    lines = exchange.follow()
+    take_results(members, lines)
+    rows = shared.rows(trials[0].spec if not members else members[0].spec)
+    with TemporaryDirectory() as folder:  # the first process writes what is kept
+        results, predictions = Results(Path(folder) / RESULTS), Predictions(Path(folder), rows.target_names)
+        rounds = _rounds(members, trials, results, shared, predictions, Path(folder) / STATES, None, stop)
+        try:
+            rounds.train(SweepSpec())
+        except StopRequested:
+            return "interrupted"
+        finally:
+            results.close()
+        exchange.collect((results.lines, predictions.lines))
+    return "finished"
+
+
+def _members(spec: Sweep, trials: Sequence[Trial]) -> list[Member]:
+    """Return the trainings of all folds."""
+    members = members_of(trials, spec.sweep)
+    for member in members:
+        member.keeps_predictions = True
+    return members
+
+
+def leave_each_out(
+    spec: Sweep, *, runs: Path = RUNS, checkpoints: Path = CHECKPOINTS, output: Path | None = None
+) -> CrossValidation:
+    """Measure a spec with `solver: exact` on each row, by the model of all other rows. output: as in `cross_validate`.
+    Raises SpecError, DataError, StorageError."""
+    (trial,) = make_trials(spec, draw)
+    solved, measured = leave_one_out(trial.spec)
+    target_names = solved.rows.target_names
+    metrics = metrics_of(measured, len(target_names))
+    n_rows = sum(len(points.rows) for points in measured)
+    with create(f"{trial.spec.name}_cv", runs, checkpoints) as run:
+        session = new_session(choose_device(trial.spec), ENGINE, 0, None)
+        run.start_session(session, data_fingerprint=solved.rows.fingerprint, spec=spec.to_yaml())
+        path = output or run.folder / "predictions.csv"
+        write_predictions(path, lines_of(OfModel(None, trial.spec.seed, measured)), target_names)
+        session |= {"ended": now(), "outcome": "finished"}
+        run.write_info(outcome="finished")
+    mean = {"loss": solved.exact.loss, "val_loss": metrics.loss(), **metrics.summary()}
+    fold = {"trial": 0, "seed": trial.spec.seed, "fold": "each row", "outcome": "finished", "n_val": n_rows, **mean}
+    plain = {name: value for name, value in mean.items() if name in METRICS and value is not None}
+    return CrossValidation(run.name, "finished", [fold], plain, {}, str(path))
 
 
 def _train(
+    run: Run,
     members: Sequence[Member],
+    trials: Sequence[Trial],
     shared: SharedData,
+    target_names: Sequence[str],
+    exchange: Exchange,
     progress: Progress | None,
     stop: Callable[[], bool],
-) -> None:
-    n_done = 0
+) -> tuple[list[dict[str, Any]], Predictions]:
+    """Train the members whose results are not known, in a group those of this process; return all results, fewer if it
+    was stopped, and predictions."""
+    results = Results(run.folder / RESULTS)
+    take_results(members, results.lines)
+    take_states(members, run.checkpoints / STATES)
+    known = [(line["fold"], line["seed"]) for line in results.lines]
+    predictions = Predictions(run.folder, target_names, known)
+    exchange.lead(lambda: results.lines)
+    own = members[:: exchange.size]
+    rounds = _rounds(own, trials, results, shared, predictions, run.checkpoints / STATES, progress, stop)
+    try:
+        rounds.train(SweepSpec())
+        for lines, predicted in exchange.collect(([], [])):
+            predictions.add_lines(predicted)
+            results.add(lines)
+    except StopRequested:
+        pass
+    finally:
+        results.close()
+    for line in results.lines:
+        if line["outcome"] in ("diverged", "failed"):
+            error = DivergedError if line["outcome"] == "diverged" else DataError
+            raise error(f"fold {line['fold']}, seed {line['seed']}: {line['reason']}")
+    return results.lines, predictions
 
-    def ended(member: Member) -> None:
-        nonlocal n_done
-        n_done += 1
-        if not member.is_trained:
-            error = DivergedError if member.outcome == "diverged" else DataError
-            raise error(f"fold {member.fold}, seed {member.spec.seed}: {member.reason}")
-        if progress:
-            progress(n_done, len(members), "")
 
-    def pause() -> None:
-        if stop():
-            raise StopRequested
+def _rounds(
+    members: Sequence[Member],
+    trials: Sequence[Trial],
+    results: Results,
+    shared: SharedData,
+    predictions: Predictions,
+    path: Path,
+    progress: Progress | None,
+    stop: Callable[[], bool],
+) -> Rounds:
+    """Make the rounds of some members, which keep their predictions. path: of the file with their states."""
 
-    for _ in train_members(
-        members, shared, until=None, ended=ended, pause=pause, save=lambda synchronize, n_epochs: None
-    ):
-        pause()
+    def keep(ended: Sequence[Member]) -> None:
+        predictions.add(OfModel(one.fold, one.spec.seed, one.predictions) for one in ended)
+        for one in ended:
+            one.predictions = []
+
+    return Rounds(
+        members, trials, results, shared, n_models=len(members), path=path, progress=progress, stop=stop, keep=keep
+    )
 
 
-def _result(run: Run, outcome: str, members: Sequence[Member], path: Path | None) -> CrossValidation:
-    folds = [
-        {**member.line(), "n_val": sum(len(points.rows) for points in member.predictions)}
-        for member in members
-        if member.is_trained
-    ]
+def _result(run: Run, outcome: str, folds: list[dict[str, Any]], path: Path | None) -> CrossValidation:
     mean, sd = {}, {}
     for name in METRICS:
         values: list[Any] = [fold[name] for fold in folds]
@@ -122,19 +212,3 @@ def _result(run: Run, outcome: str, members: Sequence[Member], path: Path | None
             sd[name] = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     sd = {name: value for name, value in sd.items() if math.isfinite(value)}
     return CrossValidation(run.name, outcome, folds, mean, sd, None if path is None else str(path))
-
-
-def _predictions(members: Sequence[Member], target_names: Sequence[str]) -> str:
-    """Return the predictions of all members as CSV, in the order of the rows, which are counted from 1."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["row", "fold", "seed", *target_names, *(f"predicted_{name}" for name in target_names)])
-    lines: list[list[Any]] = []
-    for member in members:
-        for points in member.predictions:
-            yhat = points.y.astype(np.float64) - points.error
-            for row, y, predicted in zip(points.rows.tolist(), points.y.tolist(), yhat.tolist(), strict=True):
-                lines.append([row + 1, member.fold, member.spec.seed, *y, *predicted])
-    lines.sort(key=lambda line: line[:3])
-    writer.writerows(lines)
-    return buffer.getvalue()

@@ -17,6 +17,7 @@ from linreg.data.split import VAL, Parts
 from linreg.experiment.building import Experiment, build
 from linreg.experiment.compatibility import state_problems
 from linreg.experiment.data import prepare_rows, read_rows
+from linreg.experiment.gathering import Gathered
 from linreg.experiment.measuring import Measured, measure, metrics_of
 from linreg.experiment.network import count_parameters
 from linreg.experiment.state import copy_of, plain_state
@@ -157,6 +158,7 @@ class SharedData:
     """Reads the rows of each source once, and prepares the data of each split and preprocessing once."""
 
     def __init__(self) -> None:
+        self.gathered: dict[str, Gathered] = {}  # of members that are solved
         self._rows: dict[str, Rows] = {}
         self._data: dict[str, Data] = {}
 
@@ -197,7 +199,11 @@ def build_member(member: Member, shared: SharedData) -> None:
 
 
 def _build(member: Member, shared: SharedData) -> None:
-    data = shared.prepared(member.spec)
+    begin(member, shared.prepared(member.spec))
+
+
+def begin(member: Member, data: Data) -> None:
+    """Build the experiment of a member on its data, at the beginning. Raises SpecError, DataError."""
     member.records, member.best, member.best_state = [], None, None
     member.experiment = build(member.spec, data=data, with_baseline=False)
     early = member.spec.early_stopping

@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from linreg.runs.pairs import paired_difference, score_of
 from linreg.spec.sweep_block import SweepSpec
 from linreg.spec.sweeps import Trial
 
 NOT_TRAINED = "not trained"  # the outcome of a trial that an interrupted sweep has not reached
-LEVEL = 0.95  # of the intervals of differences
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,11 @@ class Ranked:
         return 0.0 if self.sd is None else self.sd / math.sqrt(len(self.scores))
 
 
-def score_of(line: Mapping[str, Any], metric: str) -> float | None:
-    """Return the score of a result: the loss of the model that is the result, or another metric of it."""
-    value: float | None = line["result_loss" if metric == "val_loss" else metric]
-    return value
+def cost_of(one: Ranked, metric: str) -> float:
+    """Return the score of a trial as a number that is smaller for a better trial; infinite without a score."""
+    if one.mean is None:
+        return math.inf
+    return -one.mean if metric == "r2" else one.mean
 
 
 def rank(trials: Sequence[Trial], lines: Sequence[Mapping[str, Any]], settings: SweepSpec) -> list[Ranked]:
@@ -55,20 +56,20 @@ def rank(trials: Sequence[Trial], lines: Sequence[Mapping[str, Any]], settings: 
     lines: the results of all members that have ended. With halving, trials of a later round come first.
     """
     by_trial: dict[int, list[Mapping[str, Any]]] = {trial.number: [] for trial in trials}
-    for line in lines:
+    for line in sorted(lines, key=lambda line: (line["seed"], line["fold"] or 0)):  # a mean depends on the order
         by_trial[line["trial"]].append(line)
     ranked = [_ranked(trial, by_trial[trial.number], settings.metric) for trial in trials]
-    sign = -1.0 if settings.metric == "r2" else 1.0
     is_halved = settings.halving is not None
 
     def order(one: Ranked) -> tuple[Any, ...]:
-        return (one.mean is None, -one.epochs if is_halved else 0, sign * (one.mean or 0.0), one.trial)
+        return (one.mean is None, -one.epochs if is_halved else 0, cost_of(one, settings.metric), one.trial)
 
     ranked.sort(key=order)
     return [_with_gap(one, ranked[0]) for one in ranked]
 
 
 def _ranked(trial: Trial, lines: Sequence[Mapping[str, Any]], metric: str) -> Ranked:
+    lines = sorted(lines, key=lambda line: (line["seed"], line["fold"] or 0))  # an interrupted sweep has another order
     bad = [line for line in lines if line["outcome"] in ("diverged", "failed")]
     scores = {(line["seed"], line["fold"]): score_of(line, metric) for line in lines}
     values = [score for score in scores.values() if score is not None]
@@ -91,17 +92,8 @@ def _with_gap(one: Ranked, first: Ranked) -> Ranked:
     """Add the paired difference to the first trial."""
     if one is first or one.mean is None or first.mean is None:
         return one
-    differences = np.array([one.scores[key] - first.scores[key] for key in one.scores if key in first.scores])
-    if not len(differences):
-        return one
-    gap, interval = float(differences.mean()), None
-    if len(differences) > 1:
-        from scipy.special import stdtrit
-
-        margin = float(stdtrit(len(differences) - 1, (1 + LEVEL) / 2) * differences.std(ddof=1))
-        margin /= math.sqrt(len(differences))
-        interval = (gap - margin, gap + margin)
-    return Ranked(**{**vars(one), "gap": gap, "interval": interval})
+    difference = paired_difference(one.scores, first.scores)
+    return one if difference is None else replace(one, gap=difference.mean, interval=difference.interval)
 
 
 def winners(ranked: Sequence[Ranked], settings: SweepSpec) -> list[Ranked]:

@@ -1,4 +1,7 @@
-"""Trains all members of a sweep: in one round, or by successive halving, and writes each result when it is known."""
+"""Trains all members of a sweep, in one round or by successive halving, and writes each result when it is known.
+
+Members of trials that are drawn later are added, and then trained as the first ones.
+"""
 
 import logging
 import math
@@ -10,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from linreg.checkpoint import save_states
-from linreg.errors import SpecError, show
+from linreg.errors import SpecError, brief
 from linreg.experiment.saving import SECONDS_BETWEEN_SAVES, SHARE_OF_SAVING
 from linreg.experiment.session import StopRequested
 from linreg.experiment.sweeps.members import Member, SharedData, state_of, waiting
@@ -28,7 +31,10 @@ Progress = Callable[[int, int, str], None]  # of the members that have ended, al
 
 
 class Rounds:
-    """The rounds of a sweep. path: of the file with the states; stacks: what was trained together, for run.json."""
+    """The rounds of a sweep. n_models: the number of all members, of which some may be added later; path: of the file
+    with the states; stacks: what was trained together, for run.json; keep: called with members before their results are
+    written; all_of: returns the values of all processes that share the sweep, for that of this one, which has some of
+    the members of `trials`."""
 
     def __init__(
         self,
@@ -37,17 +43,27 @@ class Rounds:
         results: Results,
         shared: SharedData,
         *,
+        n_models: int,
         path: Path,
         progress: Progress | None,
         stop: Callable[[], bool],
+        keep: Callable[[Sequence[Member]], None] = lambda members: None,
+        all_of: Callable[[Any], list[Any]] = lambda value: [value],
     ) -> None:
-        self.members, self.trials, self.results = members, trials, results
-        self.shared, self.progress, self.stop = shared, progress, stop
+        self.members, self.trials, self.results = list(members), list(trials), results
+        self.n_models = n_models
+        self.shared, self.progress, self.stop, self.keep = shared, progress, stop, keep
+        self.all_of = all_of
         self.path, self._due_at = path, time.monotonic() + SECONDS_BETWEEN_SAVES
         self.stacks: list[dict[str, Any]] = []
         self._unwritten: list[Member] = []
         self._n_ended = sum(member.outcome != "running" for member in members)
         self._n_bad, self._lowest = 0, math.inf
+
+    def add(self, members: Sequence[Member], trials: Sequence[Trial]) -> None:
+        """Add trials, numbered after the others, and their members."""
+        self.members += members
+        self.trials += trials
 
     def train(self, settings: SweepSpec) -> None:
         """Train all members that have not ended. Raises StopRequested, StorageError, and SpecError if the first trials
@@ -61,6 +77,7 @@ class Rounds:
             self._round(self.members, until=n_epochs)
             n_left = math.ceil(n_left / settings.halving.factor)
             self._halve(n_left)
+            self.all_of(None)  # until all have written who left: a state of a later round may be saved only then
         self._round(self.members, until=None)
 
     def _round(self, members: Sequence[Member], *, until: int | None) -> None:
@@ -74,13 +91,7 @@ class Rounds:
 
     def _halve(self, n_left: int) -> None:
         """End all but the best trials. A trial of which a training has diverged or failed ends, too."""
-        losses = []
-        for trial in self.trials:
-            own = [member for member in self.members if member.trial == trial.number]
-            if any(member.outcome == "running" for member in own):
-                is_whole = not any(member.outcome in ("diverged", "failed", "halved") for member in own)
-                values = [member.result_loss for member in own if member.result_loss is not None]
-                losses.append((float(np.mean(values)) if is_whole and values else math.inf, trial.number))
+        losses = [one for of_process in self.all_of(self._losses()) for one in of_process]
         out = {number for loss, number in sorted(losses)[n_left:]} | {n for loss, n in losses if loss == math.inf}
         for member in waiting(self.members):
             if member.trial in out:
@@ -88,6 +99,18 @@ class Rounds:
                 member.release(self.shared)
                 self._end(member)
         self._write()
+
+    def _losses(self) -> list[tuple[float, int]]:
+        """Return the mean loss and the number of each trial that trains; an infinite loss if a training of it has
+        diverged or failed."""
+        losses = []
+        for trial in self.trials:
+            own = [member for member in self.members if member.trial == trial.number]
+            if any(member.outcome == "running" for member in own):
+                is_whole = not any(member.outcome in ("diverged", "failed", "halved") for member in own)
+                values = [member.result_loss for member in own if member.result_loss is not None]
+                losses.append((float(np.mean(values)) if is_whole and values else math.inf, trial.number))
+        return losses
 
     def _end(self, member: Member) -> None:
         """Take a member that has ended."""
@@ -106,7 +129,7 @@ class Rounds:
     def _report(self, n_epochs: int) -> None:
         if self.progress:
             lowest = f"  lowest loss {self._lowest:.6g}" if math.isfinite(self._lowest) else ""
-            self.progress(self._n_ended, len(self.members), f"epoch {n_epochs}{lowest}")
+            self.progress(self._n_ended, self.n_models, f"epoch {n_epochs}{lowest}")
 
     def _pause(self) -> None:
         self._write()
@@ -128,6 +151,7 @@ class Rounds:
     def _write(self) -> None:
         """Write the results that are known."""
         if self._unwritten:
+            self.keep(self._unwritten)
             self.results.add([member.line() for member in self._unwritten])
             self._unwritten.clear()
 
@@ -143,6 +167,6 @@ def _ends(halving: HalvingSpec, longest: int) -> list[int]:
 
 def _described(member: Member, trial: Trial) -> str:
     """Describe a member that has diverged or failed, in a line."""
-    values = ", ".join(f"{key}={show(value)}" for key, value in trial.parameters.items())
-    fold = "" if member.fold is None else f", fold {member.fold}"
-    return f"trial {trial.number} ({values}{fold}): {member.outcome}: {(member.reason or '').partition(';')[0]}"
+    values = [f"{key}={brief(value)}" for key, value in trial.parameters.items()]
+    values += [] if member.fold is None else [f"fold {member.fold}"]
+    return f"trial {trial.number} ({', '.join(values)}): {member.outcome}: {(member.reason or '').partition(';')[0]}"

@@ -4,35 +4,54 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from linreg.checkpoint import load_states
-from linreg.data.rows import differing
-from linreg.errors import CheckpointError, DataError, DivergedError, SpecError
+from linreg.errors import DivergedError, SpecError
 from linreg.experiment.evaluating import Evaluation, evaluate
+from linreg.experiment.group import open_exchange
 from linreg.experiment.network import choose_device
 from linreg.experiment.result import CHECKPOINTS, RUNS, Result
-from linreg.experiment.resuming import train_or_resume
-from linreg.experiment.session import StopRequested, train
-from linreg.experiment.sweeps.members import Member, SharedData, members_of, waiting
+from linreg.experiment.session import StopRequested
+from linreg.experiment.sweeps.group import STATES, join_parts, own_trials, parameters_of
+from linreg.experiment.sweeps.interrupted import open_folder, take_results, take_states
+from linreg.experiment.sweeps.members import SharedData, members_of
+from linreg.experiment.sweeps.picture import write_ranking
 from linreg.experiment.sweeps.ranking import Ranked, rank, winners
-from linreg.experiment.sweeps.records import TRIALS, Results, read_text, trial_lines, write_trials
+from linreg.experiment.sweeps.records import (
+    ENGINE,
+    TRIALS,
+    Results,
+    read_text,
+    read_trials,
+    write_trials,
+)
 from linreg.experiment.sweeps.rounds import Progress, Rounds
-from linreg.runs.folders import Run, create, hold, last_run
-from linreg.runs.records import read_info
+from linreg.experiment.sweeps.tpe import next_trials, require_optuna
+from linreg.experiment.sweeps.winners import train_winners
+from linreg.runs.folders import Run
+from linreg.runs.records import RESULTS
 from linreg.runs.sessions import new_session, now
 from linreg.spec.sweep_block import SweepSpec
 from linreg.spec.sweeps import Points, Sweep, Trial, make_trials
+from linreg.system.place import alone
+from linreg.training.shards import Exchange
 
 log = logging.getLogger("linreg")
 
-STATES = "sweep.pth"  # in the folder of the sweep's checkpoints
+
+@dataclass(frozen=True)
+class Trained:
+    """What a sweep has trained. lines: the results of the members that have ended; is_done: whether these are all."""
+
+    trials: list[Trial]
+    lines: list[dict[str, Any]]
+    is_done: bool
 
 
 @dataclass(frozen=True)
@@ -56,7 +75,8 @@ class SweepResult:
 
 
 def draw(settings: SweepSpec, n_points: int) -> Points:
-    """Return points (n_points, n_parameters) in [0, 1), by the method of a sweep."""
+    """Return points (n_points, n_parameters) in [0, 1), by the method of a sweep; random ones for its first trials if
+    later ones depend on results."""
     n_parameters = len(settings.parameters)
     if settings.method == "sobol":
         from torch.quasirandom import SobolEngine
@@ -66,6 +86,23 @@ def draw(settings: SweepSpec, n_points: int) -> Points:
         return points
     generator = random.Random(settings.seed)
     return [[generator.random() for _ in range(n_parameters)] for _ in range(n_points)]
+
+
+def first_trials(spec: Sweep) -> list[Trial]:
+    """Return the trials that do not depend on results. Raises SpecError with the problems of all of them."""
+    trials, settings = make_trials(spec, draw), spec.sweep
+    refuse_without_val(trials, settings)
+    refuse_chosen_calibration(trials, settings)
+    if settings.grows:
+        require_optuna(spec)
+    elif settings.trials is not None:
+        _report_missing(settings.trials, len(trials))
+    return trials
+
+
+def n_planned(settings: SweepSpec, trials: Sequence[Trial]) -> int:
+    """Return the number of the trials, with those that are drawn later."""
+    return settings.trials if settings.grows and settings.trials is not None else len(trials)
 
 
 def sweep(
@@ -83,38 +120,43 @@ def sweep(
     progress: called with each member that has ended. stop: as in `train`. Raises SpecError with the problems of all
     trials, DataError, StorageError, and DivergedError if no trial has a result.
     """
-    begin, trials = time.monotonic(), make_trials(spec, draw)
-    settings = spec.sweep
-    refuse_without_val(trials, settings)
-    if settings.trials is not None and len(trials) < settings.trials:
-        log.info("%d different trials instead of %d: the values allow no more", len(trials), settings.trials)
-    members, shared = members_of(trials, settings), SharedData()
+    begin, trials = time.monotonic(), first_trials(spec)
+    settings, shared = spec.sweep, SharedData()
     fingerprint = _fingerprint(trials[0], shared)
-    with _open_folder(spec, trials, runs, checkpoints, fingerprint, resume=resume) as run:
-        session = new_session(choose_device(trials[0].spec), "sweep", 0, None)
+    exchange = open_exchange(None)
+    exchange.form()
+    with open_folder(spec, trials, runs, checkpoints, fingerprint, kind=ENGINE, resume=resume) as run:
+        session = new_session(choose_device(trials[0].spec), ENGINE, 0, None)
         run.start_session(session, data_fingerprint=fingerprint, spec=spec.to_yaml())
+        if not read_text(run.folder / TRIALS):  # last: without it nothing was trained
+            write_trials(run.folder, trials)
+        trials = read_trials(spec, run.folder, trials) if settings.grows else trials
         stop()  # from the first call on, a signal stops between steps
-        lines, is_done = _train_trials(run, members, trials, shared, settings, progress, stop)
+        trained = _train_trials(run, spec, trials, shared, exchange, progress, stop)
+        trials, lines, is_done = trained.trials, trained.lines, trained.is_done
         ranking = rank(trials, lines, settings)
         chosen = winners(ranking, settings) if is_done else []
         if is_done and not chosen:
-            run.write_info(outcome="diverged")
+            session |= {"ended": now(), "outcome": "diverged"}
+            run.write_info(outcome="diverged", winners=[])
             raise DivergedError(_all_failed(ranking))
-        found = []
-        for one in chosen:
-            trial = trials[one.trial]
-            found.append(_train_winner(trial, lines, settings, runs, checkpoints, stop, resume=resume))
+        if chosen and trials[0].spec.writer.plots:
+            write_ranking(run.folder, ranking, chosen, settings)
+        own = [trials[one.trial] for one in chosen]
+        with alone():  # the other processes have ended
+            found = train_winners(own, run, lines, runs=runs, checkpoints=checkpoints, stop=stop)
         is_done = is_done and all(result.outcome != "interrupted" for result in found)
         session |= {"ended": now(), "outcome": "finished" if is_done else "interrupted"}
         run.write_info(outcome=session["outcome"], winners=[result.run for result in found])
-    path = _checkpoint_of(found[0], trials[chosen[0].trial]) if found else None
-    has_test = path is not None and is_done and _has_test(trials[chosen[0].trial])
+    path = _checkpoint_of(found[0], own[0]) if found else None
+    n_trials = len(trials) if trained.is_done else n_planned(settings, trials)
+    has_test = path is not None and is_done and _has_test(own[0])
     return SweepResult(
         run=run.name,
         outcome=session["outcome"],
         metric=settings.metric,
-        n_trials=len(trials),
-        n_models=len(members),
+        n_trials=n_trials,
+        n_models=n_trials * settings.n_trainings,
         checkpoint=path,
         ranking=ranking,
         winners=[one.trial for one in chosen],
@@ -133,29 +175,57 @@ def _fingerprint(trial: Trial, shared: SharedData) -> str:
 
 def _train_trials(
     run: Run,
-    members: Sequence[Member],
+    spec: Sweep,
     trials: Sequence[Trial],
     shared: SharedData,
-    settings: SweepSpec,
+    exchange: Exchange,
     progress: Progress | None,
     stop: Callable[[], bool],
-) -> tuple[list[dict[str, Any]], bool]:
-    """Train all members whose results are not known. Return all results, and whether these are all."""
-    results = Results(run.folder)
-    _take_results(members, results)
+) -> Trained:
+    """Train all members whose results are not known, and then those of the trials that are drawn from the results."""
+    settings = spec.sweep
+    join_parts(run.folder, run.checkpoints)
+    results = Results(run.folder / RESULTS)
+    exchange.lead(lambda: (run.name, results.lines, parameters_of(trials)))
+    members = members_of(own_trials(trials, exchange.rank, exchange.size), settings)
+    take_results(members, results.lines)
     path = run.checkpoints / STATES
-    _take_states(members, path)
-    rounds = Rounds(members, trials, results, shared, path=path, progress=progress, stop=stop)
+    take_states(members, path)
+    n_models = len(range(0, n_planned(settings, trials), exchange.size)) * settings.n_trainings
+    rounds = Rounds(
+        members, trials, results, shared,
+        n_models=n_models, path=path, progress=progress, stop=stop, all_of=exchange.all_of,
+    )  # fmt: skip
     try:
-        rounds.train(settings)
+        while True:
+            rounds.train(settings)
+            for lines, stacks in exchange.collect(None)[1:]:
+                results.add(lines)
+                rounds.stacks += stacks
+            new = next_trials(spec, rounds.trials, results.lines)
+            if new:
+                write_trials(run.folder, [*rounds.trials, *new])
+            exchange.lead(partial(parameters_of, new))
+            if not new:
+                break
+            rounds.add(members_of(own_trials(new, exchange.rank, exchange.size), settings), new)
+        join_parts(run.folder, run.checkpoints)
     except StopRequested:
-        return results.lines, False
+        return Trained(rounds.trials, results.lines, is_done=False)
     finally:
         results.close()
         run.write_info(outcome="interrupted", stacks=[*run.info.get("stacks", []), *rounds.stacks])
     run.write_info(outcome="running")
     path.unlink(missing_ok=True)
-    return results.lines, True
+    if settings.grows:
+        _report_missing(n_planned(settings, trials), len(rounds.trials))
+    return Trained(rounds.trials, results.lines, is_done=True)
+
+
+def _report_missing(n_wanted: int, n_trials: int) -> None:
+    """Report that there are fewer trials than asked for."""
+    if n_trials < n_wanted:
+        log.info("%d different trials instead of %d: the values allow no more", n_trials, n_wanted)
 
 
 def refuse_without_val(trials: Sequence[Trial], settings: SweepSpec) -> None:
@@ -163,79 +233,28 @@ def refuse_without_val(trials: Sequence[Trial], settings: SweepSpec) -> None:
     if not trials:
         raise SpecError(["sweep: no trials"])
     split, spec = trials[0].spec.data.split, trials[0].spec
-    has_val = split.val is not None or split.folds is not None or split.train_ratio + split.test_ratio < 1 - 1e-9
+    has_val = split.val is not None or split.folds is not None or split.total < 1 - 1e-9
     if settings.folds is None and not has_val:
         where = spec.where("data", "split")
         raise SpecError([f"{where}: no validation part to compare trials on; lower train_ratio, or set sweep.folds"])
 
 
-@contextmanager
-def _open_folder(
-    spec: Sweep, trials: Sequence[Trial], runs: Path, checkpoints: Path, fingerprint: str, *, resume: bool
-) -> Iterator[Run]:
-    """Create the folder of a sweep, or hold that of the last one, if it is to be resumed and was interrupted. Raises
-    DataError if the data has changed since."""
-    name = f"{trials[0].spec.name}_sweep"
-    last = last_run(name, runs) if resume else None
-    if last is not None and read_info(runs / last).get("outcome") != "finished":
-        folder = runs / last
-        if read_text(folder / TRIALS) == trial_lines(trials) and read_text(folder / "spec.yaml") == spec.to_yaml():
-            changed = differing(read_info(folder).get("data_fingerprint", fingerprint), fingerprint)
-            if fingerprint and changed:
-                problem = f"{folder}: data.source has changed since the sweep was interrupted ({'; '.join(changed)})"
-                raise DataError(f"{problem}; restore the old data, or run the command without --resume")
-            with hold(last, runs, checkpoints) as run:
-                yield run
-            return
-        log.warning("the last sweep, %s, has another spec; starting a new one", last)
-    with create(name, runs, checkpoints) as run:
-        write_trials(run.folder, trials)
-        yield run
-
-
-def _take_results(members: Sequence[Member], results: Results) -> None:
-    """Mark the members whose results are known."""
-    known = {(line["trial"], line["seed"], line["fold"]): line for line in results.lines}
-    for member in members:
-        line = known.get((member.trial, member.spec.seed, member.fold))
-        if line is not None:
-            member.outcome, member.known_loss = line["outcome"], line["result_loss"]
-
-
-def _take_states(members: Sequence[Member], path: Path) -> None:
-    """Give the members that have not ended their saved states."""
-    if not path.exists():
+def refuse_chosen_calibration(trials: Sequence[Trial], settings: SweepSpec) -> None:
+    """Raise a SpecError for a sweep that chooses on rows that calibrate the intervals of its winner."""
+    spec = next((trial.spec for trial in trials if trial.spec.intervals is not None), None)
+    if spec is None or spec.intervals is None:
         return
-    try:
-        saved = {tuple(state["key"]): state for state in load_states(path)}
-    except (CheckpointError, KeyError, TypeError) as error:
-        log.warning("%s; training the trials that have not ended from their start", error)
-        return
-    for member in waiting(members):
-        member.saved = saved.get(member.key)
-
-
-def _train_winner(
-    trial: Trial,
-    lines: Sequence[dict[str, Any]],
-    settings: SweepSpec,
-    runs: Path,
-    checkpoints: Path,
-    stop: Callable[[], bool],
-    *,
-    resume: bool,
-) -> Result:
-    """Train a winner as an ordinary run, or finish that; its losses are those of the trial."""
-    begin = train_or_resume if resume else train
-    result = begin(trial.spec, runs=runs, checkpoints=checkpoints, stop=stop)
-    line = next((one for one in lines if one["trial"] == trial.number and one["seed"] == trial.spec.seed), None)
-    is_same = line is None or (line["loss"], line["val_loss"]) == (result.loss, result.val_loss)
-    if settings.folds is None and result.outcome != "interrupted" and line is not None and not is_same:
-        log.warning(
-            "trial %d: its run has the losses %r and %r, and the trial %r and %r; please report this",
-            trial.number, result.loss, result.val_loss, line["loss"], line["val_loss"],
-        )  # fmt: skip
-    return result
+    divides = [key for key in settings.parameters if key.startswith(("data.split", "data.source"))]
+    problem = None
+    if divides:
+        problem, hint = f"{divides[0]} divides the rows anew", "sweep without it, or without intervals"
+    elif spec.intervals.method == "split" and settings.repeats > 1:
+        problem, hint = "sweep.repeats divides the rows anew", "remove repeats"
+    elif spec.intervals.method != "split" and settings.folds is not None:
+        problem, hint = "sweep.folds measures on the training part", "use method: split, or sweep without folds"
+    if problem is not None:
+        where = spec.where("intervals")
+        raise SpecError([f"{where}: {problem}, so the sweep would choose on rows that calibrate; {hint}"])
 
 
 def _checkpoint_of(result: Result, trial: Trial) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 
@@ -15,7 +16,7 @@ from linreg.experiment.solving import solve_exactly
 from linreg.experiment.sweeps.members import Member, SharedData, build_member, waiting
 from linreg.runs.writer import EpochRecord
 from linreg.system import generators
-from linreg.training.loops import EpochLosses, fit_in_groups
+from linreg.training.loops import SECONDS_A_CHUNK, EpochLosses, fit_in_groups
 from linreg.training.stacks import Stack, Unequal, most_models, signature
 
 log = logging.getLogger("linreg")
@@ -39,7 +40,11 @@ def train_members(
     when enough members for it are found, and released after.
     """
     groups: dict[Hashable, list[Member]] = {}
+    due_at = time.monotonic()
     for member in waiting(members):
+        if time.monotonic() >= due_at:  # to build or solve many takes long
+            pause()
+            due_at = time.monotonic() + SECONDS_A_CHUNK
         if member.spec.solver == "exact":
             _solve(member, shared, ended)
             continue
@@ -63,7 +68,8 @@ def train_members(
 def group_key(member: Member) -> Hashable | None:
     """Return what the members of a stack share; None for a member that is trained alone."""
     assert member.experiment is not None
-    key = signature(member.experiment.training) if member.spec.engine == "auto" else None
+    is_stackable = member.spec.engine == "auto" and member.spec.data.shards is None
+    key = signature(member.experiment.training) if is_stackable else None
     return None if key is None else (key, member.spec.epochs, len(member.records))
 
 
@@ -82,7 +88,7 @@ def _solve(member: Member, shared: SharedData, ended: Ended) -> None:
     """Solve a member with `solver: exact`."""
     member.how = "exact"
     try:
-        solved = solve_exactly(member.spec, rows=shared.rows(member.spec))
+        solved = solve_exactly(member.spec, rows=shared.rows(member.spec), before=shared.gathered)
     except LinregError as error:
         member.end("failed", str(error))
     else:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from linreg.data.loaders import TensorLoader, make_tensor_loaders
+from linreg.data.loaders import ALIGNMENT, TensorLoader, make_tensor_loaders
 from linreg.training.engines.training import Training
 
 INDICES_AT_ONCE = 2**20  # of the rows of all feeds
@@ -70,8 +70,12 @@ class Feeds:
             for part, of_feeds in zip(parts, found, strict=True):
                 part[:, feeds] = of_feeds
         assert parts is not None
+        is_aligned = parts[0][0].numel() * parts[0].element_size() % ALIGNMENT == 0
         for x, y in zip(*parts, strict=True):
-            yield (x, y) if self._is_own else (x.index_select(0, self._feeds), y.index_select(0, self._feeds))
+            if not self._is_own:
+                yield x.index_select(0, self._feeds), y.index_select(0, self._feeds)
+            else:  # a product may round differently for memory that is not aligned as in a single run
+                yield x if is_aligned else x.clone(), y
 
     def val_batches(self) -> Iterator[Pair]:
         """Begin a pass over the validation part, and yield its mini-batches."""

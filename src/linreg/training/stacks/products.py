@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+POINTS_AT_ONCE = 8  # in kernels for one output; fewer at the end may be added up in another order
 NAIVE = 400  # multiplications of a product, in torch's source: aten/src/ATen/native/LinearAlgebra.cpp
 
 Product = Callable[[torch.Tensor], torch.Tensor]
@@ -85,6 +86,22 @@ def _forward_padded(weight: torch.Tensor, bias: torch.Tensor | None = None) -> P
     return forward
 
 
+def _forward_taller(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Product:
+    """Add points of zeros: on some processors more columns would change the order, and other numbers of points too."""
+    n_models, n_outputs, n_inputs = weight.shape
+    product, taller = _forward_transposed(weight, bias), dict[int, torch.Tensor]()
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        n = x.shape[1]
+        if n not in taller:
+            least = max(n, -(-NAIVE // (n_inputs * n_outputs)))
+            taller[n] = x.new_zeros((n_models, -(-least // POINTS_AT_ONCE) * POINTS_AT_ONCE, n_inputs))
+        taller[n][:, :n].copy_(x)
+        return product(taller[n])[:, :n].contiguous()
+
+    return forward
+
+
 def _forward_strided(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Product:
     """Write to a tensor with gaps, for which torch calls the products of single models, in C++."""
     transposed, n_outputs = weight.transpose(1, 2), weight.shape[1]
@@ -123,6 +140,7 @@ FORWARD = {
     "stacked": _forward_stacked,
     "transposed": _forward_transposed,
     "padded": _forward_padded,
+    "taller": _forward_taller,
     "strided": _forward_strided,
     "loop": _forward_loop,
     "copies": _forward_copied,

@@ -3,17 +3,18 @@
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from linreg.data.tables.formats import csv, excel, feather, jsonl, numpy, parquet, sqlite
-from linreg.data.tables.formats.batch import MOST_COLUMNS, Batch, Columns, Format, Layout, Made, Numbers
+from linreg.data.tables.formats.batch import MOST_COLUMNS, Batch, Columns, Format, Layout, Made, Numbers, Span
 from linreg.data.tables.formats.csv import canonical_name
 from linreg.data.tables.formats.errors import translated_errors
-from linreg.data.tables.formats.files import File, StandardInput, standard_input
+from linreg.data.tables.formats.files import File, StandardInput, Stored, compression, standard_input
 from linreg.errors import DataError, show
 
 __all__ = [
-    "Batch", "Columns", "File", "Format", "Layout", "Numbers", "StandardInput", "batches", "canonical_name",
-    "column_names", "map_batches", "standard_input",
+    "Batch", "Columns", "File", "Format", "Layout", "Numbers", "Span", "StandardInput", "Stored", "batches",
+    "canonical_name", "column_names", "map_batches", "spans_of", "standard_input",
 ]  # fmt: skip
 
 _FORMATS = {
@@ -50,18 +51,35 @@ def batches(file: File, format: Format, columns: Columns) -> Generator[Batch, No
 
 
 def map_batches(
-    function: Callable[[Batch], Made], file: File, format: Format, columns: Columns
+    function: Callable[[Batch], Made],
+    file: File,
+    format: Format,
+    columns: Columns,
+    span: Span | None = None,
+    first: int = 0,
 ) -> Generator[Made, None, None]:
-    """Read a file and yield the function's result for each batch, in order. The function may run in any thread. Raises
-    DataError, which lists at most ten bad cells."""
+    """Read a file and yield the function's result for each batch, in order. The function may run in any thread. span: a
+    part of it, of `spans_of`, which begins with row `first`. Raises DataError, which lists at most ten bad cells."""
     with translated_errors(file, f"cannot be read as {format.name}", "fix the table"):
         if format.name == "csv":  # its reader renames columns itself
-            yield from csv.map_batches(function, file, format, columns)
+            yield from csv.map_batches(function, file, format, columns, span)
             return
         names = _names(file, format)
         read = _FORMATS[format.name].read
-        for batch in read(file, format, _renamed(columns, names)):
+        place = (span, first) if span is not None else ()
+        for batch in read(file, format, _renamed(columns, names), *place):
             yield function(_with_names(batch, columns, names))
+
+
+def spans_of(file: File, format: Format) -> Sequence[Span | None]:
+    """Return the parts of a file that can be read by themselves; None for the whole file, if it has none. Raises
+    DataError."""
+    has_spans = format.name == "parquet" or (format.name == "csv" and isinstance(file, Path))
+    if isinstance(file, StandardInput) or not has_spans:
+        return [None]
+    with translated_errors(file, f"not a readable {format.name} file", "fix it, or name another file"):
+        found: Sequence[Span] = [] if compression(file) else _FORMATS[format.name].spans(file, format)
+        return found or [None]
 
 
 def _renamed(columns: Columns, names: Mapping[str, str]) -> Columns:

@@ -74,6 +74,20 @@ class Columns:
 
 
 @dataclass(frozen=True)
+class Span:
+    """A part of a file: bytes of a CSV file that end with a row, or row groups of Parquet. n_rows: its number of rows,
+    if that is known without reading them."""
+
+    start: int
+    stop: int
+    n_rows: int | None = None
+
+    def until(self, last: "Span | None") -> "Span":
+        """Return the part from here to the end of a later one."""
+        return self if last is None else Span(self.start, last.stop)
+
+
+@dataclass(frozen=True)
 class Batch:
     """Some rows. numbers: arrays (n_rows,), NaN for a gap, dates in days since 1970-01-01; texts, others: arrow arrays
     as the file has them; skipped: the positions before which rows of the file were left out."""

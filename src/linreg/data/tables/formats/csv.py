@@ -6,7 +6,7 @@ import logging
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -16,9 +16,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv
 
-from linreg.data.tables.formats.batch import Batch, Columns, Format, Made
+from linreg.data.tables.formats.batch import Batch, Columns, Format, Made, Span
 from linreg.data.tables.formats.errors import MOST_PROBLEMS, bad_cell, bad_date, first_line, refuse, text_column
-from linreg.data.tables.formats.files import MOST_HEADER, File, open_bytes, open_utf8
+from linreg.data.tables.formats.files import MOST_HEADER, File, StandardInput, open_bytes, open_span, open_utf8
 from linreg.data.tables.formats.lines import (
     below,
     is_regular,
@@ -28,7 +28,7 @@ from linreg.data.tables.formats.lines import (
     rows,
     written_delimiter,
 )
-from linreg.data.tables.formats.quotes import NO_END, SWALLOWS, refuse_swallowed_rows, swallows
+from linreg.data.tables.formats.quotes import NO_END, SWALLOWS, refuse_swallowed_rows, swallows, unquoted
 from linreg.data.tables.formats.typed import to_numpy, with_gaps
 from linreg.data.tables.slices import slices
 from linreg.errors import DataError
@@ -37,6 +37,7 @@ from linreg.system.threads import map_in_threads
 log = logging.getLogger("linreg")
 
 BLOCK_BYTES = 2**21
+SPAN_BYTES = 2**23  # that a process reads by themselves
 ROW_NAME = "row_name"  # of the first column, if the header has no name for it
 MOST_SEP = 64  # characters of Excel's first line
 MOST_LINES = 1  # of a row, as a rule
@@ -89,13 +90,13 @@ def canonical_name(name: str) -> str:
 
 
 def map_batches(
-    function: Callable[[Batch], Made], file: File, format: Format, columns: Columns
+    function: Callable[[Batch], Made], file: File, format: Format, columns: Columns, span: Span | None = None
 ) -> Generator[Made, None, None]:
-    """Read a file and yield the function's result for each batch. Raises DataError.
+    """Read a file and yield the function's result for each batch. span: only these bytes. Raises DataError.
 
     Numbers are parsed directly if they are plain. If arrow refuses a cell or a row, the rest is read as text.
     """
-    is_plain = format.numbers.is_plain and isinstance(file, Path)
+    is_plain = format.numbers.is_plain and not isinstance(file, StandardInput)
     types = dict.fromkeys(columns.numbers, pa.float64() if is_plain else pa.string())
     types |= dict.fromkeys([*columns.dates, *columns.texts, *columns.others], pa.string())
 
@@ -104,17 +105,17 @@ def map_batches(
 
     first = 0
     try:
-        with closing(_parsed(file, format, types, convert)) as parsed:  # stops the threads after an error
+        with closing(_parsed(file, format, types, convert, span=span)) as parsed:  # stops the threads after an error
             for n_rows, made in parsed:
                 yield made
                 first += n_rows
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        if not isinstance(file, Path):
+        if isinstance(file, StandardInput):
             raise DataError(f"{file}: after row {first}: {first_line(error)}; fix the table") from None
         if str(error) in (NO_END, SWALLOWS):
             _refuse_ragged_rows(file, format, is_open=str(error) == NO_END)
-        _refuse_bad_cells(file, format, columns)
-        yield from map(function, _read_as_text(file, format, columns, skip=first))
+        _refuse_bad_cells(file, format, columns, span)
+        yield from map(function, _read_as_text(file, format, columns, span, skip=first))
 
 
 def _header_lines(text: IO[str]) -> Iterator[str]:
@@ -128,11 +129,18 @@ def _header_lines(text: IO[str]) -> Iterator[str]:
 
 
 def _parsed(
-    file: File, format: Format, types: Mapping[str, Any], function: Callable[[Any], Made], *, rewrites: bool = False
+    file: File,
+    format: Format,
+    types: Mapping[str, Any],
+    function: Callable[[Any], Made],
+    *,
+    rewrites: bool = False,
+    span: Span | None = None,
 ) -> Generator[Made, None, None]:
     """Parse the columns in `types`. Yields the function's result for each of arrow's batches.
 
-    rewrites: whether the lines are rewritten as plain CSV, as always for an irregular format."""
+    rewrites: whether the lines are rewritten as plain CSV, as always for an irregular format; span: only these bytes of
+    a regular file."""
     names, cells = _names(file, format)
     rewrites = rewrites or not is_regular(format)
     delimiter = written_delimiter(format) if rewrites else format.delimiter
@@ -149,20 +157,22 @@ def _parsed(
         decimal_point=format.numbers.decimal,
     )
 
+    is_begin = span is None or span.start == 0
+
     def parse(numbered: tuple[int, Any]) -> list[Made]:
         number, text = numbered
         options = csv.ReadOptions(
             use_threads=False,
             block_size=len(text),
             column_names=cells,
-            skip_rows_after_names=int(number == 0 and format.layout.header),
+            skip_rows_after_names=int(number == 0 and format.layout.header and is_begin),
         )
         table = csv.read_csv(pa.BufferReader(text), options, parse_options, convert_options)
         refuse_swallowed_rows(text, len(table), len(cells), delimiter)
         return [function(batch) for batch in table.to_batches()]
 
-    with open_utf8(file, format.encoding) as stream:
-        body = below(stream, _n_lines_above(file, format))
+    with open_utf8(file, format.encoding) if span is None else open_span(file, span) as stream:
+        body = below(stream, _n_lines_above(file, format) if is_begin else 0)
         texts = enumerate(slices(regular(body, format) if rewrites else body, BLOCK_BYTES, delimiter))
         with closing(map_in_threads(parse, texts, pa.cpu_count())) as parsed:
             for made in parsed:
@@ -170,15 +180,28 @@ def _parsed(
     pa.default_memory_pool().release_unused()  # arrow would keep the memory of some slices
 
 
-def _parsed_as_text(file: File, format: Format, names: list[str]) -> Generator[Any, None, None]:
+def spans(file: Path, format: Format) -> list[Span]:
+    """Cut a regular file in UTF-8 into parts of about SPAN_BYTES that end with a row; it has none if its lines are to
+    be rewritten or recoded, or cannot be read."""
+    if format.encoding.lower() not in ("utf-8", "utf8") or not is_regular(format):
+        return []
+    found, start = [], 0
+    with open_utf8(file, format.encoding) as stream, suppress(pa.ArrowInvalid):
+        for text in slices(stream, SPAN_BYTES, format.delimiter):
+            found.append(Span(start, start + len(text)))
+            start += len(text)
+    return found if start == file.stat().st_size else []
+
+
+def _parsed_as_text(file: File, format: Format, names: list[str], span: Span | None) -> Generator[Any, None, None]:
     """Parse some columns without converting a cell. Yields arrow's batches."""
     types = dict.fromkeys(names, pa.string())
-    return _parsed(file, format, types, lambda batch: batch, rewrites=True)
+    return _parsed(file, format, types, lambda batch: batch, rewrites=True, span=span)
 
 
-def _read_as_text(file: File, format: Format, columns: Columns, *, skip: int) -> Iterator[Batch]:
+def _read_as_text(file: File, format: Format, columns: Columns, span: Span | None, *, skip: int) -> Iterator[Batch]:
     """Read the rows after the first `skip` ones, and convert numbers from text."""
-    with closing(_parsed_as_text(file, format, columns.all)) as parsed:
+    with closing(_parsed_as_text(file, format, columns.all, span)) as parsed:
         for batch in parsed:
             if len(batch) > skip:
                 rest = batch.slice(skip)
@@ -214,17 +237,29 @@ def _batch(format: Format, columns: Columns, batch: Any) -> Batch:
 
         numbers[name] = parse_dates(with_gaps(without_blanks(batch[name]), format), format.date_format)
     others = {name: batch[name] for name in columns.others}
-    return Batch(len(batch), numbers, {name: batch[name] for name in columns.texts}, others)
+    return Batch(len(batch), numbers, {name: unquoted(batch[name]) for name in columns.texts}, others)
 
 
-def _refuse_bad_cells(file: Path, format: Format, columns: Columns) -> None:
-    """Raise a DataError that lists the bad cells of a file, if there are any."""
+def _refuse_bad_cells(file: File, format: Format, columns: Columns, span: Span | None = None) -> None:
+    """Raise a DataError that lists the bad cells of a file, if there are any. span: only if they are among these
+    bytes."""
+    if span is not None:
+        try:
+            _refuse_bad_cells_of(file, format, columns, span)
+        except DataError:  # again, to find the numbers of their rows in the file
+            _refuse_bad_cells_of(file, format, columns, None)
+            raise
+        return
+    _refuse_bad_cells_of(file, format, columns, None)
+
+
+def _refuse_bad_cells_of(file: File, format: Format, columns: Columns, span: Span | None) -> None:
     names = [name for name in [*columns.numbers, *columns.dates] if name not in columns.texts]
     cells: list[tuple[int, str, str]] = []  # row, column, text
     numeric: set[str] = set()  # columns with a number, a date or a gap
     first = 0
     try:
-        with closing(_parsed_as_text(file, format, columns.all)) as parsed:
+        with closing(_parsed_as_text(file, format, columns.all, span)) as parsed:
             for batch in parsed:
                 header = _repeats_header(batch, columns)
                 for name in names:
@@ -270,7 +305,7 @@ def _bad_cells(
     return [(row, cells[row].as_py()) for row in rows], bool((wrong | header).all())
 
 
-def _refuse_ragged_rows(file: Path, format: Format, *, is_open: bool = False) -> None:
+def _refuse_ragged_rows(file: File, format: Format, *, is_open: bool = False) -> None:
     """Raise a DataError that lists the rows whose length differs from that of the header, and quotes without an end."""
     problems, last = [], ""
     n_columns, layout = len(_names(file, format)[1]), format.layout

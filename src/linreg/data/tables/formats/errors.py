@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
+from linreg.data.tables import remote
 from linreg.data.tables.formats.batch import Format, Numbers
 from linreg.errors import DataError, show
 
@@ -39,6 +40,8 @@ def translated_errors(file: object, what: str, remedy: str) -> Iterator[None]:
 
 def unreadable(file: object, error: BaseException) -> DataError:
     """Make the error for a file that the system cannot read."""
+    if isinstance(file, remote.Remote) and isinstance(error, OSError):
+        return remote.unreadable(file, error)
     reason = getattr(error, "strerror", None) or first_line(error)
     return DataError(f"{file}: cannot be read: {reason}; name another file")
 

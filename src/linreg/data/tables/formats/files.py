@@ -1,4 +1,5 @@
-"""Files of tables and standard input, opened as streams of bytes. The content decides how a file is decompressed."""
+"""Files of tables, local and remote, and standard input, opened as streams of bytes. The content decides how a file is
+decompressed."""
 
 import bz2
 import gzip
@@ -12,7 +13,9 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from linreg.data.tables.formats.batch import Span
 from linreg.data.tables.formats.errors import unreadable
+from linreg.data.tables.remote import Remote, head_of, open_anywhere, open_stream
 from linreg.errors import DataError, UsageError
 
 BUFFER_BYTES = 2**21
@@ -65,7 +68,8 @@ def rejoined(head: bytes, rest: Any) -> IO[bytes]:
     return io.BufferedReader(_Rejoined(head, rest), BUFFER_BYTES)
 
 
-File = Path | StandardInput
+Stored = Path | Remote  # can be read again
+File = Stored | StandardInput
 
 
 def standard_input() -> StandardInput:
@@ -79,24 +83,26 @@ def open_bytes(file: File) -> Any:
     """Open a file as a Python stream, decompressed. Raises DataError for an archive of several files."""
     if isinstance(file, StandardInput):
         return file.open()
-    match compression(file):
+    how = compression(file)
+    if how == "zip":
+        return _open_member(file)
+    if how == "zstd":
+        return rejoined(b"", pa.CompressedInputStream(_plain(file), "zstd"))
+    source = file if isinstance(file, Path) else rejoined(b"", open_stream(file, BUFFER_BYTES))
+    match how:
         case "gzip":
-            return gzip.open(file, "rb")
+            return gzip.open(source, "rb")
         case "bz2":
-            return bz2.open(file, "rb")
+            return bz2.open(source, "rb")
         case "xz":
-            return lzma.open(file, "rb")
-        case "zstd":
-            return io.BufferedReader(_Rejoined(b"", pa.CompressedInputStream(pa.OSFile(str(file), "rb"), "zstd")))
-        case "zip":
-            return _open_member(file)
-    return file.open("rb")
+            return lzma.open(source, "rb")
+    return file.open("rb") if isinstance(file, Path) else source
 
 
-def _open_member(file: Path) -> IO[bytes]:
+def _open_member(file: Stored) -> IO[bytes]:
     """Open the only file in a zip archive."""
     try:
-        archive = zipfile.ZipFile(file)
+        archive = zipfile.ZipFile(file if isinstance(file, Path) else open_anywhere(file))
     except NotImplementedError as error:
         raise DataError(f"{file}: cannot be unpacked: {error}; unpack it") from None
     names = [info.filename for info in archive.infolist() if not info.is_dir() and "__MACOSX" not in info.filename]
@@ -114,19 +120,58 @@ def open_native(file: File) -> Any:
     if isinstance(file, StandardInput):
         return pa.BufferReader(file.open().read())
     how = compression(file)
+    if not how and isinstance(file, Remote):
+        return open_anywhere(file)
+    return _open_stream(file, how)
+
+
+def _open_stream(file: Stored, how: str) -> Any:
+    """Open a file that is compressed in some way as an arrow stream."""
     if how in ("xz", "zip"):
         return pa.PythonFile(open_bytes(file), "r")
-    stream = pa.OSFile(str(file), "rb")
-    return pa.CompressedInputStream(stream, how) if how else stream
+    return pa.CompressedInputStream(_plain(file), how) if how else _plain(file)
+
+
+def _plain(file: Stored) -> Any:
+    """Open a file as an arrow stream, as it is."""
+    return pa.OSFile(str(file), "rb") if isinstance(file, Path) else open_stream(file)
 
 
 def open_utf8(file: File, encoding: str) -> Any:
     """Open a text file as an arrow stream of its bytes in UTF-8."""
-    stream = pa.PythonFile(file.open(), "r") if isinstance(file, StandardInput) else open_native(file)
+    if isinstance(file, StandardInput):
+        stream = pa.PythonFile(file.open(), "r")
+    else:
+        stream = _open_stream(file, compression(file))
     return pa.transcoding_input_stream(stream, encoding, "utf-8")
 
 
-def read_head(file: Path, n_bytes: int) -> bytes:
+def open_span(file: File, span: Span) -> Any:
+    """Open some bytes of a file in UTF-8 as an arrow stream."""
+    return pa.PythonFile(_Bytes(Path(str(file)), span), "r")
+
+
+class _Bytes(io.RawIOBase):
+    """Some bytes of a file."""
+
+    def __init__(self, file: Path, span: Span) -> None:
+        self.stream, self.left = file.open("rb"), span.stop - span.start
+        self.stream.seek(span.start)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        n_read = self.stream.readinto(memoryview(buffer)[: self.left])
+        self.left -= n_read
+        return n_read
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
+
+
+def read_head(file: Stored, n_bytes: int) -> bytes:
     """Read the first bytes of a file, decompressed. Raises DataError."""
     try:
         with open_bytes(file) as stream:
@@ -135,8 +180,15 @@ def read_head(file: Path, n_bytes: int) -> bytes:
         raise unreadable(file, error) from None
 
 
-def compression(file: Path) -> str:
+def compression(file: Stored) -> str:
     """Return how a file is compressed, by its first bytes; an empty text if it is not."""
-    with file.open("rb") as stream:
-        head = stream.read(6)
+    head = first_bytes(file, 6)
     return next((how for magic, how in _MAGIC.items() if head.startswith(magic)), "")
+
+
+def first_bytes(file: Stored, n_bytes: int) -> bytes:
+    """Read the first bytes of a file, as they are. Raises OSError, DataError."""
+    if isinstance(file, Remote):
+        return head_of(file, n_bytes)
+    with file.open("rb") as stream:
+        return stream.read(n_bytes)

@@ -1,4 +1,5 @@
-"""Quotes without an end in CSV text: they swallow the rows up to the next quote, which arrow does not notice."""
+"""Quotes in CSV text that arrow does not notice: those without an end, which swallow the rows up to the next quote, and
+those after a blank."""
 
 import csv
 import io
@@ -9,6 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 NO_END, SWALLOWS = "a quote that has no end", "a quote that swallows rows"
+_BLANKS = r"[\s\p{Z}]"
+_AFTER_BLANK = rf'(?s)^{_BLANKS}+"((?:[^"]|"")*)"{_BLANKS}*$'
 _SEVERAL_LINES = re.compile(rb'"[^"]*\n[^"]*\n[^"]*(?:"|\Z)')
 
 
@@ -22,6 +25,17 @@ def refuse_swallowed_rows(text: Any, n_rows: int, n_columns: int, delimiter: str
     may_swallow = content.count(b"\n") > n_rows and _SEVERAL_LINES.search(content) is not None
     if may_swallow and any(swallows(row, n_columns, delimiter) for row in _rows(content, delimiter)):
         raise pa.ArrowInvalid(SWALLOWS)
+
+
+def unquoted(cells: Any) -> Any:
+    """Remove the quotes around a text that follow a blank, as in `1, "usa"`; arrow keeps them as a part of the cell."""
+    content = cells.buffers()[-1]
+    if content is None or b'"' not in content.to_pybytes():
+        return cells
+    import pyarrow.compute as pc  # imports slowly, and most tables have no such cell
+
+    inner = pc.replace_substring(pc.replace_substring_regex(cells, _AFTER_BLANK, r"\1"), '""', '"')
+    return pc.if_else(pc.match_substring_regex(cells, _AFTER_BLANK), inner, cells)
 
 
 def swallows(row: Sequence[str], n_columns: int, delimiter: str) -> bool:

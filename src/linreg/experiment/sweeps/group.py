@@ -1,0 +1,102 @@
+"""A sweep by several processes: each trains its own trials, and writes their results and states to files of its own.
+
+There is one exchange at the start and one at the end; with `halving` and `method: tpe` one after each round too. An
+interrupted sweep may continue with another number of processes: the first one puts the files together.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from linreg.checkpoint import load_states, save_states
+from linreg.errors import CheckpointError
+from linreg.experiment.group import open_exchange
+from linreg.experiment.session import StopRequested
+from linreg.experiment.sweeps.interrupted import take_results, take_states
+from linreg.experiment.sweeps.members import SharedData, members_of
+from linreg.experiment.sweeps.records import Results, results_of
+from linreg.experiment.sweeps.rounds import Rounds
+from linreg.runs.records import RESULTS
+from linreg.spec.sweeps import Sweep, Trial, trials_of
+
+log = logging.getLogger("linreg")
+
+STATES = "sweep.pth"  # in the folder of the sweep's checkpoints
+
+
+def own_trials(trials: Sequence[Trial], rank: int, size: int) -> list[Trial]:
+    """Return the trials of a process: every size-th one."""
+    return [trial for trial in trials if trial.number % size == rank]
+
+
+def parameters_of(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """Return what a process needs to know of trials."""
+    return [trial.parameters for trial in trials]
+
+
+def part_of(path: Path, rank: int) -> Path:
+    """Return the file of a process: that of the sweep for the first one."""
+    return path if rank == 0 else path.with_name(f"{path.stem}.{rank}{path.suffix}")
+
+
+def join_parts(folder: Path, checkpoints: Path) -> None:
+    """Put the files of all processes of an interrupted sweep together into those of the first. Raises StorageError."""
+    parts = sorted(folder.glob(f"{Path(RESULTS).stem}.*.jsonl"))
+    if parts:
+        results = Results(folder / RESULTS)
+        known = {_key(line) for line in results.lines}
+        results.add([line for part in parts for line in results_of(part) if _key(line) not in known])
+        results.close()
+    states = sorted(checkpoints.glob(f"{Path(STATES).stem}.*.pth"))
+    if states:
+        save_states(checkpoints / STATES, list(_all_states([checkpoints / STATES, *states])))
+    for part in [*parts, *states]:
+        part.unlink()
+
+
+def _key(line: dict[str, object]) -> tuple[object, ...]:
+    return line["trial"], line["seed"], line["fold"]
+
+
+def _all_states(paths: Iterable[Path]) -> Iterable[dict[str, object]]:
+    for path in paths:
+        if path.exists():
+            try:
+                yield from load_states(path)
+            except CheckpointError as error:
+                log.warning("%s; training its trials from their start", error)
+
+
+def follow_sweep(
+    spec: Sweep, trials: Sequence[Trial], *, runs: Path, checkpoints: Path, stop: Callable[[], bool] = lambda: False
+) -> str:
+    """Train the trials of this process, which is not the first of its group; return the outcome. Raises the errors of
+    `sweep`, and GroupError."""
+    exchange = open_exchange(None)
+    exchange.form(listen=stop)  # from the first call on, a signal stops between steps
+    name, lines, parameters = exchange.follow()
+    trials = [*trials, *trials_of(spec, parameters[len(trials) :], len(trials))]
+    members = members_of(own_trials(trials, exchange.rank, exchange.size), spec.sweep)
+    take_results(members, lines)
+    take_states(members, checkpoints / name / STATES)
+    path = part_of(checkpoints / name / STATES, exchange.rank)
+    results = Results(part_of(runs / name / RESULTS, exchange.rank))
+    rounds = Rounds(
+        members, trials, results, SharedData(),
+        n_models=len(members), path=path, progress=None, stop=stop, all_of=exchange.all_of,
+    )  # fmt: skip
+    n_sent = n_stacks = 0
+    try:
+        while True:
+            rounds.train(spec.sweep)
+            exchange.collect((results.lines[n_sent:], rounds.stacks[n_stacks:]))
+            n_sent, n_stacks = len(results.lines), len(rounds.stacks)
+            new = trials_of(spec, exchange.follow(), len(rounds.trials))
+            if not new:
+                return "finished"
+            rounds.add(members_of(own_trials(new, exchange.rank, exchange.size), spec.sweep), new)
+    except StopRequested:
+        return "interrupted"
+    finally:
+        results.close()

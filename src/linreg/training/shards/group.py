@@ -1,0 +1,192 @@
+"""The exchange between several processes, by torch.distributed. torchrun starts them and describes their group."""
+
+import atexit
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional  # before a group is formed: its default arguments would keep the group's threads
+
+from linreg.errors import GroupError, UsageError
+from linreg.system.place import Place
+from linreg.training.shards.exchange import Exchange, add_in_order, shards_of
+
+SECONDS_A_WAIT = 0.5  # for other processes, at most, until Python can handle a signal
+SECONDS_BETWEEN_TRIES = 0.05
+
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # its errors are raised, and reported in a line
+
+
+class GroupExchange(Exchange):
+    """The exchange of a process in a group. Rank 0 adds, and sends the sum to all: every process gets the same bits."""
+
+    def __init__(self, place: Place, *, device: torch.device, timeout: float) -> None:
+        """timeout: seconds that an exchange may take."""
+        super().__init__(place.rank, place.size)
+        self.wants_stop: Callable[[], bool] = lambda: False
+        self.device, self.timeout = device, timedelta(seconds=timeout)
+
+    def form(self, listen: Callable[[], object] = lambda: None) -> None:
+        """Form the group, once in the life of a process. Return when all processes have called `listen`, after which
+        they let a signal wait for the end of a step. Raises UsageError, GroupError."""
+        if dist.is_initialized():
+            return
+        missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+        if missing:
+            raise UsageError(f"the environment lacks {' and '.join(missing)}; start the processes by torchrun")
+        deadline = time.monotonic() + self.timeout.total_seconds()
+        with _translated():
+            store = self._meet(self._open_store(deadline), deadline)
+        self._connect(store)
+        atexit.register(dist.destroy_process_group)
+        listen()
+        self.collect(None)
+
+    def lead(self, make_start: Callable[[], Any]) -> None:
+        """Form the group, and send all others what they go on with. Raises GroupError."""
+        self.form()
+        self._share(make_start())
+
+    def follow(self) -> Any:
+        """Join the group, and return what the first process sends. Raises GroupError."""
+        self.form()
+        return self._share(None)
+
+    def agreed(self, stop: Callable[[], bool]) -> Callable[[], bool]:
+        """Return the function that says whether to stop, as all processes see it. stop: of this process alone."""
+        self.wants_stop = stop
+        return lambda: self.stopped
+
+    def total(self, rows: torch.Tensor, n_shards: int) -> torch.Tensor:
+        """Return the sum, as `Exchange` does. One more column has the wish to stop. Raises GroupError."""
+        n_own, width = rows.shape
+        counts = [len(shards_of(n_shards, rank, self.size)) for rank in range(self.size)]
+        sent = torch.zeros(max(counts), width + 1, dtype=rows.dtype, device=rows.device)
+        sent[:n_own, :-1] = rows
+        sent[0, -1] = float(self.wants_stop())
+        total = torch.empty(width + 1, dtype=rows.dtype, device=rows.device)
+        if self.rank == 0:
+            received = self._receive(sent)
+            own_rows = [one[:count] for one, count in zip(received, counts, strict=True)]
+            total.copy_(add_in_order(torch.cat(own_rows)))
+        with _translated():
+            if self.rank > 0:
+                dist.send(sent, dst=0)
+            dist.broadcast(total, src=0)
+        self.stopped = self.stopped or bool(total[-1] > 0)
+        return total[:-1]
+
+    def _open_store(self, deadline: float) -> dist.TCPStore:
+        """Open the store in which the processes of a group meet: torchrun's own, or one that rank 0 keeps."""
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        is_keeper = self.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        while not is_keeper:
+            try:
+                socket.create_connection((host, port), timeout=SECONDS_A_WAIT).close()
+                break
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    problem = f"rank 0 did not answer at {host}:{port} in time ({error})"
+                    raise GroupError(f"{problem}; see its message, and run the command again") from None
+                time.sleep(SECONDS_BETWEEN_TRIES)
+        return dist.TCPStore(host, port, self.size, is_keeper, self.timeout, wait_for_workers=False)
+
+    def _meet(self, store: dist.TCPStore, deadline: float) -> dist.Store:
+        """Wait until all processes have opened the store; return the part of it that is theirs alone.
+
+        torchrun's store outlives a restart, and so has what earlier processes wrote: rank 0 names the group anew, each
+        process puts a number of its own under that name, and rank 0 confirms the numbers. Raises GroupError with the
+        rank of a process that does not come.
+        """
+        own = name = secrets.token_hex(8)
+        if self.rank == 0:
+            store.set("linreg/group", name)
+        seconds = 0.01
+        while True:
+            if store.check(["linreg/group"]):
+                name = store.get("linreg/group").decode()
+                store.set(f"{name}/{self.rank}", own)
+            keys = [f"{name}/{rank}" for rank in range(self.size)]
+            if self.rank == 0 and store.check(keys):
+                store.set(f"{name}/all", b" ".join(store.get(key) for key in keys))
+            if store.check([f"{name}/all"]) and store.get(f"{name}/all").decode().split()[self.rank] == own:
+                store.set_timeout(self.timeout)
+                return dist.PrefixStore(name, store)
+            if time.monotonic() > deadline:
+                rank = next((rank for rank, key in enumerate(keys) if not store.check([key])), 0)
+                raise GroupError(f"rank {rank} did not start in time; see its message, and run the command again")
+            time.sleep(seconds)
+            seconds = min(2 * seconds, SECONDS_A_WAIT)
+
+    def _connect(self, store: dist.Store) -> None:
+        """Connect the processes. Raises GroupError, also where one ends or hangs: gloo would wait for ever."""
+        problems: list[GroupError] = []
+
+        def connect() -> None:
+            backend = "nccl" if self.device.type == "cuda" else "gloo"
+            group = {"rank": self.rank, "world_size": self.size, "timeout": self.timeout}
+            try:
+                with _translated():
+                    dist.init_process_group(backend, store=store, **group)
+            except GroupError as error:
+                problems.append(error)
+
+        thread = threading.Thread(target=connect, daemon=True)
+        thread.start()
+        thread.join(self.timeout.total_seconds())
+        if thread.is_alive():
+            raise GroupError("another process did not connect in time; see its message, and run the command again")
+        if problems:
+            raise problems[0]
+
+    def _receive(self, own: torch.Tensor) -> list[torch.Tensor]:
+        """Receive a tensor from each other process, of the shape of that of rank 0; return all in the order of the
+        ranks. Raises GroupError with the rank of a process that sends none."""
+        received = [own, *(torch.empty_like(own) for _ in range(1, self.size))]
+        with _translated():
+            works = [dist.irecv(received[rank], src=rank) for rank in range(1, self.size)]
+        for rank, work in enumerate(works, start=1):
+            with _translated(f"rank {rank}"):
+                work.wait()
+        return received
+
+    def _share(self, value: Any) -> Any:
+        """Send a value of rank 0 to all; return it."""
+        values = [value]
+        with _translated():
+            dist.broadcast_object_list(values, src=0, device=self.device)
+        return values[0]
+
+    def collect(self, value: Any) -> list[Any]:
+        """Send a value of every process to rank 0; return them there in the order of the ranks, elsewhere nothing.
+        Raises GroupError."""
+        self.form()
+        found: list[Any] | None = [None] * self.size if self.rank == 0 else None
+        with _translated():
+            dist.gather_object(value, found, dst=0)
+        return found or []
+
+    def all_of(self, value: Any) -> list[Any]:
+        """Return the values of all processes, in the order of the ranks, in each. Raises GroupError."""
+        values: list[Any] = self._share(self.collect(value))
+        return values
+
+
+@contextmanager
+def _translated(who: str = "another process of the group") -> Iterator[None]:
+    """Raise the errors of torch.distributed as GroupError. who: the process that is waited for."""
+    try:
+        yield
+    except (RuntimeError, ValueError, dist.DistError) as error:
+        text = str(error).partition("\n")[0]
+        is_late = "imed out" in text or "imeout" in text
+        problem = f"{who} did not answer in time" if is_late else f"{who} has ended"
+        raise GroupError(f"{problem}; see its message, and resume the run ({text[:150]})") from None

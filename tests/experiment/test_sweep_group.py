@@ -1,0 +1,96 @@
+"""Sweeps by several processes: the results of one process, also after one of them is killed."""
+
+import json
+import signal
+import time
+
+import pytest
+import yaml
+
+from linreg.checkpoint import load, load_states, save_states
+from linreg.experiment.sweeps.group import join_parts, own_trials
+from linreg.spec.sweeps import Trial
+from tests.conftest import same, small_spec
+from tests.faults.groups import ended, start_group
+
+LONG = {"model": {"name": "mlp", "hidden": [6]}, "epochs": 500, "optimizer": {"name": "adam", "lr": 0.01}}
+GRID = {"optimizer.lr": [0.001, 0.003, 0.01, 0.02, 1e30], "seed": [1, 2]}
+SWEEPS = {
+    "grid": {"parameters": GRID},
+    "halving": {"parameters": GRID, "halving": {"min_epochs": 100}},
+    "tpe": {"parameters": {"optimizer.lr": {"min": 0.001, "max": 0.1, "log": True}}, "method": "tpe", "trials": 14},
+}
+COMMAND = ["linreg", "sweep", "spec.yaml", "--quiet", "--resume"]
+
+
+def lines_of(folder):
+    """Return the results by trial, without how they were trained."""
+    lines = map(json.loads, (folder / "runs/small_sweep_001/results.jsonl").read_text().splitlines())
+    found = [(line["trial"], {key: value for key, value in line.items() if key != "how"}) for line in lines]
+    assert len(dict(found)) == len(found)
+    return dict(found)
+
+
+def make_folder(path, block):
+    path.mkdir()
+    (path / "spec.yaml").write_text(yaml.safe_dump(small_spec(**LONG, sweep=block)))
+    return path
+
+
+def is_in_second_round(folder, kind):
+    """Whether the second process has something to lose, which depends on results of the others."""
+    first, states = folder / "runs/small_sweep_001", folder / "checkpoints/small_sweep_001/sweep.1.pth"
+    if kind == "grid":
+        return states.exists()
+    file = first / ("trials.jsonl" if kind == "tpe" else "results.1.jsonl")
+    text = file.read_text() if file.exists() else ""
+    return text.count("\n") > 10 if kind == "tpe" else '"halved"' in text
+
+
+@pytest.mark.parametrize("kind", SWEEPS)
+def test_any_number_of_processes_has_the_results_of_one_even_after_a_kill(tmp_path, monkeypatch, linreg, forks, kind):
+    one, several = (make_folder(tmp_path / name, SWEEPS[kind]) for name in ("one", "several"))
+    processes = start_group(forks.start, COMMAND, 3, cwd=several)
+    deadline = time.monotonic() + 60
+    while not is_in_second_round(several, kind) and time.monotonic() < deadline and processes[1].poll() is None:
+        time.sleep(0.02)
+    processes[2].send_signal(signal.SIGKILL)
+    codes, errors = ended(processes)
+    assert codes[2] == -9 and codes[:2] == [8, 8], errors
+    assert "rank" in errors[0] or "another process of the group has ended" in errors[0]
+    codes, errors = ended(start_group(forks.start, COMMAND, 2, cwd=several))
+    assert codes == [0, 0], errors
+    with monkeypatch.context() as patch:
+        patch.chdir(one)
+        assert linreg(*COMMAND[1:]).code == 0
+    assert lines_of(several) == lines_of(one)
+    outcomes = {"grid": {"finished", "diverged"}, "halving": {"finished", "diverged", "halved"}, "tpe": {"finished"}}
+    assert {line["outcome"] for line in lines_of(one).values()} == outcomes[kind]
+    found, expected = (load(folder / "checkpoints/small_001/last.pth") for folder in (several, one))
+    assert same(found.model_state_dict, expected.model_state_dict)
+    for folder in (several, one):
+        names = sorted(path.name for path in (folder / "runs/small_sweep_001").iterdir() if path.name[0] != ".")
+        assert names == ["results.jsonl", "run.json", "spec.yaml", "trials.jsonl"]
+        assert not list((folder / "checkpoints/small_sweep_001").glob("*.pth"))
+
+
+def test_the_files_of_processes_are_put_together(tmp_path):
+    def line(trial, loss):
+        return json.dumps({"trial": trial, "seed": 1, "fold": None, "loss": loss}) + "\n"
+
+    (tmp_path / "results.jsonl").write_text(line(0, 0.5))
+    (tmp_path / "results.1.jsonl").write_text(line(1, 0.25) + line(3, 0.125)[:20])
+    (tmp_path / "results.2.jsonl").write_text(line(0, 9.0) + line(2, 1.0))
+    save_states(tmp_path / "sweep.1.pth", [{"key": [3, 0, None], "loss": [1.0]}])
+    (tmp_path / "sweep.2.pth").write_bytes(b"damaged")
+    for _ in range(2):
+        join_parts(tmp_path, tmp_path)
+        assert (tmp_path / "results.jsonl").read_text() == line(0, 0.5) + line(1, 0.25) + line(2, 1.0)
+        assert [state["key"] for state in load_states(tmp_path / "sweep.pth")] == [[3, 0, None]]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["results.jsonl", "sweep.pth"]
+
+
+def test_each_trial_has_one_process():
+    trials = [Trial(number, {}, None) for number in range(7)]
+    parts = [own_trials(trials, rank, 3) for rank in range(3)]
+    assert [[trial.number for trial in part] for part in parts] == [[0, 3, 6], [1, 4], [2, 5]]
