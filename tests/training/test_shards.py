@@ -173,7 +173,7 @@ def test_processes_that_were_restarted_do_not_meet_those_before_them():
 
 def test_a_process_that_hangs_while_the_group_connects_is_noticed(monkeypatch):
     monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: time.sleep(2))  # gloo waits without end
-    with pytest.raises(GroupError, match="another process did not connect in time; see its message"):
+    with pytest.raises(GroupError, match="rank 1 did not connect in time; see its message"):
         group_of(0, timeout=0.1)._connect(dist.HashStore())
 
 

@@ -33,6 +33,7 @@ class GroupExchange(Exchange):
         super().__init__(place.rank, place.size)
         self.wants_stop: Callable[[], bool] = lambda: False
         self.device, self.timeout = device, timedelta(seconds=timeout)
+        self.others = f"rank {1 - place.rank}" if place.size == 2 else "another process of the group"
 
     def form(self, listen: Callable[[], object] = lambda: None) -> None:
         """Form the group, once in the life of a process. Return when all processes have called `listen`, after which
@@ -43,7 +44,7 @@ class GroupExchange(Exchange):
         if missing:
             raise UsageError(f"the environment lacks {' and '.join(missing)}; start the processes by torchrun")
         deadline = time.monotonic() + self.timeout.total_seconds()
-        with _translated():
+        with _translated(self.others):
             store = self._meet(self._open_store(deadline), deadline)
         self._connect(store)
         atexit.register(dist.destroy_process_group)
@@ -77,7 +78,7 @@ class GroupExchange(Exchange):
             received = self._receive(sent)
             own_rows = [one[:count] for one, count in zip(received, counts, strict=True)]
             total.copy_(add_in_order(torch.cat(own_rows)))
-        with _translated():
+        with _translated(self.others):
             if self.rank > 0:
                 dist.send(sent, dst=0)
             dist.broadcast(total, src=0)
@@ -134,7 +135,7 @@ class GroupExchange(Exchange):
             backend = "nccl" if self.device.type == "cuda" else "gloo"
             group = {"rank": self.rank, "world_size": self.size, "timeout": self.timeout}
             try:
-                with _translated():
+                with _translated(self.others):
                     dist.init_process_group(backend, store=store, **group)
             except GroupError as error:
                 problems.append(error)
@@ -143,7 +144,7 @@ class GroupExchange(Exchange):
         thread.start()
         thread.join(self.timeout.total_seconds())
         if thread.is_alive():
-            raise GroupError("another process did not connect in time; see its message, and run the command again")
+            raise GroupError(f"{self.others} did not connect in time; see its message, and run the command again")
         if problems:
             raise problems[0]
 
@@ -151,7 +152,7 @@ class GroupExchange(Exchange):
         """Receive a tensor from each other process, of the shape of that of rank 0; return all in the order of the
         ranks. Raises GroupError with the rank of a process that sends none."""
         received = [own, *(torch.empty_like(own) for _ in range(1, self.size))]
-        with _translated():
+        with _translated(self.others):
             works = [dist.irecv(received[rank], src=rank) for rank in range(1, self.size)]
         for rank, work in enumerate(works, start=1):
             with _translated(f"rank {rank}"):
@@ -161,7 +162,7 @@ class GroupExchange(Exchange):
     def _share(self, value: Any) -> Any:
         """Send a value of rank 0 to all; return it."""
         values = [value]
-        with _translated():
+        with _translated(self.others):
             dist.broadcast_object_list(values, src=0, device=self.device)
         return values[0]
 
@@ -170,7 +171,7 @@ class GroupExchange(Exchange):
         Raises GroupError."""
         self.form()
         found: list[Any] | None = [None] * self.size if self.rank == 0 else None
-        with _translated():
+        with _translated(self.others):
             dist.gather_object(value, found, dst=0)
         return found or []
 
@@ -181,7 +182,7 @@ class GroupExchange(Exchange):
 
 
 @contextmanager
-def _translated(who: str = "another process of the group") -> Iterator[None]:
+def _translated(who: str) -> Iterator[None]:
     """Raise the errors of torch.distributed as GroupError. who: the process that is waited for."""
     try:
         yield
