@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn import linear_model, model_selection
 
 from linreg.experiment import gathering
 from linreg.experiment.measuring import Measured
+from linreg.experiment.network import errors_of
 from linreg.experiment.solving import solve_exactly
 from linreg.experiment.sweeps import rounds
 from linreg.experiment.sweeps.cross_validation import cross_validate
@@ -259,3 +261,16 @@ def test_leaving_out_each_row_takes_one_process(linreg):
     answer = linreg("cv", write_spec(solver="exact"), "--leave-one-out", "--processes", "2")
     assert answer.code == 2
     assert "--leave-one-out: solves once, by one process; remove --processes" in answer.err
+
+
+def test_points_are_moved_to_the_device_of_the_model():
+    class Elsewhere(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.empty(1, device="meta"))
+
+        def forward(self, x):
+            assert x.device == self.weight.device
+            return torch.ones(len(x), 1)
+
+    assert errors_of(Elsewhere(), np.zeros((3, 2)), np.full((3, 1), 5.0), "float32").tolist() == [[4.0]] * 3

@@ -9,6 +9,8 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.inspection import permutation_importance as reference
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score, root_mean_squared_error
 
+from linreg.checkpoint import load
+from linreg.cli import progress
 from linreg.experiment import importance
 from linreg.experiment.importance import permutation_importance
 from linreg.experiment.loaded import LoadedModel
@@ -175,3 +177,13 @@ def test_the_table_is_read_once(linreg, table, monkeypatch):
     monkeypatch.setattr(type(selection), "blocks", lambda self: reads.append(1) or blocks(self))
     permutation_importance(model, selection, repeats=5)
     assert reads == [1]
+
+
+def test_progress_counts_the_columns(linreg, table, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    train(linreg, exact_spec())
+    n_columns = len(load("checkpoints/small_001/last.pth").feature_names)
+    lines = linreg("evaluate", "--importance", 1).err.splitlines()
+    counted = [line.strip() for line in lines if line.startswith("column ")]
+    assert counted == [f"column {n_done}/{n_columns}" for n_done in range(1, n_columns + 1)]
+    assert "column" not in linreg("evaluate").err

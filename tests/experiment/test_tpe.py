@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -408,6 +409,13 @@ def test_the_spec_in_the_folder_repeats_the_sweep(linreg):
     assert linreg("sweep", "runs/small_sweep_001/spec.yaml").code == 0
     assert trials_in("small_sweep_002") == trials_in("small_sweep_001")
     assert lines_of("small_sweep_002") == lines_of("small_sweep_001")
+
+
+def test_the_run_has_the_version_of_optuna(linreg):
+    for method in ("tpe", "random"):
+        assert linreg("sweep", write_spec(epochs=1), RATE, f"sweep.method={method}", "--trials", 2).code == 0
+    drawn, other = (json.loads(Path(f"runs/small_sweep_00{n}/run.json").read_text())["sessions"][0] for n in (1, 2))
+    assert drawn["environment"] == {**other["environment"], "optuna": version("optuna")}
 
 
 def test_no_trials_are_drawn_later_by_another_method():

@@ -9,6 +9,7 @@ import typer
 from linreg.cli import options as o
 from linreg.cli.expectations import check_expectations, parse_expectations
 from linreg.cli.loading import checkpoint_or_latest, load_plugins
+from linreg.cli.progress import open_column_count
 from linreg.cli.text import format_table, print_json, print_stderr, print_stdout, show_log, terminal_width
 from linreg.errors import UsageError
 from linreg.system.startup import importing_torch
@@ -74,7 +75,8 @@ def evaluate(
     show_log(quiet=False)
     requested = {**vars(more), "board": runs if more.tensorboard else None}
     del requested["tensorboard"]
-    evaluation = evaluate(path, part=part, data=data, device=device or "cpu", **requested)
+    with open_column_count(quiet=more.importance is None) as report:
+        evaluation = evaluate(path, part=part, data=data, device=device or "cpu", report=report, **requested)
     targets = evaluation.metrics
     results = dict(next(iter(targets.values()))) if len(targets) == 1 else {}
     results |= {f"{target}.{name}": value for target, metrics in targets.items() for name, value in metrics.items()}

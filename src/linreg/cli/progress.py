@@ -61,6 +61,16 @@ def open_row_count(*, quiet: bool) -> Iterator[Callable[[int], None] | None]:
 
 
 @contextmanager
+def open_column_count(*, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Open the report of the number of columns that are done. None if quiet."""
+    if quiet:
+        yield None
+        return
+    with _open_display("column {}") as show:
+        yield lambda n_done, n_columns: show(n_done, n_columns, lambda: "")
+
+
+@contextmanager
 def open_count(count: str, *, quiet: bool) -> Iterator[Show | None]:
     """Open the report of a number that is done. count: a format of it, as `model {}`. None if quiet."""
     if quiet:

@@ -1,5 +1,6 @@
 """Metrics of a trained model on data, its diagnostics and importances: `evaluate`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,13 +55,15 @@ def evaluate(
     board: str | Path | None = None,
     importance: int | None = None,
     metric: str | None = None,
+    report: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Measure a checkpoint's model on a part of its data, or on a table.
 
     part: `train`, `val` or `test`; by default the validation part, or the training part without one. plot: the PNG
     file, or the folder of diagnostics.png, to write; board: the folder of the runs, for the same picture in the
     TensorBoard events of the checkpoint's run. Both need the diagnostics. importance: the repeats of each permutation;
-    metric: which they change. Raises CheckpointError, DataError, UsageError, StorageError.
+    metric: which they change; report: of it (see `permutation_importance`). Raises CheckpointError, DataError,
+    UsageError, StorageError.
     """
     file = None if plot is None else _picture_file(Path(plot))
     model = LoadedModel(path, device=device)
@@ -76,7 +79,7 @@ def evaluate(
         add_figure(run, f"diagnostics/{selection.name}", picture(found), model.saved.epoch)
     importances = None
     if importance is not None:
-        importances = permutation_importance(model, selection, repeats=importance, metric=metric)
+        importances = permutation_importance(model, selection, repeats=importance, metric=metric, report=report)
     by_target = metrics.by_target(intercept=has_intercept(model.spec))
     named = dict(zip(model.saved.target_names, by_target, strict=True))
     return Evaluation(selection.name, metrics.n_samples, named, found, importances)

@@ -4,6 +4,7 @@ Source: L. Breiman, Random forests (2001), section 10; A. Fisher, C. Rudin and F
 many are useful (2019), for any model.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,13 +55,19 @@ class Importance:
 
 
 def permutation_importance(
-    model: LoadedModel, selection: Selection, *, repeats: int = 10, metric: str | None = None
+    model: LoadedModel,
+    selection: Selection,
+    *,
+    repeats: int = 10,
+    metric: str | None = None,
+    report: Callable[[int, int], None] | None = None,
 ) -> Importance:
     """Return the importance of each column of the table on selected rows, which are read once.
 
     The values of a column are permuted before the preprocessing, so all that derives from it changes together. Every
     column has the same permutations, which are the same each time. Of many rows, a sample of at most MOST_ROWS is used.
-    metric: `mse`, `rmse`, `mae` or `r2`; by default `mae` for the loss mae, else `rmse`. Raises UsageError, DataError.
+    metric: `mse`, `rmse`, `mae` or `r2`; by default `mae` for the loss mae, else `rmse`. report: called after each
+    column with the number of columns that are done, and of all. Raises UsageError, DataError.
     """
     if metric is not None and metric not in METRICS:
         raise UsageError(f"--metric {metric}: {suggest(metric, METRICS)}")
@@ -70,11 +77,14 @@ def permutation_importance(
     generators = [np.random.default_rng([SEED, repeat]) for repeat in range(repeats)]
     orders = [generator.permutation(len(rows.x)) for generator in generators]
     sign = -1 if metric == "r2" else 1
-    columns = []
-    for position, name in enumerate(model.saved.feature_names):
+    columns: list[ColumnImportance] = []
+    names = model.saved.feature_names
+    for position, name in enumerate(names):
         values = [sign * (rows.measure(position, order) - value) for order in orders]
         spread = float(np.std(values, ddof=1)) if repeats > 1 else None
         columns.append(ColumnImportance(name, float(np.mean(values)), spread, values))
+        if report is not None:
+            report(len(columns), len(names))
     columns.sort(key=lambda column: -column.mean)
     sizes = (len(rows.x), rows.n_selected)
     return Importance(str(selection), selection.is_training, *sizes, metric, value, repeats, columns)

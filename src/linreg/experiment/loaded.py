@@ -54,7 +54,7 @@ class LoadedModel:
 
     def __call__(self, x: NDArray[np.floating]) -> NDArray[np.floating]:
         """Predict for inputs (N, n_features): (N, n_targets) (see `apply_model`)."""
-        return apply_model(self.model, x, self.spec.dtype, self.device)
+        return apply_model(self.model, x, self.spec.dtype)
 
     def predict(self, x: NDArray[np.floating], where: Callable[[int], str]) -> NDArray[np.floating]:
         """Predict for the inputs of a block. Raises DataError for a prediction that is not finite, by its row."""
@@ -66,7 +66,7 @@ class LoadedModel:
     ) -> NDArray[np.float64]:
         """Return y - yhat (N, n_targets) for the points of a block. Raises DataError as `predict`."""
         with rows_as_data_errors(self.preprocessing, x, None, where):
-            errors: NDArray[np.float64] = _finite(errors_of(self.model, x, y, self.spec.dtype, self.device), where)
+            errors: NDArray[np.float64] = _finite(errors_of(self.model, x, y, self.spec.dtype), where)
         return errors
 
     def residuals(

@@ -1,6 +1,7 @@
 """The network of a spec, and the device it is on. `build`, `solve` and `LoadedModel` use it."""
 
 import warnings
+from itertools import chain
 
 import numpy as np
 import torch
@@ -45,27 +46,24 @@ def choose_device(spec: ExperimentSpec) -> torch.device:
     return torch.device(name)
 
 
-def apply_model(
-    model: nn.Module, x: NDArray[np.floating], dtype: str, device: torch.device | None = None
-) -> NDArray[np.floating]:
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device on which a model is."""
+    return next(chain(model.parameters(), model.buffers()), torch.empty(0)).device
+
+
+def apply_model(model: nn.Module, x: NDArray[np.floating], dtype: str) -> NDArray[np.floating]:
     """Predict for inputs (N, n_features): (N, n_targets), in float64 with a preprocessing, else in the dtype."""
     batches = _batches(x, "float64" if isinstance(model, Preprocessed) else dtype)
     # a preprocessed network moves its inputs itself
-    inputs = batches if isinstance(model, Preprocessed) else (batch.to(device) for batch in batches)
+    inputs = batches if isinstance(model, Preprocessed) else [batch.to(device_of(model)) for batch in batches]
     with torch.no_grad():
         return np.asarray(torch.cat([model(batch).cpu() for batch in inputs]).numpy())
 
 
-def errors_of(
-    model: nn.Module,
-    x: NDArray[np.floating],
-    y: NDArray[np.floating],
-    dtype: str,
-    device: torch.device | None = None,
-) -> NDArray[np.float64]:
+def errors_of(model: nn.Module, x: NDArray[np.floating], y: NDArray[np.floating], dtype: str) -> NDArray[np.float64]:
     """Return y - yhat (N, n_targets) for inputs (N, n_features) and targets (N, n_targets)."""
     if not isinstance(model, Preprocessed):
-        return y.astype(np.float64) - apply_model(model, x, dtype, device)
+        return y.astype(np.float64) - apply_model(model, x, dtype)
     inputs = _batches(x, "float64")
     targets = torch.split(torch.from_numpy(np.ascontiguousarray(y)), len(inputs[0]))
     with torch.no_grad():

@@ -24,7 +24,6 @@ def scores_of(
     They are in the targets' units, or with a transform of the target in those of the transformed target. Weights do not
     count. Raises DataError for a row without a finite error."""
     preprocessing = model.preprocessing if isinstance(model, Preprocessed) else None
-    device = next(model.parameters(), torch.empty(0)).device
     recode, was_training, scores = Recode(features, rows), model.training, []
     model.eval()
     for block, _ in chosen_blocks(rows, parts.codes == CALIBRATION):
@@ -33,7 +32,7 @@ def scores_of(
             if isinstance(model, Preprocessed) and model.preprocessing.target is not None:
                 errors = _transformed_errors(model, x, block.y)
             else:
-                errors = errors_of(model, x, block.y, spec.dtype, device)
+                errors = errors_of(model, x, block.y, spec.dtype)
         if not np.isfinite(errors).all():
             row = int(np.nonzero(~np.isfinite(errors).all(axis=1))[0][0])
             raise DataError(f"{block.where(row)}: its prediction is not finite, so it cannot calibrate; remove the row")

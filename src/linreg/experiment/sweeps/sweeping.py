@@ -32,7 +32,7 @@ from linreg.experiment.sweeps.records import (
     write_trials,
 )
 from linreg.experiment.sweeps.rounds import Progress, Rounds
-from linreg.experiment.sweeps.tpe import next_trials, require_optuna
+from linreg.experiment.sweeps.tpe import next_trials, require_optuna, versions_for
 from linreg.experiment.sweeps.winners import train_winners
 from linreg.runs.folders import Run
 from linreg.runs.records import RESULTS
@@ -126,7 +126,7 @@ def sweep(
     exchange = open_exchange(None)
     exchange.form()
     with open_folder(spec, trials, runs, checkpoints, fingerprint, kind=ENGINE, resume=resume) as run:
-        session = new_session(choose_device(trials[0].spec), ENGINE, 0, None)
+        session = _new_session(spec, trials[0])
         run.start_session(session, data_fingerprint=fingerprint, spec=spec.to_yaml())
         if not read_text(run.folder / TRIALS):  # last: without it nothing was trained
             write_trials(run.folder, trials)
@@ -165,6 +165,12 @@ def sweep(
         models=dict(Counter(str(line["how"]) for line in lines)),
         seconds=round(time.monotonic() - begin, 3),
     )
+
+
+def _new_session(spec: Sweep, trial: Trial) -> dict[str, Any]:
+    session = new_session(choose_device(trial.spec), ENGINE, 0, None)
+    session["environment"] |= versions_for(spec.sweep)
+    return session
 
 
 def _fingerprint(trial: Trial, shared: SharedData) -> str:

@@ -1,13 +1,14 @@
 """The method `tpe`: draws trials by Optuna near those with good results.
 
-`next_trials` is the door. It builds Optuna's study anew from the results, in memory, with a seed for each round of
-trials. So a resumed sweep draws the trials of an uninterrupted one, and nothing of Optuna is saved.
+`next_trials` builds Optuna's study anew from the results, in memory, with a seed for each round of trials. So a resumed
+sweep draws the trials of an uninterrupted one, and nothing of Optuna is saved.
 """
 
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,11 @@ def require_optuna(spec: Sweep) -> None:
     except ImportError as error:
         where = f"{spec.document.where(('sweep', 'method'))}: sweep.method: tpe needs Optuna, got {str(error)!r}"
         raise SpecError([f"{where}; pip install 'linreg[optuna]', or use method: random"]) from None
+
+
+def versions_for(settings: SweepSpec) -> dict[str, str]:
+    """Return the version of Optuna, on which the trials depend; nothing for another method."""
+    return {"optuna": version("optuna")} if settings.grows else {}
 
 
 def next_trials(spec: Sweep, trials: Sequence[Trial], lines: Sequence[Mapping[str, Any]]) -> list[Trial]:
