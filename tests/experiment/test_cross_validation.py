@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +16,15 @@ from linreg.experiment import gathering
 from linreg.experiment.measuring import Measured
 from linreg.experiment.network import errors_of
 from linreg.experiment.solving import solve_exactly
-from linreg.experiment.sweeps import rounds
+from linreg.experiment.sweeps import rounds, training
 from linreg.experiment.sweeps.cross_validation import cross_validate
 from linreg.experiment.sweeps.predictions import OfModel, Predictions
+from linreg.experiment.sweeps.records import results_of
 from linreg.spec.schema import load_spec
 from linreg.spec.sweeps import load_sweep
 from linreg.training import loops
 from tests.conftest import write_spec
-from tests.faults.groups import start_group
+from tests.faults.groups import ended, start_group
 
 N = 60
 
@@ -209,6 +212,16 @@ def test_an_interrupted_cross_validation_continues_with_the_same_results(monkeyp
     assert not list(Path("checkpoints/small_cv_001").glob("*.pth"))
 
 
+def test_a_cross_validation_that_torchrun_has_restarted_is_resumed(linreg, monkeypatch):
+    path = write_spec(model=NETWORK, epochs=40)
+    calls = iter(range(1000))
+    spec = load_sweep(path, ["sweep.folds=5"])
+    assert cross_validate(spec, stop=lambda: next(calls) == 2).outcome == "interrupted"
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    result = json.loads(linreg("cv", path, "--folds", "5", "--json").out)
+    assert (result["run"], result["outcome"]) == ("small_cv_001", "finished")
+
+
 def test_a_fold_whose_predictions_are_cut_off_has_no_result(tmp_path):
     known = Predictions(tmp_path, ["y"])
     points = Measured(np.array([3, 5]), np.array([[1.0], [2.0]]), np.array([[0.5], [0.25]]), None)
@@ -255,6 +268,34 @@ def test_folds_by_several_processes_are_those_of_one(linreg, forks, changes):
     assert sorted(path.name for path in Path(several["predictions"]).parent.iterdir()) == sorted(
         path.name for path in Path(one["predictions"]).parent.iterdir()
     )
+
+
+def test_a_killed_group_loses_no_fold_that_any_process_has_ended(linreg, forks, monkeypatch):
+    changes = {"model": NETWORK, "engine": "textbook", "epochs": 800}  # a fold at a time
+    command = ["cv", write_spec(**changes, data__source={"name": "friedman1", "n_samples": 60}), "--folds", "6"]
+    whole = json.loads(linreg(*command, "--json", "--name", "whole").out)
+    processes = start_group(forks.start, ["linreg", *command, "--quiet"], 2, cwd=Path.cwd())
+    folder, of_second = Path("runs/small_cv_001"), Path("runs/small_cv_001/results.1.jsonl")
+    deadline = time.monotonic() + 60
+    while not (of_second.exists() and of_second.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    processes[1].send_signal(signal.SIGKILL)
+    codes, errors = ended(processes)
+    assert codes == [8, -9], errors
+    ended_folds = [line["fold"] for path in folder.glob("results*") for line in results_of(path)]
+    assert 0 < len(ended_folds) < 6
+
+    trained, train_alone = [], training._train_alone
+    monkeypatch.setattr(
+        training, "_train_alone", lambda member, *rest: trained.append(member.fold) or train_alone(member, *rest)
+    )
+    result = json.loads(linreg(*command, "--json", "--resume").out)
+    assert sorted(ended_folds + trained) == list(range(6))
+    assert (result["run"], result["folds"]) == ("small_cv_001", whole["folds"])
+    assert Path(result["predictions"]).read_text() == Path(whole["predictions"]).read_text()
+    names = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
+    assert names == ["predictions.csv", "results.jsonl", "run.json", "spec.yaml", "trials.jsonl"]
+    assert not list(Path("checkpoints/small_cv_001").glob("*.pth"))
 
 
 def test_leaving_out_each_row_takes_one_process(linreg):

@@ -84,7 +84,7 @@ def test_the_files_of_processes_are_put_together(tmp_path):
     save_states(tmp_path / "sweep.1.pth", [{"key": [3, 0, None], "loss": [1.0]}])
     (tmp_path / "sweep.2.pth").write_bytes(b"damaged")
     for _ in range(2):
-        join_parts(tmp_path, tmp_path)
+        join_parts(tmp_path, tmp_path / "sweep.pth")
         assert (tmp_path / "results.jsonl").read_text() == line(0, 0.5) + line(1, 0.25) + line(2, 1.0)
         assert [state["key"] for state in load_states(tmp_path / "sweep.pth")] == [[3, 0, None]]
         assert sorted(path.name for path in tmp_path.iterdir()) == ["results.jsonl", "sweep.pth"]

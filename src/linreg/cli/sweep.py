@@ -63,12 +63,17 @@ class ManyOptions:
         changes = {**{f"sweep.{key}": value for key, value in keys.items()}, "epochs": self.epochs, "name": self.name}
         return load_sweep(spec, o.add_overrides(overrides, **changes))
 
+    @property
+    def folders(self) -> dict[str, Any]:
+        """The arguments with the folders, for the training."""
+        return {"runs": self.runs, "checkpoints": self.checkpoints}
+
     @contextmanager
     def running(self) -> Iterator[tuple[StopFlag, dict[str, Any]]]:
         """Open the log, the signals and the progress. Yield the flag, and the arguments for the training."""
         show_log(quiet=self.quiet)
         with stop_on_signals() as stop, _open_progress(quiet=self.quiet) as progress:
-            yield stop, {"runs": self.runs, "checkpoints": self.checkpoints, "progress": progress, "stop": stop}
+            yield stop, {**self.folders, "progress": progress, "stop": stop}
 
 
 def sweep(
@@ -98,8 +103,7 @@ def sweep(
 
     if not place().is_first:
         with stop_on_signals() as stop:
-            folders = {"runs": options.runs, "checkpoints": options.checkpoints}
-            if follow_sweep(loaded, first_trials(loaded), stop=stop, **folders) == "interrupted":
+            if follow_sweep(loaded, first_trials(loaded), stop=stop, **options.folders) == "interrupted":
                 raise typer.Exit(stop.exit_code)
         return
     with options.running() as (stop, arguments):
@@ -153,14 +157,14 @@ def cv(
     if not place().is_first:
         with stop_on_signals() as stop:
             stop()
-            if follow_cross_validation(loaded, stop=stop) == "interrupted":
+            if follow_cross_validation(loaded, stop=stop, **options.folders) == "interrupted":
                 raise typer.Exit(stop.exit_code)
         return
     with options.running() as (stop, arguments):
         if leave_one_out:
             result = leave_each_out(loaded, runs=options.runs, checkpoints=options.checkpoints, output=output)
         else:
-            result = cross_validate(loaded, output=output, resume=resume, **arguments)
+            result = cross_validate(loaded, output=output, resume=resume or is_restarted(), **arguments)
     if result.outcome == "interrupted":
         print_stderr("interrupted; to continue, run the same command with --resume")
         raise typer.Exit(stop.exit_code)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,12 @@ from linreg.experiment.measuring import metrics_of
 from linreg.experiment.network import choose_device
 from linreg.experiment.result import CHECKPOINTS, RUNS
 from linreg.experiment.session import StopRequested
+from linreg.experiment.sweeps.group import join_parts
 from linreg.experiment.sweeps.interrupted import open_folder, take_results, take_states
 from linreg.experiment.sweeps.leave_one_out import leave_one_out
 from linreg.experiment.sweeps.members import Member, SharedData, members_of
 from linreg.experiment.sweeps.predictions import OfModel, Predictions, lines_of, write_predictions
-from linreg.experiment.sweeps.records import Results, write_trials
+from linreg.experiment.sweeps.records import Results, part_of, write_trials
 from linreg.experiment.sweeps.rounds import Progress, Rounds
 from linreg.experiment.sweeps.sweeping import draw
 from linreg.runs.folders import Run, create
@@ -93,24 +93,28 @@ def cross_validate(
         return _result(run, outcome, [{**line, "n_val": counts[line["fold"], line["seed"]]} for line in ordered], path)
 
 
-def follow_cross_validation(spec: Sweep, *, stop: Callable[[], bool] = lambda: False) -> str:
+def follow_cross_validation(
+    spec: Sweep, *, runs: Path, checkpoints: Path, stop: Callable[[], bool] = lambda: False
+) -> str:
     """Train the folds of this process, which is not the first of its group, and send it their results; return the
     outcome. Raises the errors of `cross_validate`."""
     exchange, trials, shared = open_exchange(None), make_trials(spec, draw), SharedData()
     members = _members(spec, trials)[exchange.rank :: exchange.size]
-    lines = exchange.follow()
+    name, lines = exchange.follow()
     take_results(members, lines)
+    take_states(members, checkpoints / name / STATES)
     rows = shared.rows(trials[0].spec if not members else members[0].spec)
-    with TemporaryDirectory() as folder:  # the first process writes what is kept
-        results, predictions = Results(Path(folder) / RESULTS), Predictions(Path(folder), rows.target_names)
-        rounds = _rounds(members, trials, results, shared, predictions, Path(folder) / STATES, None, stop)
-        try:
-            rounds.train(SweepSpec())
-        except StopRequested:
-            return "interrupted"
-        finally:
-            results.close()
+    results = Results(part_of(runs / name / RESULTS, exchange.rank))
+    predictions = Predictions(runs / name, rows.target_names, rank=exchange.rank)
+    path = part_of(checkpoints / name / STATES, exchange.rank)
+    rounds = _rounds(members, trials, results, shared, predictions, path, None, stop)
+    try:
+        rounds.train(SweepSpec())
         exchange.collect((results.lines, predictions.lines))
+    except StopRequested:
+        return "interrupted"
+    finally:
+        results.close()
     return "finished"
 
 
@@ -157,19 +161,22 @@ def _train(
 ) -> tuple[list[dict[str, Any]], Predictions]:
     """Train the members whose results are not known, in a group those of this process; return all results, fewer if it
     was stopped, and predictions."""
+    path = run.checkpoints / STATES
+    join_parts(run.folder, path)
     results = Results(run.folder / RESULTS)
     take_results(members, results.lines)
-    take_states(members, run.checkpoints / STATES)
+    take_states(members, path)
     known = [(line["fold"], line["seed"]) for line in results.lines]
     predictions = Predictions(run.folder, target_names, known)
-    exchange.lead(lambda: results.lines)
+    exchange.lead(lambda: (run.name, results.lines))
     own = members[:: exchange.size]
-    rounds = _rounds(own, trials, results, shared, predictions, run.checkpoints / STATES, progress, stop)
+    rounds = _rounds(own, trials, results, shared, predictions, path, progress, stop)
     try:
         rounds.train(SweepSpec())
         for lines, predicted in exchange.collect(([], [])):
             predictions.add_lines(predicted)
             results.add(lines)
+        join_parts(run.folder, path)
     except StopRequested:
         pass
     finally:

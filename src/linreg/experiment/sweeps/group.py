@@ -1,4 +1,5 @@
 """A sweep by several processes: each trains its own trials, and writes their results and states to files of its own.
+A cross-validation does the same with folds.
 
 There is one exchange at the start and one at the end; with `halving` and `method: tpe` one after each round too. An
 interrupted sweep may continue with another number of processes: the first one puts the files together.
@@ -15,7 +16,7 @@ from linreg.experiment.group import open_exchange
 from linreg.experiment.session import StopRequested
 from linreg.experiment.sweeps.interrupted import take_results, take_states
 from linreg.experiment.sweeps.members import SharedData, members_of
-from linreg.experiment.sweeps.records import Results, results_of
+from linreg.experiment.sweeps.records import Results, part_of, parts_of, results_of
 from linreg.experiment.sweeps.rounds import Rounds
 from linreg.runs.records import RESULTS
 from linreg.spec.sweeps import Sweep, Trial, trials_of
@@ -35,23 +36,18 @@ def parameters_of(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     return [trial.parameters for trial in trials]
 
 
-def part_of(path: Path, rank: int) -> Path:
-    """Return the file of a process: that of the sweep for the first one."""
-    return path if rank == 0 else path.with_name(f"{path.stem}.{rank}{path.suffix}")
-
-
-def join_parts(folder: Path, checkpoints: Path) -> None:
-    """Put the files of all processes of an interrupted sweep together into those of the first. Raises StorageError."""
-    parts = sorted(folder.glob(f"{Path(RESULTS).stem}.*.jsonl"))
+def join_parts(folder: Path, states: Path) -> None:
+    """Put the files of all processes of an interrupted sweep together into those of the first. states: its file with
+    states. Raises StorageError."""
+    parts, state_parts = parts_of(folder / RESULTS), parts_of(states)
     if parts:
         results = Results(folder / RESULTS)
         known = {_key(line) for line in results.lines}
         results.add([line for part in parts for line in results_of(part) if _key(line) not in known])
         results.close()
-    states = sorted(checkpoints.glob(f"{Path(STATES).stem}.*.pth"))
-    if states:
-        save_states(checkpoints / STATES, list(_all_states([checkpoints / STATES, *states])))
-    for part in [*parts, *states]:
+    if state_parts:
+        save_states(states, list(_all_states([states, *state_parts])))
+    for part in [*parts, *state_parts]:
         part.unlink()
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linreg.experiment.measuring import Measured
-from linreg.experiment.sweeps.records import read_text
+from linreg.experiment.sweeps.records import part_of, parts_of, read_text
 from linreg.system.files import replace_file, translated_errors
 
 PART = "predictions.part"  # of the folds that have ended, while others train
@@ -26,16 +26,23 @@ class OfModel(NamedTuple):
 
 
 class Predictions:
-    """Collects predictions on disk, each model's before its result, so that an interruption loses none."""
+    """Collects predictions on disk, each model's before its result, so that an interruption loses none. A process of a
+    group has a file of its own."""
 
-    def __init__(self, folder: Path, target_names: Sequence[str], known: Iterable[tuple[int, int]] = ()) -> None:
+    def __init__(
+        self, folder: Path, target_names: Sequence[str], known: Iterable[tuple[int, int]] = (), rank: int = 0
+    ) -> None:
         """known: the folds and seeds with results, from before an interruption; others are dropped. Raises
         StorageError."""
-        self.path, self.target_names = folder / PART, target_names
+        self.path, self.target_names = part_of(folder / PART, rank), target_names
+        parts = parts_of(self.path) if rank == 0 else []
         ids = {f"{fold},{seed}" for fold, seed in known}
-        lines = read_text(self.path).split("\n")[:-1]  # the last one is empty, or incomplete
-        self.lines = [line for line in lines if ",".join(line.split(",")[1:3]) in ids]
+        # the last line of a file is empty, or incomplete
+        lines = [line for path in [self.path, *parts] for line in read_text(path).split("\n")[:-1]]
+        self.lines = [line for line in dict.fromkeys(lines) if ",".join(line.split(",")[1:3]) in ids]
         replace_file(self.path, "".join(f"{line}\n" for line in self.lines))
+        for path in parts:
+            path.unlink()
 
     def add(self, models: Iterable[OfModel]) -> None:
         """Add the predictions of some models, and wait until they are on disk. Raises StorageError."""
@@ -56,7 +63,8 @@ class Predictions:
     def finish(self, path: Path) -> None:
         """Write all predictions to a file, by row, fold and seed. Raises StorageError."""
         write_predictions(path, self.lines, self.target_names)
-        self.path.unlink(missing_ok=True)
+        for part in [self.path, *parts_of(self.path)]:
+            part.unlink(missing_ok=True)
 
 
 def write_predictions(path: Path, lines: Iterable[str], target_names: Sequence[str]) -> None:

@@ -21,6 +21,16 @@ def is_sweep(info: Mapping[str, Any], kind: str = ENGINE) -> bool:
     return first_session(info).get("engine") == kind
 
 
+def part_of(path: Path, rank: int) -> Path:
+    """Return the file of a process: that of the whole for the first one."""
+    return path if rank == 0 else path.with_name(f"{path.stem}.{rank}{path.suffix}")
+
+
+def parts_of(path: Path) -> list[Path]:
+    """Return the files of all processes but the first (see `part_of`)."""
+    return sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"))
+
+
 def trial_lines(trials: Sequence[Trial]) -> str:
     """Return the content of trials.jsonl."""
     return "".join(json.dumps({"trial": trial.number, "parameters": trial.parameters}) + "\n" for trial in trials)

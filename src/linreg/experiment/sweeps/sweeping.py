@@ -190,12 +190,12 @@ def _train_trials(
 ) -> Trained:
     """Train all members whose results are not known, and then those of the trials that are drawn from the results."""
     settings = spec.sweep
-    join_parts(run.folder, run.checkpoints)
+    path = run.checkpoints / STATES
+    join_parts(run.folder, path)
     results = Results(run.folder / RESULTS)
     exchange.lead(lambda: (run.name, results.lines, parameters_of(trials)))
     members = members_of(own_trials(trials, exchange.rank, exchange.size), settings)
     take_results(members, results.lines)
-    path = run.checkpoints / STATES
     take_states(members, path)
     n_models = len(range(0, n_planned(settings, trials), exchange.size)) * settings.n_trainings
     rounds = Rounds(
@@ -215,7 +215,7 @@ def _train_trials(
             if not new:
                 break
             rounds.add(members_of(own_trials(new, exchange.rank, exchange.size), settings), new)
-        join_parts(run.folder, run.checkpoints)
+        join_parts(run.folder, path)
     except StopRequested:
         return Trained(rounds.trials, results.lines, is_done=False)
     finally:
