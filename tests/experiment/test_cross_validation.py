@@ -298,6 +298,44 @@ def test_a_killed_group_loses_no_fold_that_any_process_has_ended(linreg, forks, 
     assert not list(Path("checkpoints/small_cv_001").glob("*.pth"))
 
 
+SLOW = """
+import os
+import time
+from linreg import LOSSES
+
+@LOSSES.register("slow")
+def slow():
+    "Slow in the second process."
+    from torch.nn.functional import mse_loss
+
+    def loss(yhat, y):
+        time.sleep(0.2 if os.environ["RANK"] == "1" else 0)
+        return mse_loss(yhat, y)
+
+    return loss
+"""
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_process_is_waited_for_as_long_as_it_works(forks, hangs):
+    Path("slow.py").write_text(SLOW)
+    path = write_spec(epochs=12, loss={"name": "slow"}, data__batch_size="full")  # 5 s, with the validation
+    command = ["linreg", "cv", path, "--folds", "2", "--quiet", "--plugin", "slow.py"]
+    processes = start_group(forks.start, command, 2, cwd=Path.cwd(), timeout=4)
+    of_second, deadline = Path("runs/small_cv_001/results.1.jsonl"), time.monotonic() + 60
+    while not of_second.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if hangs:
+        processes[1].send_signal(signal.SIGSTOP)
+    begin = time.monotonic()
+    _, error = processes[0].communicate(timeout=60)
+    assert processes[0].returncode == (8 if hangs else 0), error
+    assert ("error: rank 1 did not answer in time; see its message, and resume the run" in error) == hangs
+    assert time.monotonic() - begin > 4
+    processes[1].kill()
+    processes[1].communicate()
+
+
 def test_leaving_out_each_row_takes_one_process(linreg):
     answer = linreg("cv", write_spec(solver="exact"), "--leave-one-out", "--processes", "2")
     assert answer.code == 2

@@ -107,7 +107,7 @@ def follow_cross_validation(
     results = Results(part_of(runs / name / RESULTS, exchange.rank))
     predictions = Predictions(runs / name, rows.target_names, rank=exchange.rank)
     path = part_of(checkpoints / name / STATES, exchange.rank)
-    rounds = _rounds(members, trials, results, shared, predictions, path, None, stop)
+    rounds = _rounds(members, trials, results, shared, predictions, path, exchange, None, stop)
     try:
         rounds.train(SweepSpec())
         exchange.collect((results.lines, predictions.lines))
@@ -170,7 +170,7 @@ def _train(
     predictions = Predictions(run.folder, target_names, known)
     exchange.lead(lambda: (run.name, results.lines))
     own = members[:: exchange.size]
-    rounds = _rounds(own, trials, results, shared, predictions, path, progress, stop)
+    rounds = _rounds(own, trials, results, shared, predictions, path, exchange, progress, stop)
     try:
         rounds.train(SweepSpec())
         for lines, predicted in exchange.collect(([], [])):
@@ -195,6 +195,7 @@ def _rounds(
     shared: SharedData,
     predictions: Predictions,
     path: Path,
+    exchange: Exchange,
     progress: Progress | None,
     stop: Callable[[], bool],
 ) -> Rounds:
@@ -206,8 +207,9 @@ def _rounds(
             one.predictions = []
 
     return Rounds(
-        members, trials, results, shared, n_models=len(members), path=path, progress=progress, stop=stop, keep=keep
-    )
+        members, trials, results, shared,
+        n_models=len(members), path=path, progress=progress, stop=stop, keep=keep, exchange=exchange,
+    )  # fmt: skip
 
 
 def _result(run: Run, outcome: str, folds: list[dict[str, Any]], path: Path | None) -> CrossValidation:

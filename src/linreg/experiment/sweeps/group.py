@@ -80,7 +80,7 @@ def follow_sweep(
     results = Results(part_of(runs / name / RESULTS, exchange.rank))
     rounds = Rounds(
         members, trials, results, SharedData(),
-        n_models=len(members), path=path, progress=None, stop=stop, all_of=exchange.all_of,
+        n_models=len(members), path=path, progress=None, stop=stop, exchange=exchange,
     )  # fmt: skip
     n_sent = n_stacks = 0
     try:

@@ -21,6 +21,7 @@ from linreg.experiment.sweeps.records import Results
 from linreg.experiment.sweeps.training import train_members
 from linreg.spec.sweep_block import HalvingSpec, SweepSpec
 from linreg.spec.sweeps import Trial
+from linreg.training.shards import Exchange
 
 log = logging.getLogger("linreg")
 
@@ -33,8 +34,7 @@ Progress = Callable[[int, int, str], None]  # of the members that have ended, al
 class Rounds:
     """The rounds of a sweep. n_models: the number of all members, of which some may be added later; path: of the file
     with the states; stacks: what was trained together, for run.json; keep: called with members before their results are
-    written; all_of: returns the values of all processes that share the sweep, for that of this one, which has some of
-    the members of `trials`."""
+    written; exchange: with the other processes that share the sweep, if this one has some of the members only."""
 
     def __init__(
         self,
@@ -48,12 +48,12 @@ class Rounds:
         progress: Progress | None,
         stop: Callable[[], bool],
         keep: Callable[[Sequence[Member]], None] = lambda members: None,
-        all_of: Callable[[Any], list[Any]] = lambda value: [value],
+        exchange: Exchange | None = None,
     ) -> None:
         self.members, self.trials, self.results = list(members), list(trials), results
         self.n_models = n_models
         self.shared, self.progress, self.stop, self.keep = shared, progress, stop, keep
-        self.all_of = all_of
+        self.exchange = exchange or Exchange()
         self.path, self._due_at = path, time.monotonic() + SECONDS_BETWEEN_SAVES
         self.stacks: list[dict[str, Any]] = []
         self._unwritten: list[Member] = []
@@ -77,7 +77,8 @@ class Rounds:
             self._round(self.members, until=n_epochs)
             n_left = math.ceil(n_left / settings.halving.factor)
             self._halve(n_left)
-            self.all_of(None)  # until all have written who left: a state of a later round may be saved only then
+            # until all have written who left: a state of a later round may be saved only then
+            self.exchange.all_of(None)
         self._round(self.members, until=None)
 
     def _round(self, members: Sequence[Member], *, until: int | None) -> None:
@@ -91,7 +92,7 @@ class Rounds:
 
     def _halve(self, n_left: int) -> None:
         """End all but the best trials. A trial of which a training has diverged or failed ends, too."""
-        losses = [one for of_process in self.all_of(self._losses()) for one in of_process]
+        losses = [one for of_process in self.exchange.all_of(self._losses()) for one in of_process]
         out = {number for loss, number in sorted(losses)[n_left:]} | {n for loss, n in losses if loss == math.inf}
         for member in waiting(self.members):
             if member.trial in out:
@@ -133,6 +134,7 @@ class Rounds:
 
     def _pause(self) -> None:
         self._write()
+        self.exchange.give_sign()
         if self.stop():
             raise StopRequested
 

@@ -200,7 +200,7 @@ def _train_trials(
     n_models = len(range(0, n_planned(settings, trials), exchange.size)) * settings.n_trainings
     rounds = Rounds(
         members, trials, results, shared,
-        n_models=n_models, path=path, progress=progress, stop=stop, all_of=exchange.all_of,
+        n_models=n_models, path=path, progress=progress, stop=stop, exchange=exchange,
     )  # fmt: skip
     try:
         while True:

@@ -29,6 +29,9 @@ class Exchange:
     def follow(self) -> Any:
         """Join the group, and return what the first process sends."""
 
+    def give_sign(self) -> None:
+        """Let the others know that this process works. To be called about every second by one that works longer."""
+
     def agreed(self, stop: Callable[[], bool]) -> Callable[[], bool]:
         """Return the function that says whether to stop, as all processes see it. stop: of this process alone."""
         return stop

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -21,18 +22,25 @@ from linreg.training.shards.exchange import Exchange, add_in_order, shards_of
 
 SECONDS_A_WAIT = 0.5  # for other processes, at most, until Python can handle a signal
 SECONDS_BETWEEN_TRIES = 0.05
+SECONDS_BETWEEN_SIGNS = 1.0  # at least
+LONG = timedelta(days=1000)  # more than a process works
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # its errors are raised, and reported in a line
 
 
 class GroupExchange(Exchange):
-    """The exchange of a process in a group. Rank 0 adds, and sends the sum to all: every process gets the same bits."""
+    """The exchange of a process in a group. Rank 0 adds, and sends the sum to all: every process gets the same bits.
+
+    It has two groups of torch.distributed. That of `total` has the timeout, as each process has the same work for a
+    step. All else uses the patient one, because a process may train for hours until it has something to say (see
+    `give_sign`)."""
 
     def __init__(self, place: Place, *, device: torch.device, timeout: float) -> None:
         """timeout: seconds that an exchange may take."""
         super().__init__(place.rank, place.size)
         self.wants_stop: Callable[[], bool] = lambda: False
         self.device, self.timeout = device, timedelta(seconds=timeout)
+        self._n_signs, self._sign_due_at = 0, 0.0
         self.others = f"rank {1 - place.rank}" if place.size == 2 else "another process of the group"
 
     def form(self, listen: Callable[[], object] = lambda: None) -> None:
@@ -45,8 +53,8 @@ class GroupExchange(Exchange):
             raise UsageError(f"the environment lacks {' and '.join(missing)}; start the processes by torchrun")
         deadline = time.monotonic() + self.timeout.total_seconds()
         with _translated(self.others):
-            store = self._meet(self._open_store(deadline), deadline)
-        self._connect(store)
+            self._store = self._meet(self._open_store(deadline), deadline)
+        self._connect(self._store)
         atexit.register(dist.destroy_process_group)
         listen()
         self.collect(None)
@@ -60,6 +68,16 @@ class GroupExchange(Exchange):
         """Join the group, and return what the first process sends. Raises GroupError."""
         self.form()
         return self._share(None)
+
+    def give_sign(self) -> None:
+        """Let the others know that this process works: they wait for a process as long as it gives signs. Raises
+        GroupError."""
+        now = time.monotonic()
+        if now >= self._sign_due_at:
+            self._n_signs += 1
+            self._sign_due_at = now + min(SECONDS_BETWEEN_SIGNS, self.timeout.total_seconds() / 4)
+            with _translated(self.others):
+                self._store.set(_sign_of(self.rank), str(self._n_signs))
 
     def agreed(self, stop: Callable[[], bool]) -> Callable[[], bool]:
         """Return the function that says whether to stop, as all processes see it. stop: of this process alone."""
@@ -129,24 +147,53 @@ class GroupExchange(Exchange):
 
     def _connect(self, store: dist.Store) -> None:
         """Connect the processes. Raises GroupError, also where one ends or hangs: gloo would wait for ever."""
-        problems: list[GroupError] = []
 
-        def connect() -> None:
+        def connect() -> Any:
             backend = "nccl" if self.device.type == "cuda" else "gloo"
             group = {"rank": self.rank, "world_size": self.size, "timeout": self.timeout}
-            try:
-                with _translated(self.others):
-                    dist.init_process_group(backend, store=store, **group)
-            except GroupError as error:
-                problems.append(error)
+            with _translated(self.others):
+                dist.init_process_group(backend, store=store, **group)
+                return dist.new_group(backend="gloo", timeout=LONG)
 
-        thread = threading.Thread(target=connect, daemon=True)
-        thread.start()
-        thread.join(self.timeout.total_seconds())
-        if thread.is_alive():
-            raise GroupError(f"{self.others} did not connect in time; see its message, and run the command again")
-        if problems:
-            raise problems[0]
+        try:
+            self._patient = _started(connect).result(self.timeout.total_seconds())
+        except TimeoutError:
+            problem = f"{self.others} did not connect in time"
+            raise GroupError(f"{problem}; see its message, and run the command again") from None
+
+    def _patiently(self, exchange: Callable[[], None]) -> None:
+        """Call a function that exchanges by the patient group, which may take as long as all processes give signs.
+        Raises GroupError if one ends, or gives no sign for as long as the timeout."""
+
+        def call() -> None:
+            with _translated(self.others):
+                exchange()
+
+        done, signs = _started(call), dict[int, tuple[bytes, float]]()
+        while True:
+            try:
+                done.result(SECONDS_A_WAIT)
+                return
+            except TimeoutError:
+                self.give_sign()
+            silent = self._silent(signs)
+            if silent is not None:
+                self._patient.abort()
+                raise GroupError(f"rank {silent} did not answer in time; see its message, and resume the run")
+
+    def _silent(self, signs: dict[int, tuple[bytes, float]]) -> int | None:
+        """Return the rank of a process that has given no sign for as long as the timeout. signs: the last sign of each,
+        and when it was new; is kept up to date."""
+        now = time.monotonic()
+        for rank in range(self.size):
+            key = _sign_of(rank)
+            with _translated(self.others):
+                sign = self._store.get(key) if self._store.check([key]) else b""
+            if rank not in signs or signs[rank][0] != sign:
+                signs[rank] = (sign, now)
+            if rank != self.rank and now - signs[rank][1] > self.timeout.total_seconds():
+                return rank
+        return None
 
     def _receive(self, own: torch.Tensor) -> list[torch.Tensor]:
         """Receive a tensor from each other process, of the shape of that of rank 0; return all in the order of the
@@ -162,8 +209,7 @@ class GroupExchange(Exchange):
     def _share(self, value: Any) -> Any:
         """Send a value of rank 0 to all; return it."""
         values = [value]
-        with _translated(self.others):
-            dist.broadcast_object_list(values, src=0, device=self.device)
+        self._patiently(lambda: dist.broadcast_object_list(values, src=0, group=self._patient))
         return values[0]
 
     def collect(self, value: Any) -> list[Any]:
@@ -171,14 +217,31 @@ class GroupExchange(Exchange):
         Raises GroupError."""
         self.form()
         found: list[Any] | None = [None] * self.size if self.rank == 0 else None
-        with _translated(self.others):
-            dist.gather_object(value, found, dst=0)
+        self._patiently(lambda: dist.gather_object(value, found, dst=0, group=self._patient))
         return found or []
 
     def all_of(self, value: Any) -> list[Any]:
         """Return the values of all processes, in the order of the ranks, in each. Raises GroupError."""
         values: list[Any] = self._share(self.collect(value))
         return values
+
+
+def _sign_of(rank: int) -> str:
+    return f"sign/{rank}"
+
+
+def _started(call: Callable[[], Any]) -> "Future[Any]":
+    """Call a function in a thread that does not keep the process from ending. Return what it will return or raise."""
+    future = Future[Any]()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # the waiting thread raises it
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 @contextmanager
