@@ -336,6 +336,23 @@ def test_a_process_is_waited_for_as_long_as_it_works(forks, hangs):
     processes[1].communicate()
 
 
+def test_a_process_that_waits_for_another_stops_with_it(linreg, forks):
+    Path("slow.py").write_text(SLOW)
+    path = write_spec(epochs=100, loss={"name": "slow"}, data__batch_size="full")
+    command = ["cv", path, "--folds", "2", "--plugin", "slow.py"]
+    processes = start_group(forks.start, ["linreg", *command], 2, cwd=Path.cwd())
+    of_first, deadline = Path("runs/small_cv_001/results.jsonl"), time.monotonic() + 60
+    while not (of_first.exists() and of_first.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)  # until it waits for the second
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    codes, errors = ended(processes)
+    assert codes == [143, 143], errors
+    assert errors[0].splitlines()[-1] == "interrupted; to continue, run the same command with --resume"
+    assert errors[1] == ""
+
+
 def test_leaving_out_each_row_takes_one_process(linreg):
     answer = linreg("cv", write_spec(solver="exact"), "--leave-one-out", "--processes", "2")
     assert answer.code == 2

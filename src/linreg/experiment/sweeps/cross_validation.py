@@ -21,7 +21,7 @@ from linreg.experiment.sweeps.leave_one_out import leave_one_out
 from linreg.experiment.sweeps.members import Member, SharedData, members_of
 from linreg.experiment.sweeps.predictions import OfModel, Predictions, lines_of, write_predictions
 from linreg.experiment.sweeps.records import Results, part_of, write_trials
-from linreg.experiment.sweeps.rounds import Progress, Rounds
+from linreg.experiment.sweeps.rounds import Progress, Rounds, stopping_together
 from linreg.experiment.sweeps.sweeping import draw
 from linreg.runs.folders import Run, create
 from linreg.runs.records import RESULTS
@@ -109,8 +109,9 @@ def follow_cross_validation(
     path = part_of(checkpoints / name / STATES, exchange.rank)
     rounds = _rounds(members, trials, results, shared, predictions, path, exchange, None, stop)
     try:
-        rounds.train(SweepSpec())
-        exchange.collect((results.lines, predictions.lines))
+        with stopping_together(stop):
+            rounds.train(SweepSpec())
+            exchange.collect((results.lines, predictions.lines))
     except StopRequested:
         return "interrupted"
     finally:
@@ -172,10 +173,11 @@ def _train(
     own = members[:: exchange.size]
     rounds = _rounds(own, trials, results, shared, predictions, path, exchange, progress, stop)
     try:
-        rounds.train(SweepSpec())
-        for lines, predicted in exchange.collect(([], [])):
-            predictions.add_lines(predicted)
-            results.add(lines)
+        with stopping_together(stop):
+            rounds.train(SweepSpec())
+            for lines, predicted in exchange.collect(([], [])):
+                predictions.add_lines(predicted)
+                results.add(lines)
         join_parts(run.folder, path)
     except StopRequested:
         pass

@@ -17,7 +17,7 @@ from linreg.experiment.session import StopRequested
 from linreg.experiment.sweeps.interrupted import take_results, take_states
 from linreg.experiment.sweeps.members import SharedData, members_of
 from linreg.experiment.sweeps.records import Results, part_of, parts_of, results_of
-from linreg.experiment.sweeps.rounds import Rounds
+from linreg.experiment.sweeps.rounds import Rounds, stopping_together
 from linreg.runs.records import RESULTS
 from linreg.spec.sweeps import Sweep, Trial, trials_of
 
@@ -85,10 +85,12 @@ def follow_sweep(
     n_sent = n_stacks = 0
     try:
         while True:
-            rounds.train(spec.sweep)
-            exchange.collect((results.lines[n_sent:], rounds.stacks[n_stacks:]))
+            with stopping_together(stop):
+                rounds.train(spec.sweep)
+                exchange.collect((results.lines[n_sent:], rounds.stacks[n_stacks:]))
+                parameters = exchange.follow()
             n_sent, n_stacks = len(results.lines), len(rounds.stacks)
-            new = trials_of(spec, exchange.follow(), len(rounds.trials))
+            new = trials_of(spec, parameters, len(rounds.trials))
             if not new:
                 return "finished"
             rounds.add(members_of(own_trials(new, exchange.rank, exchange.size), spec.sweep), new)

@@ -6,14 +6,15 @@ Members of trials that are drawn later are added, and then trained as the first 
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from linreg.checkpoint import save_states
-from linreg.errors import SpecError, brief
+from linreg.errors import GroupError, SpecError, brief
 from linreg.experiment.saving import SECONDS_BETWEEN_SAVES, SHARE_OF_SAVING
 from linreg.experiment.session import StopRequested
 from linreg.experiment.sweeps.members import Member, SharedData, state_of, waiting
@@ -29,6 +30,17 @@ MOST_FAILURES = 3  # in a row, before any success
 MOST_LOGGED = 20  # trials that diverged or failed
 
 Progress = Callable[[int, int, str], None]  # of the members that have ended, all members, and what else is known
+
+
+@contextmanager
+def stopping_together(stop: Callable[[], bool]) -> Iterator[None]:
+    """Raise StopRequested if other processes have ended, and this one was asked to stop as they were."""
+    try:
+        yield
+    except GroupError:
+        if stop():
+            raise StopRequested from None
+        raise
 
 
 class Rounds:

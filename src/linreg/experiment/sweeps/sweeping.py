@@ -31,7 +31,7 @@ from linreg.experiment.sweeps.records import (
     read_trials,
     write_trials,
 )
-from linreg.experiment.sweeps.rounds import Progress, Rounds
+from linreg.experiment.sweeps.rounds import Progress, Rounds, stopping_together
 from linreg.experiment.sweeps.tpe import next_trials, require_optuna, versions_for
 from linreg.experiment.sweeps.winners import train_winners
 from linreg.runs.folders import Run
@@ -204,8 +204,10 @@ def _train_trials(
     )  # fmt: skip
     try:
         while True:
-            rounds.train(settings)
-            for lines, stacks in exchange.collect(None)[1:]:
+            with stopping_together(stop):
+                rounds.train(settings)
+                others = exchange.collect(None)[1:]
+            for lines, stacks in others:
                 results.add(lines)
                 rounds.stacks += stacks
             new = next_trials(spec, rounds.trials, results.lines)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -28,6 +28,16 @@ LONG = timedelta(days=1000)  # more than a process works
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # its errors are raised, and reported in a line
 
 
+class Formed(NamedTuple):
+    """The group of this process. store: of its processes; patient: the group that waits long (see `GroupExchange`)."""
+
+    store: dist.Store
+    patient: dist.ProcessGroup
+
+
+_formed: list[Formed] = []  # like torch's own groups, it is of the process
+
+
 class GroupExchange(Exchange):
     """The exchange of a process in a group. Rank 0 adds, and sends the sum to all: every process gets the same bits.
 
@@ -40,7 +50,7 @@ class GroupExchange(Exchange):
         super().__init__(place.rank, place.size)
         self.wants_stop: Callable[[], bool] = lambda: False
         self.device, self.timeout = device, timedelta(seconds=timeout)
-        self._n_signs, self._sign_due_at = 0, 0.0
+        self._sign_due_at = 0.0
         self.others = f"rank {1 - place.rank}" if place.size == 2 else "another process of the group"
 
     def form(self, listen: Callable[[], object] = lambda: None) -> None:
@@ -53,9 +63,9 @@ class GroupExchange(Exchange):
             raise UsageError(f"the environment lacks {' and '.join(missing)}; start the processes by torchrun")
         deadline = time.monotonic() + self.timeout.total_seconds()
         with _translated(self.others):
-            self._store = self._meet(self._open_store(deadline), deadline)
-        self._connect(self._store)
-        atexit.register(dist.destroy_process_group)
+            store = self._meet(self._open_store(deadline), deadline)
+        _formed.append(Formed(store, self._connect(store)))
+        atexit.register(_end)
         listen()
         self.collect(None)
 
@@ -73,11 +83,10 @@ class GroupExchange(Exchange):
         """Let the others know that this process works: they wait for a process as long as it gives signs. Raises
         GroupError."""
         now = time.monotonic()
-        if now >= self._sign_due_at:
-            self._n_signs += 1
+        if _formed and now >= self._sign_due_at:
             self._sign_due_at = now + min(SECONDS_BETWEEN_SIGNS, self.timeout.total_seconds() / 4)
             with _translated(self.others):
-                self._store.set(_sign_of(self.rank), str(self._n_signs))
+                _formed[0].store.set(_sign_of(self.rank), str(now))
 
     def agreed(self, stop: Callable[[], bool]) -> Callable[[], bool]:
         """Return the function that says whether to stop, as all processes see it. stop: of this process alone."""
@@ -145,8 +154,9 @@ class GroupExchange(Exchange):
             time.sleep(seconds)
             seconds = min(2 * seconds, SECONDS_A_WAIT)
 
-    def _connect(self, store: dist.Store) -> None:
-        """Connect the processes. Raises GroupError, also where one ends or hangs: gloo would wait for ever."""
+    def _connect(self, store: dist.Store) -> dist.ProcessGroup:
+        """Connect the processes; return the patient group. Raises GroupError, also where one ends or hangs: gloo would
+        wait for ever."""
 
         def connect() -> Any:
             backend = "nccl" if self.device.type == "cuda" else "gloo"
@@ -156,10 +166,11 @@ class GroupExchange(Exchange):
                 return dist.new_group(backend="gloo", timeout=LONG)
 
         try:
-            self._patient = _started(connect).result(self.timeout.total_seconds())
+            patient: dist.ProcessGroup = _started(connect).result(self.timeout.total_seconds())
         except TimeoutError:
             problem = f"{self.others} did not connect in time"
             raise GroupError(f"{problem}; see its message, and run the command again") from None
+        return patient
 
     def _patiently(self, exchange: Callable[[], None]) -> None:
         """Call a function that exchanges by the patient group, which may take as long as all processes give signs.
@@ -178,17 +189,17 @@ class GroupExchange(Exchange):
                 self.give_sign()
             silent = self._silent(signs)
             if silent is not None:
-                self._patient.abort()
+                _formed[0].patient.abort()
                 raise GroupError(f"rank {silent} did not answer in time; see its message, and resume the run")
 
     def _silent(self, signs: dict[int, tuple[bytes, float]]) -> int | None:
         """Return the rank of a process that has given no sign for as long as the timeout. signs: the last sign of each,
         and when it was new; is kept up to date."""
-        now = time.monotonic()
+        now, store = time.monotonic(), _formed[0].store
         for rank in range(self.size):
             key = _sign_of(rank)
             with _translated(self.others):
-                sign = self._store.get(key) if self._store.check([key]) else b""
+                sign = store.get(key) if store.check([key]) else b""
             if rank not in signs or signs[rank][0] != sign:
                 signs[rank] = (sign, now)
             if rank != self.rank and now - signs[rank][1] > self.timeout.total_seconds():
@@ -209,7 +220,7 @@ class GroupExchange(Exchange):
     def _share(self, value: Any) -> Any:
         """Send a value of rank 0 to all; return it."""
         values = [value]
-        self._patiently(lambda: dist.broadcast_object_list(values, src=0, group=self._patient))
+        self._patiently(lambda: dist.broadcast_object_list(values, src=0, group=_formed[0].patient))
         return values[0]
 
     def collect(self, value: Any) -> list[Any]:
@@ -217,13 +228,19 @@ class GroupExchange(Exchange):
         Raises GroupError."""
         self.form()
         found: list[Any] | None = [None] * self.size if self.rank == 0 else None
-        self._patiently(lambda: dist.gather_object(value, found, dst=0, group=self._patient))
+        self._patiently(lambda: dist.gather_object(value, found, dst=0, group=_formed[0].patient))
         return found or []
 
     def all_of(self, value: Any) -> list[Any]:
         """Return the values of all processes, in the order of the ranks, in each. Raises GroupError."""
         values: list[Any] = self._share(self.collect(value))
         return values
+
+
+def _end() -> None:
+    """End all groups, and their threads: one that runs when Python ends would abort the process."""
+    _formed.clear()
+    dist.destroy_process_group()
 
 
 def _sign_of(rank: int) -> str:
