@@ -73,20 +73,28 @@ def through_activation(kind: int, slope: float, z: Array, a: Array, d: Array, fi
 
 
 @kernel
-def add_products(w: Array, stride: Int, rows: Array, first: Int, sums: Array, row: Int, n: int) -> None:
-    """Add to a row of sums the rows from `first` on, each times the next of the weights w[0], w[stride], ...
+def add_products(
+    w: Array, v: Array, stride: Int, rows: Array, first: Int, sums: Array, row: Int, other: Int, n: int
+) -> None:
+    """Add to a row of sums the rows from `first` on, each times the next of the weights w[0], w[stride], ...; to the
+    other row of sums the same rows times the weights v.
 
-    Four at a time: then a sum is loaded and stored a quarter as often."""
+    Four rows at a time, because then a sum is loaded and stored a quarter as often; to two sums at a time, because then
+    a row is loaded half as often. Layers of an odd width have a spare row for the second sum."""
     number = (len(w) + stride - 1) // stride
     for i in range(0, number - 3, 4):
         w0, w1, w2, w3 = w[i * stride], w[(i + 1) * stride], w[(i + 2) * stride], w[(i + 3) * stride]
+        v0, v1, v2, v3 = v[i * stride], v[(i + 1) * stride], v[(i + 2) * stride], v[(i + 3) * stride]
         k = first + i
         for j in range(n):
-            sums[row, j] += w0 * rows[k, j] + w1 * rows[k + 1, j] + w2 * rows[k + 2, j] + w3 * rows[k + 3, j]
+            r0, r1, r2, r3 = rows[k, j], rows[k + 1, j], rows[k + 2, j], rows[k + 3, j]
+            sums[row, j] += w0 * r0 + w1 * r1 + w2 * r2 + w3 * r3
+            sums[other, j] += v0 * r0 + v1 * r1 + v2 * r2 + v3 * r3
     for i in range(number - number % 4, number):
-        w0 = w[i * stride]
+        w0, v0 = w[i * stride], v[i * stride]
         for j in range(n):
             sums[row, j] += w0 * rows[first + i, j]
+            sums[other, j] += v0 * rows[first + i, j]
 
 
 @kernel
@@ -116,7 +124,7 @@ def add_dots(sums: Array, rows: Array, first: Int, factors: Array, row: Int, n: 
 @kernel
 def forward(widths: Order, p: Array, z: Array, a: Array, kind: int, slope: float, n: int) -> None:
     """Compute z and a of all layers for n points, whose inputs are the first rows of a."""
-    at, below = np.int64(0), np.int64(0)
+    at, below, spare = np.int64(0), np.int64(0), np.int64(len(z) - 1)
     for layer in range(len(widths) - 1):
         n_in, n_out = widths[layer], widths[layer + 1]
         above = below + n_in
@@ -124,7 +132,10 @@ def forward(widths: Order, p: Array, z: Array, a: Array, kind: int, slope: float
             bias = p[at + n_out * n_in + o]
             for j in range(n):
                 z[above + o, j] = bias
-            add_products(p[at + o * n_in : at + (o + 1) * n_in], ONE, a, below, z, above + o, n)
+        for o in range(0, n_out, 2):
+            w, v = at + o * n_in, at + min(o + 1, n_out - 1) * n_in
+            other = above + o + 1 if o + 1 < n_out else spare
+            add_products(p[w : w + n_in], p[v : v + n_in], ONE, a, below, z, above + o, other, n)
         if layer < len(widths) - 2:
             activate(kind, slope, z, a, above, above + n_out, n)
         at += n_out * (n_in + 1)
@@ -133,14 +144,14 @@ def forward(widths: Order, p: Array, z: Array, a: Array, kind: int, slope: float
 
 @kernel
 def backward(widths: Order, p: Array, g: Array, z: Array, a: Array, d: Array, kind: int, slope: float, n: int) -> None:
-    """Add the gradient of all parameters to g. The last rows of d have the gradient with respect to the outputs."""
-    at, above = len(p), np.int64(0)
+    """Add the gradient of all parameters to g. The rows of d for the outputs have the gradient with respect to them."""
+    at, above, spare = len(p), np.int64(0), np.int64(len(d) - 1)
     for layer in range(len(widths) - 1):
         above += widths[layer]
     for layer in range(len(widths) - 2, -1, -1):
         n_in, n_out = widths[layer], widths[layer + 1]
         at -= n_out * (n_in + 1)
-        below = above - n_in
+        below, length = above - n_in, (n_out - 1) * n_in + 1
         for o in range(n_out):
             total = p.dtype.type(0)
             for j in range(n):
@@ -151,15 +162,18 @@ def backward(widths: Order, p: Array, g: Array, z: Array, a: Array, d: Array, ki
             for i in range(n_in):
                 for j in range(n):
                     d[below + i, j] = 0
-                add_products(p[at + i : at + n_out * n_in], n_in, d, above, d, below + i, n)
+            for i in range(0, n_in, 2):
+                w, v = at + i, at + min(i + 1, n_in - 1)
+                other = below + i + 1 if i + 1 < n_in else spare
+                add_products(p[w : w + length], p[v : v + length], n_in, d, above, d, below + i, other, n)
             through_activation(kind, slope, z, a, d, below, above, n)
         above = below
 
 
 @kernel
 def work_arrays(widths: Order, batch_size: int, p: Array) -> Array:
-    """Return z, a and d, uninitialized, for the pieces of a batch (3, n_units, n_points)."""
-    return np.empty((3, widths.sum(), min(batch_size, PIECE)), p.dtype)
+    """Return z, a and d, uninitialized, for the pieces of a batch (3, n_units + 1, n_points). The last row is spare."""
+    return np.empty((3, widths.sum() + 1, min(batch_size, PIECE)), p.dtype)
 
 
 @kernel
@@ -173,7 +187,7 @@ def mlp_batch(
     start, stop = number * batch_size, min((number + 1) * batch_size, len(order))
     z, a, d = work[0], work[1], work[2]
     n_features, n_targets = widths[0], widths[-1]
-    outputs = len(z) - n_targets
+    outputs = len(z) - 1 - n_targets
     share = 1.0 / ((stop - start) * n_targets)
     g[:] = 0.0
     total = 0.0
