@@ -353,6 +353,25 @@ def test_a_process_that_waits_for_another_stops_with_it(linreg, forks):
     assert errors[1] == ""
 
 
+def test_predictions_of_any_size_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("linreg.experiment.sweeps.records.MOST_BYTES", 10)
+    points = Measured(np.arange(100), np.ones((100, 1)), np.zeros((100, 1)), None)
+    Predictions(tmp_path, ["y"]).add([OfModel(0, 42, [points])])
+    assert Predictions(tmp_path, ["y"], [(0, 42)]).counts() == {(0, 42): 100}
+
+
+def test_folds_are_kept_when_their_predictions_cannot_be_written(linreg, monkeypatch):
+    path = write_spec(epochs=2)
+    answer = linreg("cv", path, "--folds", "3", "--output", "missing/p.csv")
+    assert answer.code == 5, answer.err
+    Path("missing").mkdir()
+    monkeypatch.setattr(rounds, "train_members", lambda *_, **__: iter([]))  # nothing is left to train
+    answer = linreg("cv", path, "--folds", "3", "--output", "missing/p.csv", "--resume", "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["run"] == "small_cv_001"
+    assert len(Path("missing/p.csv").read_text().splitlines()) > 1
+
+
 def test_leaving_out_each_row_takes_one_process(linreg):
     answer = linreg("cv", write_spec(solver="exact"), "--leave-one-out", "--processes", "2")
     assert answer.code == 2

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from linreg.cli.text import print_stderr
-from linreg.errors import GroupError
+from linreg.errors import GroupError, UsageError
+from linreg.system.place import place
 from linreg.system.startup import without_collector
 
 RESTARTED = "TORCHELASTIC_RESTART_COUNT"  # the environment variable with the number of restarts of a group
@@ -23,7 +24,10 @@ def is_restarted() -> bool:
 
 
 def launch(arguments: Sequence[str], n_processes: int) -> int:
-    """Run `linreg ARGUMENTS` in a group of processes with one thread each; return the exit code."""
+    """Run `linreg ARGUMENTS` in a group of processes with one thread each; return the exit code. Raises UsageError in a
+    group."""
+    if place().size > 1:
+        raise UsageError("--processes: torchrun has started several already; remove one")
     with without_collector():
         from torch.distributed.elastic.multiprocessing.api import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

@@ -77,18 +77,18 @@ def cross_validate(
         try:
             targets = rows.target_names
             lines, predictions = _train(run, members, trials, shared, targets, exchange, progress, stop)
-            outcome = "interrupted" if len(lines) < len(members) else "finished"
+            counts, path = predictions.counts(), None
+            if len(lines) == len(members):
+                path = output or run.folder / "predictions.csv"
+                predictions.finish(path)
+                (run.checkpoints / STATES).unlink(missing_ok=True)
+            outcome = "interrupted" if path is None else "finished"
         except DivergedError:
             outcome = "diverged"
             raise
         finally:
             session |= {"ended": now(), "outcome": outcome}
             run.write_info(outcome=outcome)
-        path, counts = None, predictions.counts()
-        if outcome == "finished":
-            path = output or run.folder / "predictions.csv"
-            predictions.finish(path)
-            (run.checkpoints / STATES).unlink(missing_ok=True)
         ordered = sorted(lines, key=lambda line: (line["seed"], line["fold"]))
         return _result(run, outcome, [{**line, "n_val": counts[line["fold"], line["seed"]]} for line in ordered], path)
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from linreg.experiment.measuring import Measured
-from linreg.experiment.sweeps.records import part_of, parts_of, read_text
+from linreg.experiment.sweeps.records import part_of, parts_of
+from linreg.runs.records import open_regular
 from linreg.system.files import replace_file, translated_errors
 
 PART = "predictions.part"  # of the folds that have ended, while others train
@@ -38,7 +39,7 @@ class Predictions:
         parts = parts_of(self.path) if rank == 0 else []
         ids = {f"{fold},{seed}" for fold, seed in known}
         # the last line of a file is empty, or incomplete
-        lines = [line for path in [self.path, *parts] for line in read_text(path).split("\n")[:-1]]
+        lines = [line for path in [self.path, *parts] for line in _text(path).split("\n")[:-1]]
         self.lines = [line for line in dict.fromkeys(lines) if ",".join(line.split(",")[1:3]) in ids]
         replace_file(self.path, "".join(f"{line}\n" for line in self.lines))
         for path in parts:
@@ -65,6 +66,15 @@ class Predictions:
         write_predictions(path, self.lines, self.target_names)
         for part in [self.path, *parts_of(self.path)]:
             part.unlink(missing_ok=True)
+
+
+def _text(path: Path) -> str:
+    """Return the content of a file of predictions, of any size; empty without one."""
+    try:
+        with open_regular(path) as file:
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def write_predictions(path: Path, lines: Iterable[str], target_names: Sequence[str]) -> None:

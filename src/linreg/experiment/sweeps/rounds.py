@@ -158,7 +158,9 @@ class Rounds:
             return
         self._write()
         synchronize()
-        save_states(self.path, [state_of(member) for member in waiting(self.members) if member.experiment is not None])
+        # a member that an interrupted sweep has begun may still wait for its turn
+        states = [state_of(one) if one.experiment else one.saved for one in waiting(self.members)]
+        save_states(self.path, [state for state in states if state is not None])
         now = time.monotonic()
         self._due_at = now + max(SECONDS_BETWEEN_SAVES, (now - begin) / SHARE_OF_SAVING)
 

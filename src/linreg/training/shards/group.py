@@ -181,16 +181,19 @@ class GroupExchange(Exchange):
                 exchange()
 
         done, signs = _started(call), dict[int, tuple[bytes, float]]()
-        while True:
-            try:
-                done.result(SECONDS_A_WAIT)
-                return
-            except TimeoutError:
-                self.give_sign()
-            silent = self._silent(signs)
-            if silent is not None:
+        try:
+            while True:
+                try:
+                    done.result(SECONDS_A_WAIT)
+                    return
+                except TimeoutError:
+                    self.give_sign()
+                silent = self._silent(signs)
+                if silent is not None:
+                    raise GroupError(f"rank {silent} did not answer in time; see its message, and resume the run")
+        finally:
+            if not done.done():  # a thread of gloo that waits when Python ends would abort the process
                 _formed[0].patient.abort()
-                raise GroupError(f"rank {silent} did not answer in time; see its message, and resume the run")
 
     def _silent(self, signs: dict[int, tuple[bytes, float]]) -> int | None:
         """Return the rank of a process that has given no sign for as long as the timeout. signs: the last sign of each,
