@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -24,7 +25,7 @@ from linreg.spec.schema import load_spec
 from linreg.spec.sweeps import load_sweep
 from linreg.training import loops
 from tests.conftest import write_spec
-from tests.faults.groups import ended, start_group
+from tests.faults.groups import ended, environment_of, free_port, start_group
 
 N = 60
 
@@ -370,6 +371,26 @@ def test_folds_are_kept_when_their_predictions_cannot_be_written(linreg, monkeyp
     assert answer.code == 0, answer.err
     assert json.loads(answer.out)["run"] == "small_cv_001"
     assert len(Path("missing/p.csv").read_text().splitlines()) > 1
+
+
+def test_a_process_that_waits_for_the_first_one_ends_at_a_signal(forks):
+    """Processes that have not met have nothing to save."""
+    command = ["linreg", "cv", write_spec(epochs=1), "--folds", "2"]
+    environment = {**os.environ, **environment_of(1, 2, free_port(), timeout=60)}
+    second = forks.start(command, cwd=Path.cwd(), env=environment)
+    time.sleep(2)  # until it looks for the first
+    second.send_signal(signal.SIGTERM)
+    codes, errors = ended([second], seconds=10)
+    assert codes == [143], errors
+
+
+def test_processes_of_a_group_start_no_groups(linreg, monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    for command in (["cv"], ["sweep", "epochs=1,2"], ["train"]):
+        answer = linreg(command[0], write_spec(data__shards=2), *command[1:], "--processes", "2")
+        assert answer.code == 2
+        assert "--processes: torchrun has started several already; remove one" in answer.err
 
 
 def test_leaving_out_each_row_takes_one_process(linreg):

@@ -156,7 +156,6 @@ def cv(
 
     if not place().is_first:
         with stop_on_signals() as stop:
-            stop()
             if follow_cross_validation(loaded, stop=stop, **options.folders) == "interrupted":
                 raise typer.Exit(stop.exit_code)
         return

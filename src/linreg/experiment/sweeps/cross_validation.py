@@ -67,6 +67,7 @@ def cross_validate(
     """
     trials, shared, exchange = make_trials(spec, draw), SharedData(), open_exchange(None)
     members = _members(spec, trials)
+    exchange.form()
     rows, _ = open_parts(members[0].spec, shared.rows(members[0].spec))  # before anything is written
     with open_folder(spec, trials, runs, checkpoints, rows.fingerprint, kind=ENGINE, resume=resume) as run:
         session = new_session(choose_device(trials[0].spec), ENGINE, 0, None)
@@ -100,6 +101,7 @@ def follow_cross_validation(
     outcome. Raises the errors of `cross_validate`."""
     exchange, trials, shared = open_exchange(None), make_trials(spec, draw), SharedData()
     members = _members(spec, trials)[exchange.rank :: exchange.size]
+    exchange.form(listen=stop)  # from the first call on, a signal stops between steps
     name, lines = exchange.follow()
     take_results(members, lines)
     take_states(members, checkpoints / name / STATES)
