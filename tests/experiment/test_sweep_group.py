@@ -103,3 +103,16 @@ def test_each_trial_has_one_process():
     trials = [Trial(number, {}, None) for number in range(7)]
     parts = [own_trials(trials, rank, 3) for rank in range(3)]
     assert [[trial.number for trial in part] for part in parts] == [[0, 3, 6], [1, 4], [2, 5]]
+
+
+def test_a_process_whose_trials_all_fail_does_not_end_the_sweep(tmp_path, forks):
+    """Coefficients above 3e38 do not fit float32, and every second trial, all of the second process, has it."""
+    (tmp_path / "t.csv").write_text("x,y\n" + "".join(f"{i},{i * i}e39\n" for i in range(30)))
+    table = {"name": "csv", "path": "t.csv", "target": "y"}
+    spec = small_spec(data__source=table, data__split={"train_ratio": 0.8}, solver="exact")
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    command = ["linreg", "sweep", "spec.yaml", "ridge=0.1,0.2,0.3,0.4", "dtype=float64,float32", "--quiet"]
+    codes, errors = ended(start_group(forks.start, command, 2, cwd=tmp_path))
+    assert codes == [0, 0], errors
+    outcomes = [line["outcome"] for _, line in sorted(lines_of(tmp_path).items())]
+    assert outcomes == ["finished", "failed"] * 4
