@@ -1,6 +1,7 @@
 """Sweeps by several processes: the results of one process, also after one of them is killed."""
 
 import json
+import os
 import signal
 import time
 
@@ -11,7 +12,7 @@ from linreg.checkpoint import load, load_states, save_states
 from linreg.experiment.sweeps.group import join_parts, own_trials
 from linreg.spec.sweeps import Trial
 from tests.conftest import same, small_spec
-from tests.faults.groups import ended, start_group
+from tests.faults.groups import ended, environment_of, free_port, start_group
 
 LONG = {"model": {"name": "mlp", "hidden": [6]}, "epochs": 500, "optimizer": {"name": "adam", "lr": 0.01}}
 GRID = {"optimizer.lr": [0.001, 0.003, 0.01, 0.02, 1e30], "seed": [1, 2]}
@@ -116,3 +117,24 @@ def test_a_process_whose_trials_all_fail_does_not_end_the_sweep(tmp_path, forks)
     assert codes == [0, 0], errors
     outcomes = [line["outcome"] for _, line in sorted(lines_of(tmp_path).items())]
     assert outcomes == ["finished", "failed"] * 4
+
+
+@pytest.mark.parametrize(
+    "command", [["cv", "--folds", "2"], ["sweep", "optimizer.lr=0.01,0.02"]], ids=lambda one: one[0]
+)
+def test_all_processes_need_the_same_table(tmp_path, forks, command):
+    table = {"name": "csv", "path": "t.csv", "target": "y"}
+    port = free_port()
+    processes = []
+    for rank in (0, 1):
+        folder = tmp_path / str(rank)
+        folder.mkdir()
+        (folder / "t.csv").write_text("x,y\n" + "".join(f"{i},{i * i + rank}\n" for i in range(30)))
+        (folder / "spec.yaml").write_text(yaml.safe_dump(small_spec(data__source=table)))
+        shared = ["--runs", str(tmp_path / "runs"), "--checkpoints", str(tmp_path / "checkpoints"), "--quiet"]
+        environment = {**os.environ, **environment_of(rank, 2, port, timeout=60)}
+        whole = ["linreg", command[0], "spec.yaml", *command[1:], *shared]
+        processes.append(forks.start(whole, cwd=folder, env=environment))
+    codes, errors = ended(processes)
+    assert codes == [8, 3], errors
+    assert "error: rank 1: data.source differs from that of rank 0" in errors[1]

@@ -15,7 +15,7 @@ from linreg.experiment.measuring import metrics_of
 from linreg.experiment.network import choose_device
 from linreg.experiment.result import CHECKPOINTS, RUNS
 from linreg.experiment.session import StopRequested
-from linreg.experiment.sweeps.group import join_parts
+from linreg.experiment.sweeps.group import join_parts, refuse_other_data
 from linreg.experiment.sweeps.interrupted import open_folder, take_results, take_states
 from linreg.experiment.sweeps.leave_one_out import leave_one_out
 from linreg.experiment.sweeps.members import Member, SharedData, members_of
@@ -102,10 +102,11 @@ def follow_cross_validation(
     exchange, trials, shared = open_exchange(None), make_trials(spec, draw), SharedData()
     members = _members(spec, trials)[exchange.rank :: exchange.size]
     exchange.form(listen=stop)  # from the first call on, a signal stops between steps
-    name, lines = exchange.follow()
+    name, lines, fingerprint = exchange.follow()
     take_results(members, lines)
     take_states(members, checkpoints / name / STATES)
     rows = shared.rows(trials[0].spec if not members else members[0].spec)
+    refuse_other_data(rows.fingerprint, fingerprint)
     results = Results(part_of(runs / name / RESULTS, exchange.rank))
     predictions = Predictions(runs / name, rows.target_names, rank=exchange.rank)
     path = part_of(checkpoints / name / STATES, exchange.rank)
@@ -171,7 +172,7 @@ def _train(
     take_states(members, path)
     known = [(line["fold"], line["seed"]) for line in results.lines]
     predictions = Predictions(run.folder, target_names, known)
-    exchange.lead(lambda: (run.name, results.lines))
+    exchange.lead(lambda: (run.name, results.lines, shared.rows(members[0].spec).fingerprint))
     own = members[:: exchange.size]
     rounds = _rounds(own, trials, results, shared, predictions, path, exchange, progress, stop)
     try:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from linreg.checkpoint import load_states, save_states
-from linreg.errors import CheckpointError
+from linreg.data.fingerprint import differing
+from linreg.errors import CheckpointError, DataError
 from linreg.experiment.group import open_exchange
 from linreg.experiment.session import StopRequested
 from linreg.experiment.sweeps.interrupted import take_results, take_states
@@ -51,6 +52,15 @@ def join_parts(folder: Path, states: Path) -> None:
         part.unlink()
 
 
+def refuse_other_data(fingerprint: str, of_first: str) -> None:
+    """Raise DataError if this process reads another table than the first one. of_first: its fingerprint, empty if the
+    data varies from trial to trial."""
+    others = differing(of_first, fingerprint) if of_first else []
+    if others:
+        problem = f"data.source differs from that of rank 0 ({'; '.join(others)})"
+        raise DataError(f"{problem}; give all processes the same table")
+
+
 def _key(line: dict[str, object]) -> tuple[object, ...]:
     return line["trial"], line["seed"], line["fold"]
 
@@ -71,7 +81,10 @@ def follow_sweep(
     `sweep`, and GroupError."""
     exchange = open_exchange(None)
     exchange.form(listen=stop)  # from the first call on, a signal stops between steps
-    name, lines, parameters = exchange.follow()
+    name, lines, parameters, fingerprint = exchange.follow()
+    shared = SharedData()
+    if fingerprint:
+        refuse_other_data(shared.rows(trials[0].spec).fingerprint, fingerprint)
     trials = [*trials, *trials_of(spec, parameters[len(trials) :], len(trials))]
     members = members_of(own_trials(trials, exchange.rank, exchange.size), spec.sweep)
     take_results(members, lines)
@@ -79,7 +92,7 @@ def follow_sweep(
     path = part_of(checkpoints / name / STATES, exchange.rank)
     results = Results(part_of(runs / name / RESULTS, exchange.rank))
     rounds = Rounds(
-        members, trials, results, SharedData(),
+        members, trials, results, shared,
         n_models=len(members), path=path, progress=None, stop=stop, exchange=exchange,
     )  # fmt: skip
     n_sent = n_stacks = 0

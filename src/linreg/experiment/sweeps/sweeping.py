@@ -132,7 +132,7 @@ def sweep(
             write_trials(run.folder, trials)
         trials = read_trials(spec, run.folder, trials) if settings.grows else trials
         stop()  # from the first call on, a signal stops between steps
-        trained = _train_trials(run, spec, trials, shared, exchange, progress, stop)
+        trained = _train_trials(run, spec, trials, shared, fingerprint, exchange, progress, stop)
         trials, lines, is_done = trained.trials, trained.lines, trained.is_done
         ranking = rank(trials, lines, settings)
         chosen = winners(ranking, settings) if is_done else []
@@ -184,6 +184,7 @@ def _train_trials(
     spec: Sweep,
     trials: Sequence[Trial],
     shared: SharedData,
+    fingerprint: str,
     exchange: Exchange,
     progress: Progress | None,
     stop: Callable[[], bool],
@@ -193,7 +194,7 @@ def _train_trials(
     path = run.checkpoints / STATES
     join_parts(run.folder, path)
     results = Results(run.folder / RESULTS)
-    exchange.lead(lambda: (run.name, results.lines, parameters_of(trials)))
+    exchange.lead(lambda: (run.name, results.lines, parameters_of(trials), fingerprint))
     members = members_of(own_trials(trials, exchange.rank, exchange.size), settings)
     take_results(members, results.lines)
     take_states(members, path)
