@@ -6,26 +6,31 @@ import json
 import os
 import signal
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from sklearn import linear_model, model_selection
 
+from linreg.checkpoint import load_states
 from linreg.experiment import gathering
 from linreg.experiment.measuring import Measured
 from linreg.experiment.network import errors_of
 from linreg.experiment.solving import solve_exactly
 from linreg.experiment.sweeps import rounds, training
 from linreg.experiment.sweeps.cross_validation import cross_validate
+from linreg.experiment.sweeps.members import SharedData, build_member, members_of
 from linreg.experiment.sweeps.predictions import OfModel, Predictions
-from linreg.experiment.sweeps.records import results_of
+from linreg.experiment.sweeps.records import Results, results_of
+from linreg.experiment.sweeps.sweeping import draw
 from linreg.spec.schema import load_spec
-from linreg.spec.sweeps import load_sweep
+from linreg.spec.sweeps import load_sweep, make_trials
 from linreg.training import loops
 from tests.conftest import write_spec
-from tests.faults.groups import ended, environment_of, free_port, start_group
+from tests.faults.groups import ended, environment_of, start_group
 
 N = 60
 
@@ -376,9 +381,11 @@ def test_folds_are_kept_when_their_predictions_cannot_be_written(linreg, monkeyp
 def test_a_process_that_waits_for_the_first_one_ends_at_a_signal(forks):
     """Processes that have not met have nothing to save."""
     command = ["linreg", "cv", write_spec(epochs=1), "--folds", "2"]
-    environment = {**os.environ, **environment_of(1, 2, free_port(), timeout=60)}
+    store = dist.TCPStore("127.0.0.1", 0, 2, True, wait_for_workers=False)
+    store.set("linreg/group", "group")
+    environment = {**os.environ, **environment_of(1, 2, store.port, timeout=60)}
     second = forks.start(command, cwd=Path.cwd(), env=environment)
-    time.sleep(2)  # until it looks for the first
+    store.wait(["group/1"], timedelta(seconds=60))  # it waits for the first to confirm that
     second.send_signal(signal.SIGTERM)
     codes, errors = ended([second], seconds=10)
     assert codes == [143], errors
@@ -391,6 +398,23 @@ def test_processes_of_a_group_start_no_groups(linreg, monkeypatch):
         answer = linreg(command[0], write_spec(data__shards=2), *command[1:], "--processes", "2")
         assert answer.code == 2
         assert "--processes: torchrun has started several already; remove one" in answer.err
+
+
+def test_a_save_keeps_the_states_of_folds_that_wait_for_their_turn(tmp_path):
+    """Another process began them, before an interruption."""
+    spec = load_sweep(write_spec(), ["sweep.folds=2"])
+    trials, shared, path = make_trials(spec, draw), SharedData(), tmp_path / "cv.pth"
+    trained, waiting = members_of(trials, spec.sweep)
+    waiting.saved = {"key": list(waiting.key), "loss": [0.5]}
+    build_member(trained, shared)
+    results = Results(tmp_path / "results.jsonl")
+    several = rounds.Rounds(
+        [trained, waiting], trials, results, shared, n_models=2, path=path, progress=None, stop=lambda: False
+    )
+    several._due_at = 0.0
+    several._save(lambda: None, 1)
+    results.close()
+    assert [tuple(state["key"]) for state in load_states(path)] == [trained.key, waiting.key]
 
 
 def test_leaving_out_each_row_takes_one_process(linreg):

@@ -54,8 +54,9 @@ def device_of(model: nn.Module) -> torch.device:
 def apply_model(model: nn.Module, x: NDArray[np.floating], dtype: str) -> NDArray[np.floating]:
     """Predict for inputs (N, n_features): (N, n_targets), in float64 with a preprocessing, else in the dtype."""
     batches = _batches(x, "float64" if isinstance(model, Preprocessed) else dtype)
+    device = device_of(model)
     # a preprocessed network moves its inputs itself
-    inputs = batches if isinstance(model, Preprocessed) else [batch.to(device_of(model)) for batch in batches]
+    inputs = batches if isinstance(model, Preprocessed) else (batch.to(device) for batch in batches)
     with torch.no_grad():
         return np.asarray(torch.cat([model(batch).cpu() for batch in inputs]).numpy())
 
