@@ -59,8 +59,8 @@ def test_a_repeated_signal_lets_a_process_of_a_group_save(second):
 
 
 def begin(folder, start):
-    """Start a long training by two processes, and wait until it has saved. start: starts the launcher, by `start_fresh`
-    or `Forks.start`; the processes that it starts are fresh. Return the launcher."""
+    """Start a long training by two processes, and wait until it has saved. start: starts the launcher; by `start_fresh`
+    it forks them, and by `Forks.start` it starts fresh ones, because it has imported torch. Return the launcher."""
     (folder / "spec.yaml").write_text(yaml.safe_dump(LONG))
     command = ["linreg", "train", "spec.yaml", "--quiet", "--processes", "2"]
     launcher = start(command, cwd=folder, env=dict(os.environ))
@@ -71,32 +71,32 @@ def begin(folder, start):
 
 
 def ranks_of(launcher):
-    """Return the processes of a launcher by their rank."""
-    found = {}
+    """Return the processes of a launcher, in the order of their ranks, in which it has started them."""
+    found = []
     for folder in Path("/proc").iterdir():
         try:
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1]) if folder.name.isdigit() else 0
-            variables = (folder / "environ").read_bytes().split(b"\0") if parent == launcher.pid else []
+            numbers = (folder / "stat").read_text().rpartition(")")[2].split() if folder.name.isdigit() else ["", ""]
         except OSError:  # it has ended
             continue
-        found |= {int(one[5:]): int(folder.name) for one in variables if one.startswith(b"RANK=")}
-    return found
+        if numbers[1] == str(launcher.pid):
+            found.append((int(numbers[19]), int(folder.name)))  # the time of its start
+    return [pid for _, pid in sorted(found)]
 
 
 @pytest.mark.parametrize("receiver", ["launcher", "rank 1", "all"])
 def test_a_signal_to_any_process_saves_the_run_of_all_once(tmp_path, receiver, linreg, forks):
-    launcher = begin(tmp_path, start_fresh if receiver == "launcher" else forks.start)
+    launcher = begin(tmp_path, forks.start if receiver == "rank 1" else start_fresh)
     ranks = ranks_of(launcher)
-    assert sorted(ranks) == [0, 1]
-    receivers = {"launcher": [launcher.pid], "rank 1": [ranks[1]], "all": [launcher.pid, *ranks.values()]}[receiver]
+    assert len(ranks) == 2
+    receivers = {"launcher": [launcher.pid], "rank 1": [ranks[1]], "all": [launcher.pid, *ranks]}[receiver]
     begin_of_end = time.monotonic()
     for pid in receivers:
         os.kill(pid, signal.SIGTERM)
     codes, errors = ended([launcher])
     assert codes == [143], errors
     assert time.monotonic() - begin_of_end < 25  # torchrun kills after 30 s
-    assert errors[0].count("interrupted; resume with: linreg resume checkpoints/small_001/last.pth") == 1
-    assert not [pid for pid in ranks.values() if Path(f"/proc/{pid}").exists()]
+    assert errors == ["interrupted; resume with: linreg resume checkpoints/small_001/last.pth\n"]
+    assert not [pid for pid in ranks if Path(f"/proc/{pid}").exists()]
     info, saved = read_info(tmp_path / "runs/small_001"), load(tmp_path / "checkpoints/small_001/last.pth")
     assert (info["outcome"], saved.outcome) == ("interrupted", "interrupted")
     if receiver == "all":
@@ -108,17 +108,21 @@ def test_a_signal_to_any_process_saves_the_run_of_all_once(tmp_path, receiver, l
         assert same(found.model_state_dict, expected.model_state_dict)
 
 
-def test_a_process_that_is_killed_is_reported_by_its_rank(tmp_path, forks):
-    launcher = begin(tmp_path, forks.start)
+@pytest.mark.parametrize("kind", ["forked", "fresh"])
+def test_a_process_that_is_killed_is_reported_by_its_rank(tmp_path, monkeypatch, kind, forks):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    launcher = begin(tmp_path, start_fresh if kind == "forked" else forks.start)
     os.kill(ranks_of(launcher)[1], signal.SIGKILL)
     codes, errors = ended([launcher])
     assert codes == [137], errors
     assert errors[0].count("error: rank 1: ended by SIGKILL; resume the run\n") == 1
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_processes_stop_when_their_launcher_is_killed(tmp_path, forks):
     launcher = begin(tmp_path, forks.start)
-    ranks = ranks_of(launcher).values()
+    ranks = ranks_of(launcher)
     assert len(ranks) == 2
     launcher.kill()
     deadline = time.monotonic() + 60
