@@ -11,7 +11,7 @@ import yaml
 
 from linreg.checkpoint import load
 from linreg.cli.app import SHARED, app
-from linreg.cli.signals import Stopped, stop_on_signals
+from linreg.cli.signals import StopFlag, Stopped, stop_on_signals
 from linreg.runs.records import read_info
 from tests.conftest import same, small_spec, write_spec
 from tests.faults.groups import ended, start_fresh, start_group
@@ -106,6 +106,13 @@ def test_a_signal_to_any_process_saves_the_run_of_all_once(tmp_path, receiver, l
         found, expected = load("checkpoints/small_001/last.pth"), load(whole["checkpoint"])
         assert found.loss == expected.loss
         assert same(found.model_state_dict, expected.model_state_dict)
+
+
+def test_the_end_of_the_agent_counts_as_a_signal():
+    assert not StopFlag(agent=os.getppid())()
+    stop = StopFlag(agent=os.getpid())  # not the parent
+    assert stop()
+    assert stop.exit_code == 143
 
 
 @pytest.mark.parametrize("kind", ["forked", "fresh"])

@@ -24,8 +24,9 @@ from linreg.experiment.sweeps import rounds, training
 from linreg.experiment.sweeps.cross_validation import cross_validate
 from linreg.experiment.sweeps.members import SharedData, build_member, members_of
 from linreg.experiment.sweeps.predictions import OfModel, Predictions
-from linreg.experiment.sweeps.records import Results, results_of
+from linreg.experiment.sweeps.records import Results, part_of, results_of
 from linreg.experiment.sweeps.sweeping import draw
+from linreg.runs.records import read_info
 from linreg.spec.schema import load_spec
 from linreg.spec.sweeps import load_sweep, make_trials
 from linreg.training import loops
@@ -311,11 +312,11 @@ from linreg import LOSSES
 
 @LOSSES.register("slow")
 def slow():
-    "Slow in the second process."
+    "Slow in one process."
     from torch.nn.functional import mse_loss
 
     def loss(yhat, y):
-        time.sleep(0.2 if os.environ["RANK"] == "1" else 0)
+        time.sleep(0.2 if os.environ["RANK"] == os.environ.get("SLOW", "1") else 0)
         return mse_loss(yhat, y)
 
     return loss
@@ -342,21 +343,24 @@ def test_a_process_is_waited_for_as_long_as_it_works(forks, hangs):
     processes[1].communicate()
 
 
-def test_a_process_that_waits_for_another_stops_with_it(linreg, forks):
+@pytest.mark.parametrize(("slow", "receivers"), [(1, [0, 1]), (1, [0]), (1, [1]), (0, [0]), (0, [1])])
+def test_a_signal_stops_all_processes_also_one_that_waits(linreg, forks, monkeypatch, slow, receivers):
+    monkeypatch.setenv("SLOW", str(slow))
     Path("slow.py").write_text(SLOW)
     path = write_spec(epochs=100, loss={"name": "slow"}, data__batch_size="full")
     command = ["cv", path, "--folds", "2", "--plugin", "slow.py"]
     processes = start_group(forks.start, ["linreg", *command], 2, cwd=Path.cwd())
-    of_first, deadline = Path("runs/small_cv_001/results.jsonl"), time.monotonic() + 60
-    while not (of_first.exists() and of_first.stat().st_size) and time.monotonic() < deadline:
+    ready, deadline = part_of(Path("runs/small_cv_001/results.jsonl"), 1 - slow), time.monotonic() + 60
+    while not (ready.exists() and ready.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)
-    time.sleep(0.3)  # until it waits for the second
-    for process in processes:
-        process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)  # until it waits for the slow one
+    for rank in receivers:
+        processes[rank].send_signal(signal.SIGTERM)
     codes, errors = ended(processes)
     assert codes == [143, 143], errors
     assert errors[0].splitlines()[-1] == "interrupted; to continue, run the same command with --resume"
     assert errors[1] == ""
+    assert read_info(Path("runs/small_cv_001"))["outcome"] == "interrupted"
 
 
 def test_predictions_of_any_size_are_kept(tmp_path, monkeypatch):

@@ -9,9 +9,15 @@ import pytest
 import yaml
 
 from linreg.checkpoint import load, load_states, save_states
-from linreg.experiment.sweeps.group import join_parts, own_trials
-from linreg.spec.sweeps import Trial
-from tests.conftest import same, small_spec
+from linreg.experiment.sweeps.group import join_parts, keep_states, own_trials
+from linreg.experiment.sweeps.members import SharedData, members_of
+from linreg.experiment.sweeps.records import Results
+from linreg.experiment.sweeps.rounds import Rounds
+from linreg.experiment.sweeps.sweeping import first_trials
+from linreg.runs.records import read_info
+from linreg.spec.sweeps import Trial, load_sweep
+from linreg.training.shards import Exchange
+from tests.conftest import same, small_spec, write_spec
 from tests.faults.groups import ended, environment_of, free_port, start_group
 
 LONG = {"model": {"name": "mlp", "hidden": [6]}, "epochs": 500, "optimizer": {"name": "adam", "lr": 0.01}}
@@ -138,3 +144,48 @@ def test_all_processes_need_the_same_table(tmp_path, forks, command):
     codes, errors = ended(processes)
     assert codes == [8, 3], errors
     assert "error: rank 1: data.source differs from that of rank 0" in errors[1]
+
+
+@pytest.mark.parametrize("receiver", [0, 1, 2])
+def test_a_signal_to_one_process_interrupts_the_sweep_of_all(tmp_path, forks, receiver):
+    folder = make_folder(tmp_path / "several", SWEEPS["grid"])
+    processes = start_group(forks.start, COMMAND, 3, cwd=folder)
+    wait_until((folder / "checkpoints/small_sweep_001/sweep.1.pth").exists, processes[1])
+    begin = time.monotonic()
+    processes[receiver].send_signal(signal.SIGTERM)
+    codes, errors = ended(processes)
+    assert codes == [143, 143, 143], errors
+    assert time.monotonic() - begin < 25  # torchrun kills after 30 s
+    assert not any("error" in error for error in errors)
+    assert read_info(folder / "runs/small_sweep_001")["outcome"] == "interrupted"
+
+
+def test_states_of_other_processes_are_saved_before_the_first_one_saves_its_own(tmp_path):
+    """The first process takes the file with the states of all for its own."""
+    spec = load_sweep(write_spec(sweep={"parameters": {"seed": [1, 2]}}))
+    trials = first_trials(spec)
+    members, path = members_of(trials, spec.sweep), tmp_path / "sweep.1.pth"
+    members[1].saved = {"key": list(members[1].key), "loss": [0.5]}
+
+    saved = []
+
+    class Second(Exchange):
+        def collect(self, value):
+            saved.extend(tuple(state["key"]) for state in load_states(path))
+            return []
+
+    results = Results(tmp_path / "results.1.jsonl")
+    arguments = {"n_models": 2, "path": path, "progress": None, "stop": lambda: False, "exchange": Second(1, 2)}
+    keep_states(Rounds(members, trials, results, SharedData(), **arguments))
+    results.close()
+    assert saved == [members[1].key]
+
+
+def test_the_others_wait_for_the_run_of_the_winner(tmp_path, forks):
+    """An agent of torchrun that ends may end the store in which the agents meet."""
+    spec = small_spec(**LONG | {"epochs": 1500}, sweep={"parameters": {"optimizer.lr": [0.01, 0.02]}})
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    processes = start_group(forks.start, COMMAND, 2, cwd=tmp_path)
+    wait_until(lambda: processes[1].poll() is not None, processes[0])
+    assert read_info(tmp_path / "runs/small_001")["outcome"] == "finished"
+    assert ended(processes)[0] == [0, 0]

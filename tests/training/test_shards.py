@@ -13,14 +13,17 @@ import torch.distributed as dist
 import yaml
 
 from linreg.checkpoint import load
-from linreg.errors import GroupError
+from linreg.errors import GroupError, UsageError
 from linreg.experiment import sharing
 from linreg.experiment.building import build
+from linreg.experiment.group import open_exchange
 from linreg.experiment.session import train
 from linreg.spec.schema import load_spec, spec_from_dict
 from linreg.system.place import Place
+from linreg.training.shards import group
 from linreg.training.shards.exchange import add_in_order, shards_of
 from linreg.training.shards.group import GroupExchange
+from linreg.training.shards.signs import Signs
 from tests.conftest import small_spec, write_spec
 from tests.faults.groups import start_group
 
@@ -147,7 +150,7 @@ def test_a_command_that_torchrun_has_restarted_resumes_its_run(linreg, monkeypat
 
 
 def group_of(rank, size=2, timeout=20):
-    return GroupExchange(Place(rank, size), device=torch.device("cpu"), timeout=timeout)
+    return GroupExchange(Place(rank, size), timeout=timeout)
 
 
 def test_processes_that_were_restarted_do_not_meet_those_before_them():
@@ -191,6 +194,66 @@ def test_a_process_that_hangs_is_noticed_after_the_timeout(tmp_path, forks):
     assert "error: rank 1 did not answer in time; see its message, and resume the run" in answer
     processes[1].kill()
     processes[1].communicate()
+
+
+def test_processes_that_train_together_need_a_gpu_each(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="2 processes on this machine, and 1 GPU; start one process for each GPU, or"):
+        open_exchange(load_spec(write_spec(data__shards=2, device="auto")))
+    assert not chosen
+    assert open_exchange(load_spec(write_spec(data__shards=2, device="cpu"))).size == 2
+    assert open_exchange(None).size == 2  # models of their own may share one
+    assert chosen == [0, 0]
+
+
+def signs_of_two(timeout=0.3):
+    store = dist.HashStore()
+    return [Signs(store, rank, 2, timeout) for rank in (0, 1)]
+
+
+def test_a_process_without_a_sign_is_silent_after_the_timeout():
+    first, second = signs_of_two()
+    silent = first.watch()
+    assert silent() is None
+    deadline = time.monotonic() + 0.9
+    while time.monotonic() < deadline:
+        second.give()
+        assert silent() is None
+        time.sleep(0.02)
+    time.sleep(0.4)
+    assert silent() == 1
+
+
+def test_all_hear_of_a_process_that_was_asked_to_stop():
+    first, second = signs_of_two()
+    asked = []
+    first.asked, second.asked = (lambda: False), lambda: bool(asked)
+    for one in (second, first):
+        one.give(at_once=True)
+        assert not one.hears_stop
+    asked.append(True)
+    second.give()  # not due
+    assert not second.hears_stop
+    for one in (second, first):
+        one.give(at_once=True)
+        assert one.hears_stop
+
+
+def test_long_work_without_steps_gives_signs(monkeypatch):
+    first, second = signs_of_two()
+    monkeypatch.setattr(group, "_formed", [group.Formed(second, None)])
+    silent = first.watch()
+    assert silent() is None
+    with group_of(1).at_work():
+        time.sleep(0.6)
+        assert silent() is None
+    time.sleep(0.6)
+    assert silent() == 1
 
 
 @pytest.mark.parametrize(

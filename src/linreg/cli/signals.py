@@ -23,15 +23,19 @@ class Stopped(BaseException):  # not an error: no `except Exception` may catch i
 class StopFlag:
     """Set by the first signal. Calling it returns whether it is set.
 
-    The first call marks it as watched: the caller has work to save, and checks the flag again and again."""
+    The first call marks it as watched: the caller has work to save, and checks the flag again and again. agent: the
+    parent whose end counts as SIGTERM, None without one."""
 
-    def __init__(self) -> None:
+    def __init__(self, agent: int | None = None) -> None:
         self.signal: int | None = None
+        self.agent = agent
         self.is_watched = False
 
     def __call__(self) -> bool:
         """Return whether a signal asked for a stop."""
         self.is_watched = True
+        if self.agent is not None and os.getppid() != self.agent:
+            self.signal = self.signal or signal.SIGTERM
         return self.signal is not None
 
     @property
@@ -48,7 +52,8 @@ def stop_on_signals() -> Iterator[StopFlag]:
     received already, and ends those that take too long. An agent that is killed sends none, so its end counts as
     SIGTERM: else its processes would hold the run for as long as they train. The first signal ends the process at once
     while nobody watches the flag: reading a table may take long, and there is nothing to save."""
-    flag, is_of_group = StopFlag(), place().size > 1
+    is_of_group = place().size > 1
+    flag = StopFlag(os.getppid() if is_of_group and AGENT in os.environ else None)
 
     def stop(number: int, frame: FrameType | None) -> None:
         if flag.signal is not None:
@@ -62,8 +67,8 @@ def stop_on_signals() -> Iterator[StopFlag]:
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before: list[Callable[..., object] | int | None] = [signal.signal(number, stop) for number in numbers]
     is_over = threading.Event()
-    if is_of_group and AGENT in os.environ:
-        threading.Thread(target=_stop_without_agent, args=(os.getppid(), is_over), daemon=True).start()
+    if flag.agent is not None:
+        threading.Thread(target=_stop_without_agent, args=(flag.agent, is_over), daemon=True).start()
     try:
         yield flag
     finally:

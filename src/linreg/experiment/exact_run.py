@@ -26,7 +26,8 @@ def solve(spec: ExperimentSpec, *, runs: Path, checkpoints: Path, winner_of: Map
     begin, exchange = time.monotonic(), open_exchange(spec)
     note_unused(spec)
     solved = solve_exactly(spec, exchange=exchange)
-    exact, intervals = solved.exact, calibrate_solved(spec, solved)
+    with exchange.closing():
+        exact, intervals = solved.exact, calibrate_solved(spec, solved)
     record = EpochRecord(0, exact.loss, exact.val_loss, 0.0)
     with create(spec.name, runs, checkpoints, winner_of) as run:
         session = new_session(solved.device, ENGINE, 0, None)

@@ -31,6 +31,8 @@ def follow(spec: ExperimentSpec | None, stop: Callable[[], bool] = lambda: False
         return str(saved.outcome)
     nothing: Any = _Nothing()
     run_epochs(experiment, progress, nothing, nothing, None, exchange.agreed(stop))
+    exchange.relayed(stop)
+    exchange.wait_for_first()
     return progress.outcome
 
 

@@ -25,7 +25,8 @@ def open_exchange(spec: ExperimentSpec | None) -> Exchange:
         refuse_unshared(spec, own.size)
     from linreg.training.shards.group import GroupExchange  # imports torch.distributed
 
-    return GroupExchange(own, device=_device(spec, own), timeout=_timeout())
+    _choose_gpu(spec, own)
+    return GroupExchange(own, timeout=_timeout())
 
 
 def lead(spec: ExperimentSpec, planned_epochs: int) -> Exchange:
@@ -36,13 +37,16 @@ def lead(spec: ExperimentSpec, planned_epochs: int) -> Exchange:
     return exchange
 
 
-def _device(spec: ExperimentSpec | None, own: Place) -> torch.device:
-    """Return the device of a process: with `device: auto`, one of the GPUs of its machine."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if spec is None else choose_device(spec)
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", own.local_rank % torch.cuda.device_count())
-        torch.cuda.set_device(device)
-    return device
+def _choose_gpu(spec: ExperimentSpec | None, own: Place) -> None:
+    """Give this process one of the GPUs of its machine. spec: whose shards the processes train, each on a GPU of its
+    own; None if it is not known, or if each process trains models of its own. Raises UsageError for too few GPUs."""
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    n_processes = max(own.local_rank + 1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    if spec is not None and n_processes > n_gpus and choose_device(spec).type == "cuda":
+        problem = f"{n_processes} processes on this machine, and {n_gpus} GPU{'s' * (n_gpus != 1)}"
+        raise UsageError(f"{problem}; start one process for each GPU, or set device=cpu")
+    if n_gpus:
+        torch.cuda.set_device(own.local_rank % n_gpus)
 
 
 def _timeout() -> float:

@@ -79,7 +79,8 @@ def run_session(
     try:
         experiment.exchange.lead(saver.checkpoint)
         _run_and_save(experiment, progress, saver, report, experiment.exchange.agreed(stop))
-        outcome = _calibrated(experiment, progress, saver, stop)
+        with experiment.exchange.closing():
+            outcome = _calibrated(experiment, progress, saver, experiment.exchange.relayed(stop))
         saver.wait()
     except BaseException as error:
         kept = saver.kept() if isinstance(error, DivergedError) else ""

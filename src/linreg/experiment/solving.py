@@ -55,7 +55,9 @@ def note_unused(spec: ExperimentSpec) -> None:
 
 def follow_solution(spec: ExperimentSpec) -> None:
     """Solve a spec with the other processes of a group, and write nothing. Raises the errors of `solve_exactly`."""
-    solve_exactly(spec, exchange=open_exchange(spec))
+    exchange = open_exchange(spec)
+    solve_exactly(spec, exchange=exchange)
+    exchange.wait_for_first()
 
 
 def solve_exactly(

@@ -15,7 +15,7 @@ from linreg.experiment.measuring import metrics_of
 from linreg.experiment.network import choose_device
 from linreg.experiment.result import CHECKPOINTS, RUNS
 from linreg.experiment.session import StopRequested
-from linreg.experiment.sweeps.group import join_parts, refuse_other_data
+from linreg.experiment.sweeps.group import join_parts, keep_states, refuse_other_data
 from linreg.experiment.sweeps.interrupted import open_folder, take_results, take_states
 from linreg.experiment.sweeps.leave_one_out import leave_one_out
 from linreg.experiment.sweeps.members import Member, SharedData, members_of
@@ -67,8 +67,9 @@ def cross_validate(
     """
     trials, shared, exchange = make_trials(spec, draw), SharedData(), open_exchange(None)
     members = _members(spec, trials)
-    exchange.form()
     rows, _ = open_parts(members[0].spec, shared.rows(members[0].spec))  # before anything is written
+    exchange.form()
+    stop = exchange.relayed(stop)
     with open_folder(spec, trials, runs, checkpoints, rows.fingerprint, kind=ENGINE, resume=resume) as run:
         session = new_session(choose_device(trials[0].spec), ENGINE, 0, None)
         run.start_session(session, data_fingerprint=rows.fingerprint, spec=spec.to_yaml())
@@ -79,9 +80,11 @@ def cross_validate(
             targets = rows.target_names
             lines, predictions = _train(run, members, trials, shared, targets, exchange, progress, stop)
             counts, path = predictions.counts(), None
-            if len(lines) == len(members):
-                path = output or run.folder / "predictions.csv"
-                predictions.finish(path)
+            with exchange.closing():
+                if len(lines) == len(members):
+                    path = output or run.folder / "predictions.csv"
+                    predictions.finish(path)
+            if path is not None:
                 (run.checkpoints / STATES).unlink(missing_ok=True)
             outcome = "interrupted" if path is None else "finished"
         except DivergedError:
@@ -101,20 +104,23 @@ def follow_cross_validation(
     outcome. Raises the errors of `cross_validate`."""
     exchange, trials, shared = open_exchange(None), make_trials(spec, draw), SharedData()
     members = _members(spec, trials)[exchange.rank :: exchange.size]
+    rows = shared.rows(trials[0].spec if not members else members[0].spec)
     exchange.form(listen=stop)  # from the first call on, a signal stops between steps
+    stop = exchange.relayed(stop)
     name, lines, fingerprint = exchange.follow()
+    refuse_other_data(rows.fingerprint, fingerprint)
     take_results(members, lines)
     take_states(members, checkpoints / name / STATES)
-    rows = shared.rows(trials[0].spec if not members else members[0].spec)
-    refuse_other_data(rows.fingerprint, fingerprint)
     results = Results(part_of(runs / name / RESULTS, exchange.rank))
     predictions = Predictions(runs / name, rows.target_names, rank=exchange.rank)
     path = part_of(checkpoints / name / STATES, exchange.rank)
     rounds = _rounds(members, trials, results, shared, predictions, path, exchange, None, stop)
+    keep_states(rounds)
     try:
-        with stopping_together(stop):
+        with stopping_together(exchange):
             rounds.train(SweepSpec())
             exchange.collect((results.lines, predictions.lines))
+            exchange.wait_for_first()
     except StopRequested:
         return "interrupted"
     finally:
@@ -175,8 +181,9 @@ def _train(
     exchange.lead(lambda: (run.name, results.lines, shared.rows(members[0].spec).fingerprint))
     own = members[:: exchange.size]
     rounds = _rounds(own, trials, results, shared, predictions, path, exchange, progress, stop)
+    keep_states(rounds)
     try:
-        with stopping_together(stop):
+        with stopping_together(exchange):
             rounds.train(SweepSpec())
             for lines, predicted in exchange.collect(([], [])):
                 predictions.add_lines(predicted)

@@ -52,6 +52,20 @@ def join_parts(folder: Path, states: Path) -> None:
         part.unlink()
 
 
+def keep_states(rounds: Rounds) -> None:
+    """Save the states that this process has taken from the file of the first one, which will soon have others. Raises
+    StorageError, GroupError."""
+    if rounds.exchange.rank > 0:
+        rounds.save_states()
+    rounds.exchange.collect(None)
+
+
+def fingerprint_of(trial: Trial, shared: SharedData) -> str:
+    """Return the fingerprint of the data, which all trials share; empty if it varies. Raises SpecError, DataError."""
+    varies = any(key.partition(".")[0] == "data" for key in trial.parameters)
+    return "" if varies else shared.rows(trial.spec).fingerprint
+
+
 def refuse_other_data(fingerprint: str, of_first: str) -> None:
     """Raise DataError if this process reads another table than the first one. of_first: its fingerprint, empty if the
     data varies from trial to trial."""
@@ -79,12 +93,12 @@ def follow_sweep(
 ) -> str:
     """Train the trials of this process, which is not the first of its group; return the outcome. Raises the errors of
     `sweep`, and GroupError."""
-    exchange = open_exchange(None)
+    exchange, shared = open_exchange(None), SharedData()
+    fingerprint = fingerprint_of(trials[0], shared)
     exchange.form(listen=stop)  # from the first call on, a signal stops between steps
-    name, lines, parameters, fingerprint = exchange.follow()
-    shared = SharedData()
-    if fingerprint:
-        refuse_other_data(shared.rows(trials[0].spec).fingerprint, fingerprint)
+    stop = exchange.relayed(stop)
+    name, lines, parameters, of_first = exchange.follow()
+    refuse_other_data(fingerprint, of_first)
     trials = [*trials, *trials_of(spec, parameters[len(trials) :], len(trials))]
     members = members_of(own_trials(trials, exchange.rank, exchange.size), spec.sweep)
     take_results(members, lines)
@@ -95,16 +109,19 @@ def follow_sweep(
         members, trials, results, shared,
         n_models=len(members), path=path, progress=None, stop=stop, exchange=exchange,
     )  # fmt: skip
+    keep_states(rounds)
     n_sent = n_stacks = 0
     try:
         while True:
-            with stopping_together(stop):
+            with stopping_together(exchange):
                 rounds.train(spec.sweep)
                 exchange.collect((results.lines[n_sent:], rounds.stacks[n_stacks:]))
                 parameters = exchange.follow()
             n_sent, n_stacks = len(results.lines), len(rounds.stacks)
             new = trials_of(spec, parameters, len(rounds.trials))
             if not new:
+                with stopping_together(exchange):
+                    exchange.wait_for_first()
                 return "finished"
             rounds.add(members_of(own_trials(new, exchange.rank, exchange.size), spec.sweep), new)
     except StopRequested:

@@ -33,12 +33,12 @@ Progress = Callable[[int, int, str], None]  # of the members that have ended, al
 
 
 @contextmanager
-def stopping_together(stop: Callable[[], bool]) -> Iterator[None]:
-    """Raise StopRequested if other processes have ended, and this one was asked to stop as they were."""
+def stopping_together(exchange: Exchange) -> Iterator[None]:
+    """Raise StopRequested if other processes have ended because one was asked to stop."""
     try:
         yield
     except GroupError:
-        if stop():
+        if exchange.hears_stop():
             raise StopRequested from None
         raise
 
@@ -95,7 +95,12 @@ class Rounds:
 
     def _round(self, members: Sequence[Member], *, until: int | None) -> None:
         try:
-            hooks: Any = {"ended": self._end, "pause": self._pause, "save": self._save}
+            hooks: Any = {
+                "ended": self._end,
+                "pause": self._pause,
+                "save": self._save,
+                "at_work": self.exchange.at_work,
+            }
             for size, looped in train_members(members, self.shared, until=until, **hooks):
                 self.stacks.append({"models": size, "one_by_one": sorted(looped)})
                 self._pause()
@@ -147,7 +152,6 @@ class Rounds:
 
     def _pause(self) -> None:
         self._write()
-        self.exchange.give_sign()
         if self.stop():
             raise StopRequested
 
@@ -159,11 +163,15 @@ class Rounds:
             return
         self._write()
         synchronize()
-        # a member that an interrupted sweep has begun may still wait for its turn
-        states = [state_of(one) if one.experiment else one.saved for one in waiting(self.members)]
-        save_states(self.path, [state for state in states if state is not None])
+        self.save_states()
         now = time.monotonic()
         self._due_at = now + max(SECONDS_BETWEEN_SAVES, (now - begin) / SHARE_OF_SAVING)
+
+    def save_states(self) -> None:
+        """Save the states of all members that train, and of those that an interrupted sweep has begun and that wait for
+        their turn. Raises StorageError."""
+        states = [state_of(one) if one.experiment else one.saved for one in waiting(self.members)]
+        save_states(self.path, [state for state in states if state is not None])
 
     def _write(self) -> None:
         """Write the results that are known."""

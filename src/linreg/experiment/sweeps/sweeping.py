@@ -18,7 +18,7 @@ from linreg.experiment.group import open_exchange
 from linreg.experiment.network import choose_device
 from linreg.experiment.result import CHECKPOINTS, RUNS, Result
 from linreg.experiment.session import StopRequested
-from linreg.experiment.sweeps.group import STATES, join_parts, own_trials, parameters_of
+from linreg.experiment.sweeps.group import STATES, fingerprint_of, join_parts, keep_states, own_trials, parameters_of
 from linreg.experiment.sweeps.interrupted import open_folder, take_results, take_states
 from linreg.experiment.sweeps.members import SharedData, members_of
 from linreg.experiment.sweeps.picture import write_ranking
@@ -122,9 +122,10 @@ def sweep(
     """
     begin, trials = time.monotonic(), first_trials(spec)
     settings, shared = spec.sweep, SharedData()
-    fingerprint = _fingerprint(trials[0], shared)
+    fingerprint = fingerprint_of(trials[0], shared)
     exchange = open_exchange(None)
     exchange.form()
+    stop = exchange.relayed(stop)
     with open_folder(spec, trials, runs, checkpoints, fingerprint, kind=ENGINE, resume=resume) as run:
         session = _new_session(spec, trials[0])
         run.start_session(session, data_fingerprint=fingerprint, spec=spec.to_yaml())
@@ -143,14 +144,13 @@ def sweep(
         if chosen and trials[0].spec.writer.plots:
             write_ranking(run.folder, ranking, chosen, settings)
         own = [trials[one.trial] for one in chosen]
-        with alone():  # the other processes have ended
+        with alone(), exchange.closing():
             found = train_winners(own, run, lines, runs=runs, checkpoints=checkpoints, stop=stop)
         is_done = is_done and all(result.outcome != "interrupted" for result in found)
         session |= {"ended": now(), "outcome": "finished" if is_done else "interrupted"}
         run.write_info(outcome=session["outcome"], winners=[result.run for result in found])
     path = _checkpoint_of(found[0], own[0]) if found else None
     n_trials = len(trials) if trained.is_done else n_planned(settings, trials)
-    has_test = path is not None and is_done and _has_test(own[0])
     return SweepResult(
         run=run.name,
         outcome=session["outcome"],
@@ -161,7 +161,7 @@ def sweep(
         ranking=ranking,
         winners=[one.trial for one in chosen],
         runs=found,
-        test=evaluate(path, part="test") if has_test and path else None,
+        test=evaluate(path, part="test") if path and is_done and _has_test(own[0]) else None,
         models=dict(Counter(str(line["how"]) for line in lines)),
         seconds=round(time.monotonic() - begin, 3),
     )
@@ -171,12 +171,6 @@ def _new_session(spec: Sweep, trial: Trial) -> dict[str, Any]:
     session = new_session(choose_device(trial.spec), ENGINE, 0, None)
     session["environment"] |= versions_for(spec.sweep)
     return session
-
-
-def _fingerprint(trial: Trial, shared: SharedData) -> str:
-    """Return the fingerprint of the data, which all trials share; empty if it varies. Raises SpecError, DataError."""
-    varies = any(key.partition(".")[0] == "data" for key in trial.parameters)
-    return "" if varies else shared.rows(trial.spec).fingerprint
 
 
 def _train_trials(
@@ -203,15 +197,17 @@ def _train_trials(
         members, trials, results, shared,
         n_models=n_models, path=path, progress=progress, stop=stop, exchange=exchange,
     )  # fmt: skip
+    keep_states(rounds)
     try:
         while True:
-            with stopping_together(stop):
+            with stopping_together(exchange):
                 rounds.train(settings)
                 others = exchange.collect(None)[1:]
             for lines, stacks in others:
                 results.add(lines)
                 rounds.stacks += stacks
-            new = next_trials(spec, rounds.trials, results.lines)
+            with exchange.at_work():
+                new = next_trials(spec, rounds.trials, results.lines)
             if new:
                 write_trials(run.folder, [*rounds.trials, *new])
             exchange.lead(partial(parameters_of, new))

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import numpy as np
@@ -26,17 +27,26 @@ SHARE_OF_A_STACK = 0.75  # that still trains; below it the stack is made anew wi
 Pause = Callable[[], None]
 Ended = Callable[[Member], None]
 Save = Callable[[Callable[[], None], int], None]
+AtWork = Callable[[], AbstractContextManager[None]]
 
 
 def train_members(
-    members: Sequence[Member], shared: SharedData, *, until: int | None, ended: Ended, pause: Pause, save: Save
+    members: Sequence[Member],
+    shared: SharedData,
+    *,
+    until: int | None,
+    ended: Ended,
+    pause: Pause,
+    save: Save,
+    at_work: AtWork = nullcontext,
 ) -> Iterator[tuple[int, set[str]]]:
     """Train members to their ends, or for `until` epochs in all. Yield for each stack its size and the names of the
     operations that were computed for one model after another; a size of 1 for a member that was trained alone.
 
     ended: called with each member that has ended, after which its experiment is released. pause: called about every
     twentieth of a second. save: called between epochs with a function that brings the experiments up to date, which
-    must be called before they are saved, and with the number of epochs that are done. Without `until` a stack is built
+    must be called before they are saved, and with the number of epochs that are done. at_work: returns a context for
+    work between two pauses that may take long. Without `until` a stack is built
     when enough members for it are found, and released after.
     """
     groups: dict[Hashable, list[Member]] = {}
@@ -46,10 +56,14 @@ def train_members(
             pause()
             due_at = time.monotonic() + SECONDS_A_CHUNK
         if member.spec.solver == "exact":
-            _solve(member, shared, ended)
+            with at_work():
+                _solve(member, shared, ended)
             continue
-        if member.experiment is None and not _built(member, shared, ended):
-            continue
+        if member.experiment is None:
+            with at_work():
+                is_built = _built(member, shared, ended)
+            if not is_built:
+                continue
         assert member.experiment is not None
         if until is not None and len(member.records) >= until:  # its saved state is of a later round
             continue

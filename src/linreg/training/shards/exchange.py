@@ -1,6 +1,7 @@
 """The exchange between the processes of a group: each computes some shards, and all get the sum over all shards."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -29,12 +30,33 @@ class Exchange:
     def follow(self) -> Any:
         """Join the group, and return what the first process sends."""
 
+    def wait_for_first(self) -> None:
+        """Wait until the first process has done what it does alone at the end, or has ended."""
+
     def give_sign(self) -> None:
         """Let the others know that this process works. To be called about every second by one that works longer."""
 
+    def at_work(self) -> AbstractContextManager[None]:
+        """Return a context that lets the others know that this process works: for long work without steps."""
+        return nullcontext()
+
+    def closing(self) -> AbstractContextManager[None]:
+        """Return a context for what the first process does alone at the end (see `wait_for_first`)."""
+        return nullcontext()
+
     def agreed(self, stop: Callable[[], bool]) -> Callable[[], bool]:
-        """Return the function that says whether to stop, as all processes see it. stop: of this process alone."""
+        """Return the function that says whether to stop, as all processes see it after the same step. stop: of this
+        process alone."""
         return stop
+
+    def relayed(self, stop: Callable[[], bool]) -> Callable[[], bool]:
+        """Return the function that says whether any process was asked to stop, about a second later. stop: of this
+        process alone."""
+        return stop
+
+    def hears_stop(self) -> bool:
+        """Return whether a process was asked to stop, now (see `relayed`)."""
+        return False
 
     def collect(self, value: Any) -> list[Any]:
         """Send a value of every process to rank 0; return them there in the order of the ranks."""

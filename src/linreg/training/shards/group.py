@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -19,19 +19,19 @@ import torch.distributed.nn.functional  # before a group is formed: its default 
 from linreg.errors import GroupError, UsageError
 from linreg.system.place import Place
 from linreg.training.shards.exchange import Exchange, add_in_order, shards_of
+from linreg.training.shards.signs import Signs
 
 SECONDS_A_WAIT = 0.5  # for other processes, at most, until Python can handle a signal
 SECONDS_BETWEEN_TRIES = 0.05
-SECONDS_BETWEEN_SIGNS = 1.0  # at least
 LONG = timedelta(days=1000)  # more than a process works
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # its errors are raised, and reported in a line
 
 
 class Formed(NamedTuple):
-    """The group of this process. store: of its processes; patient: the group that waits long (see `GroupExchange`)."""
+    """The group of this process. signs: of life; patient: the group that waits long (see `GroupExchange`)."""
 
-    store: dist.Store
+    signs: Signs
     patient: dist.ProcessGroup
 
 
@@ -45,12 +45,11 @@ class GroupExchange(Exchange):
     step. All else uses the patient one, because a process may train for hours until it has something to say (see
     `give_sign`)."""
 
-    def __init__(self, place: Place, *, device: torch.device, timeout: float) -> None:
+    def __init__(self, place: Place, *, timeout: float) -> None:
         """timeout: seconds that an exchange may take."""
         super().__init__(place.rank, place.size)
         self.wants_stop: Callable[[], bool] = lambda: False
-        self.device, self.timeout = device, timedelta(seconds=timeout)
-        self._sign_due_at = 0.0
+        self.timeout = timedelta(seconds=timeout)
         self.others = f"rank {1 - place.rank}" if place.size == 2 else "another process of the group"
 
     def form(self, listen: Callable[[], object] = lambda: None) -> None:
@@ -64,7 +63,8 @@ class GroupExchange(Exchange):
         deadline = time.monotonic() + self.timeout.total_seconds()
         with _translated(self.others):
             store = self._meet(self._open_store(deadline), deadline)
-        _formed.append(Formed(store, self._connect(store)))
+        signs = Signs(store, self.rank, self.size, self.timeout.total_seconds())
+        _formed.append(Formed(signs, self._connect(store)))
         atexit.register(_end)
         listen()
         self.collect(None)
@@ -79,19 +79,69 @@ class GroupExchange(Exchange):
         self.form()
         return self._share(None)
 
+    def wait_for_first(self) -> None:
+        """Wait until the first process has done what it does alone at the end, or has ended: until then the agent of
+        this machine must not end, because it may keep the store in which the agents meet."""
+        with suppress(GroupError):
+            self._share(None)
+
     def give_sign(self) -> None:
-        """Let the others know that this process works: they wait for a process as long as it gives signs. Raises
-        GroupError."""
-        now = time.monotonic()
-        if _formed and now >= self._sign_due_at:
-            self._sign_due_at = now + min(SECONDS_BETWEEN_SIGNS, self.timeout.total_seconds() / 4)
-            with _translated(self.others):
-                _formed[0].store.set(_sign_of(self.rank), str(now))
+        """Let the others know that this process works: they wait for a process as long as it gives signs. With
+        `relayed`, exchange who was asked to stop. Raises GroupError."""
+        with _translated(self.others):
+            _signs().give()
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Give signs from a second thread, in the block."""
+        is_over, seconds = threading.Event(), _signs().seconds_between
+
+        def give_signs() -> None:
+            with suppress(GroupError):  # the block will notice
+                while not is_over.wait(seconds):
+                    self.give_sign()
+
+        thread = threading.Thread(target=give_signs, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
+
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Let the others wait for what the first process does in the block; then they end."""
+        with self.at_work():
+            yield
+        with suppress(GroupError):  # they may have ended
+            self._share(None)
+        if _signs().hears_stop:  # until all have heard it: the store may end with this process
+            time.sleep(2 * _signs().seconds_between)
 
     def agreed(self, stop: Callable[[], bool]) -> Callable[[], bool]:
-        """Return the function that says whether to stop, as all processes see it. stop: of this process alone."""
+        """Return the function that says whether to stop, as all processes see it after the same step."""
         self.wants_stop = stop
         return lambda: self.stopped
+
+    def relayed(self, stop: Callable[[], bool]) -> Callable[[], bool]:
+        """Return the function that says whether any process was asked to stop. It gives signs. Raises GroupError."""
+        _signs().asked = stop
+
+        def is_asked() -> bool:
+            if stop():
+                return self.hears_stop()
+            self.give_sign()
+            return _signs().hears_stop
+
+        return is_asked
+
+    def hears_stop(self) -> bool:
+        """Return whether a process was asked to stop, now."""
+        signs = _signs()
+        with suppress(GroupError), _translated(self.others):  # the store may have ended with rank 0
+            signs.give(at_once=True)
+        return signs.hears_stop or (signs.asked is not None and signs.asked())
 
     def total(self, rows: torch.Tensor, n_shards: int) -> torch.Tensor:
         """Return the sum, as `Exchange` does. One more column has the wish to stop. Raises GroupError."""
@@ -159,7 +209,7 @@ class GroupExchange(Exchange):
         wait for ever."""
 
         def connect() -> Any:
-            backend = "nccl" if self.device.type == "cuda" else "gloo"
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             group = {"rank": self.rank, "world_size": self.size, "timeout": self.timeout}
             with _translated(self.others):
                 dist.init_process_group(backend, store=store, **group)
@@ -180,7 +230,8 @@ class GroupExchange(Exchange):
             with _translated(self.others):
                 exchange()
 
-        done, signs = _started(call), dict[int, tuple[bytes, float]]()
+        signs, done = _signs(), _started(call)
+        silent = signs.watch()
         try:
             while True:
                 try:
@@ -188,26 +239,15 @@ class GroupExchange(Exchange):
                     return
                 except TimeoutError:
                     self.give_sign()
-                silent = self._silent(signs)
-                if silent is not None:
-                    raise GroupError(f"rank {silent} did not answer in time; see its message, and resume the run")
+                if signs.hears_stop:
+                    raise GroupError(f"{self.others} was asked to stop; resume the run")
+                with _translated(self.others):
+                    rank = silent()
+                if rank is not None:
+                    raise GroupError(f"rank {rank} did not answer in time; see its message, and resume the run")
         finally:
             if not done.done():  # a thread of gloo that waits when Python ends would abort the process
                 _formed[0].patient.abort()
-
-    def _silent(self, signs: dict[int, tuple[bytes, float]]) -> int | None:
-        """Return the rank of a process that has given no sign for as long as the timeout. signs: the last sign of each,
-        and when it was new; is kept up to date."""
-        now, store = time.monotonic(), _formed[0].store
-        for rank in range(self.size):
-            key = _sign_of(rank)
-            with _translated(self.others):
-                sign = store.get(key) if store.check([key]) else b""
-            if rank not in signs or signs[rank][0] != sign:
-                signs[rank] = (sign, now)
-            if rank != self.rank and now - signs[rank][1] > self.timeout.total_seconds():
-                return rank
-        return None
 
     def _receive(self, own: torch.Tensor) -> list[torch.Tensor]:
         """Receive a tensor from each other process, of the shape of that of rank 0; return all in the order of the
@@ -240,14 +280,14 @@ class GroupExchange(Exchange):
         return values
 
 
+def _signs() -> Signs:
+    return _formed[0].signs
+
+
 def _end() -> None:
     """End all groups, and their threads: one that runs when Python ends would abort the process."""
     _formed.clear()
     dist.destroy_process_group()
-
-
-def _sign_of(rank: int) -> str:
-    return f"sign/{rank}"
 
 
 def _started(call: Callable[[], Any]) -> "Future[Any]":
