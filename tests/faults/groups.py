@@ -1,5 +1,5 @@
-"""Signals to groups: one process of a group that trains together is killed at a random moment, or asked to stop, or all
-are asked twice. The run is resumed by a group of another size, and when it is finished, compared with that of one process
+"""Signals to groups: one process of a group that trains together is killed at a random moment, or all are, or one is
+asked to stop, or all are asked twice. The run is resumed by a group of another size, and when it is finished, compared with that of one process
 that was never interrupted:
 
 python -m tests.faults.groups 100 1
@@ -26,17 +26,40 @@ from tests.faults.sessions import command, fork, prepare
 
 SIZES = (1, 2, 2, 3)  # of the groups
 TIMEOUT = 30  # seconds that a process of a group may wait for the others
-SPEC = small_spec(
-    name="group",
-    epochs=80,
-    data__source={"name": "friedman1", "n_samples": 120, "n_features": 5},
-    data__shards=3,
-    data__batch_size=24,
-    model={"name": "mlp", "hidden": [8], "dropout": 0.1},
-    optimizer={"name": "adam", "lr": 0.01},
-    checkpoint={"every_seconds": 0.03},
-    early_stopping={"patience": 70},
-)
+KINDS = {"kill": signal.SIGKILL, "kill all": signal.SIGKILL, "term": signal.SIGTERM, "term all": signal.SIGTERM}
+SPECS = [
+    small_spec(
+        name="group",
+        epochs=80,
+        data__source={"name": "friedman1", "n_samples": 120, "n_features": 5},
+        data__batch_size=24,
+        checkpoint={"every_seconds": 0.03},
+        **changes,
+    )
+    for changes in (
+        {
+            "data__shards": 3,
+            "model": {"name": "mlp", "hidden": [8], "dropout": 0.1},
+            "optimizer": {"name": "adam", "lr": 0.01},
+            "early_stopping": {"patience": 70},
+        },
+        {
+            "data__shards": 4,
+            "data__memory": "mapped",
+            "model": {"name": "polynomial", "degree": 2},
+            "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9},
+            "scheduler": {"name": "one_cycle", "max_lr": 0.02},
+        },
+        {
+            "data__shards": 7,
+            "data__standardize": True,
+            "model": {"name": "mlp", "hidden": [6, 4]},
+            "loss": {"name": "huber"},
+            "optimizer": {"name": "adamw", "lr": 0.01},
+            "clip_grad_norm": 1.0,
+        },
+    )
+]
 ARGUMENTS = ["train", "spec.yaml", "--resume", "--quiet"]
 
 
@@ -118,16 +141,16 @@ def wait_for_session(folder, n_before, child):
 
 def interrupt(folder, draw, counts):
     """Start a group and send signals; return what is wrong with its end, or None."""
-    size, kind = draw.choice(SIZES), draw.choice(("kill", "kill", "term", "term all"))
+    size, kind = draw.choice(SIZES), draw.choice(("kill", *KINDS))
     n_before = sessions_of(folder)[0]
     children = fork_group(size, folder)
     wait_for_session(folder, n_before, children[0])
     time.sleep(draw.uniform(0.0, 0.6))
     victim = draw.randrange(size)
-    number = signal.SIGKILL if kind == "kill" else signal.SIGTERM
+    number = KINDS[kind]
     was_running = not any(child.ended(0) for child in children)
     if was_running:
-        for child in children if kind == "term all" and size > 1 else [children[victim]]:
+        for child in children if kind.endswith("all") else [children[victim]]:
             os.kill(child.pid, number)
             if kind == "term all" and size > 1:
                 os.kill(child.pid, number)  # torchrun repeats a signal that all processes have received
@@ -135,7 +158,9 @@ def interrupt(folder, draw, counts):
     if not was_running or codes == [0] * size:
         return None  # it had finished before
     counts[kind] += 1
-    if kind == "kill":
+    if kind == "kill all":
+        is_right = set(codes) <= {-9, 8}
+    elif kind == "kill":
         # a process that has finished does not miss another
         is_right = codes[victim] == -9 and all(code in (0, 8) for rank, code in enumerate(codes) if rank != victim)
     else:  # a process that has stopped may be ended by the second signal
@@ -145,21 +170,26 @@ def interrupt(folder, draw, counts):
     return f"{size} processes, {kind} to {victim}: {codes} {[error[-200:] for error in errors]}"
 
 
+def whole_run(spec, folder):
+    """Train a spec by one process that is never interrupted; return its checkpoint."""
+    folder.mkdir()
+    (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
+    codes, errors = results(fork_group(1, folder))
+    assert codes == [0], errors
+    return load(folder / "checkpoints/group_001/last.pth")
+
+
 def run(n_signals, seed):
     """Interrupt runs until n_signals have hit; return the counts and what was wrong."""
-    draw, counts, wrong, n_runs = random.Random(seed), {"kill": 0, "term": 0, "term all": 0}, [], 0
+    draw, counts, wrong, n_runs = random.Random(seed), dict.fromkeys(KINDS, 0), [], 0
     with tempfile.TemporaryDirectory() as name:
-        whole = Path(name) / "whole"
-        whole.mkdir()
-        (whole / "spec.yaml").write_text(yaml.safe_dump(SPEC))
-        codes, errors = results(fork_group(1, whole))
-        assert codes == [0], errors
-        expected = load(whole / "checkpoints/group_001/last.pth")
+        wholes = [whole_run(spec, Path(name) / f"whole{number}") for number, spec in enumerate(SPECS)]
         while sum(counts.values()) < n_signals:
             n_runs += 1
             folder = Path(name) / str(n_runs)
             folder.mkdir()
-            (folder / "spec.yaml").write_text(yaml.safe_dump(SPEC))
+            number = draw.randrange(len(SPECS))
+            (folder / "spec.yaml").write_text(yaml.safe_dump(SPECS[number]))
             for _ in range(draw.randrange(1, 5)):
                 problem = interrupt(folder, draw, counts)
                 wrong += [problem] if problem else []
@@ -167,9 +197,11 @@ def run(n_signals, seed):
             # a run that was killed before its first checkpoint is begun anew, in another folder
             found = load(max((folder / "checkpoints").glob("group_*/last.pth")))
             keys = ("loss", "val_loss", "model_state_dict", "optimizer_state_dict", "loader_state", "outcome")
-            unlike = [key for key in keys if not same(vars(found)[key], vars(expected)[key])]
+            unlike = [key for key in keys if not same(vars(found)[key], vars(wholes[number])[key])]
             if set(codes) != {0} or unlike:
-                wrong.append(f"run {n_runs}: {codes} {[error[-200:] for error in errors]}, other {unlike}")
+                wrong.append(
+                    f"run {n_runs}, spec {number}: {codes} {[error[-200:] for error in errors]}, other {unlike}"
+                )
     return {**counts, "runs": n_runs, "wrong": wrong}
 
 
