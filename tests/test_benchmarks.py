@@ -1,14 +1,15 @@
 """The benchmarks say what was measured, and what was not."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import benchmarks.__main__
-from benchmarks import choosing, gpu, page, peers, processes, saving, steps, sweeps
-from benchmarks.rows import Row, compare, figures, in_turn, quantity, reason, table, time_process, timed, verdict
+from benchmarks import choosing, exchange, gpu, page, peers, processes, saving, steps, sweeps
+from benchmarks.rows import ROOT, Row, compare, figures, in_turn, quantity, reason, table, time_process, timed, verdict
 from linreg.spec.schema import load_spec
 
 
@@ -234,3 +235,24 @@ def test_the_specs_for_processes_are_valid(tmp_path, monkeypatch, solver, memory
     assert load_spec("spec.yaml").data.shards == 2
     (tmp_path / "sweep.yaml").write_text(processes.SWEEP)
     assert load_spec("sweep.yaml").epochs == 100
+
+
+def test_the_page_has_the_best_numbers_of_processes_by_the_model_of_cost():
+    text, found = (ROOT / "docs/processes.md").read_text(), []
+    units = {"ms": 1e-3, "s": 1.0, "GB/s": 1e9}
+    for line in re.findall(r"^\| [\d.]+ m?s \|.*$", text, re.MULTILINE):
+        step, n_parameters, rate, best, ratio = (cell.strip() for cell in line.strip("|").split("|"))
+        seconds, bytes_a_second = (float(n) * units[unit] for n, unit in (step.split(), rate.split()))
+        n_bytes = 4 * int(n_parameters.replace(",", ""))
+
+        def whole(n, seconds=seconds, n_bytes=n_bytes, rate=bytes_a_second):
+            return seconds / n + exchange.exchange(n_bytes, n, 50e-6, rate, n_shards=n)
+
+        fastest = min(range(1, 1001), key=whole)
+        found.append((abs(int(best) / fastest - 1) < 0.15, f"{seconds / whole(int(best)):.0f}x" == ratio))
+    assert found == [(True, True)] * 4
+
+
+def test_an_exchange_between_processes_is_measured():
+    small, large = exchange.measured_exchanges(2)
+    assert 0 < small < large

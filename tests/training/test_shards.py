@@ -25,7 +25,7 @@ from linreg.training.shards.exchange import add_in_order, shards_of
 from linreg.training.shards.group import GroupExchange
 from linreg.training.shards.signs import Signs
 from tests.conftest import small_spec, write_spec
-from tests.faults.groups import start_group
+from tests.faults.groups import ended, start_group
 
 
 def test_gradients_of_shards_are_those_of_the_mini_batch():
@@ -272,3 +272,17 @@ def test_a_wrong_environment_of_a_group_is_refused(linreg, monkeypatch, name, va
     answer = linreg("train", write_spec(data__shards=2))
     assert answer.code == 2
     assert problem in answer.err
+
+
+@pytest.mark.parametrize("memory", ["resident", "mapped"])
+def test_what_float32_loses_is_seen_in_the_rows_of_all_processes(tmp_path, linreg, forks, memory):
+    lines = [f"{100_000_000 + (i % 4 if i >= 40 else 0)},{i % 7}" for i in range(80)]  # the first 40 rows do not vary
+    (tmp_path / "t.csv").write_text("\n".join(["t,y", *lines]) + "\n")
+    table = {"name": "csv", "path": "t.csv", "target": "y"}
+    write_spec("spec.yaml", data__source=table, data__shards=2, data__memory=memory, epochs=1, optimizer__lr=1e-20)
+    command = ["train", "spec.yaml", "--quiet"]
+    warning = linreg(*command).err
+    assert "column 't' varies too little for float32" in warning
+    codes, errors = ended(start_group(forks.start, ["linreg", *command], 2, cwd=tmp_path))
+    assert codes == [0, 0], errors
+    assert errors == [warning, ""]

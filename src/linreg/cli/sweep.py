@@ -102,6 +102,7 @@ def sweep(
         from linreg.experiment.sweeps.sweeping import first_trials, sweep
 
     if not place().is_first:
+        show_log(quiet=True)
         with stop_on_signals() as stop:
             if follow_sweep(loaded, first_trials(loaded), stop=stop, **options.folders) == "interrupted":
                 raise typer.Exit(stop.exit_code)
@@ -155,6 +156,7 @@ def cv(
         )
 
     if not place().is_first:
+        show_log(quiet=True)
         with stop_on_signals() as stop:
             if follow_cross_validation(loaded, stop=stop, **options.folders) == "interrupted":
                 raise typer.Exit(stop.exit_code)

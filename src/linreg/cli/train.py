@@ -1,5 +1,6 @@
 """`linreg train` and `linreg resume`."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -121,7 +122,7 @@ def _run(
 def _follow(spec: "ExperimentSpec | None") -> None:
     from linreg.experiment.following import follow
 
-    show_log(quiet=True)
+    logging.getLogger("linreg").setLevel(logging.ERROR)  # the first process warns
     with stop_on_signals() as stop:
         outcome = follow(spec, stop)
     if outcome == "interrupted":

@@ -160,7 +160,8 @@ class MappedRows(Rows):
         order of values, so the extremes of each column suffice."""
         n_features, width = len(self.feature_names), len(self.feature_names) + len(self.target_names)
         names = [*transform.column_names, *self.target_names]
-        precision = Precision(names, transform.dtype, where=where)
+        shards = None if self.cut is None else self.cut.shards
+        precision = Precision(names, transform.dtype, where=where, shards=shards)
 
         def values() -> Iterator[NDArray[np.floating]]:
             return (transform.values(block) for block, _ in used_blocks(self, parts))
@@ -173,7 +174,7 @@ class MappedRows(Rows):
             if transform.preprocessing is not None:
                 x, y = transform.preprocessing(x), transform.preprocessing.scaled(y)
             ends = torch.cat([x, y], dim=1)
-            precision.add(ends.numpy(), n_rows=len(self._all))
+            precision.add(ends.numpy(), n_rows=self.n_rows)
             fits = bool(torch.isfinite(ends.to(getattr(torch, transform.dtype))).all())
         if not transform.is_monotonic or not fits:
             for block, _ in used_blocks(self, parts):  # to find the row

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from linreg.data.shards import Shards
 from linreg.data.statistics import reduce_columns
 from linreg.errors import DataError
 
@@ -22,11 +23,13 @@ Values = NDArray[np.floating]
 class Precision:
     """Collects the extremes of columns, to find those that may lose their variation in a cast.
 
-    names: of the columns; where: the place of the data in the spec; remedy: against the loss.
+    names: of the columns; where: the place of the data in the spec; shards: with the processes that add other rows of
+    the same columns.
     """
 
-    def __init__(self, names: Sequence[str], dtype: str, *, where: str) -> None:
+    def __init__(self, names: Sequence[str], dtype: str, *, where: str, shards: Shards | None = None) -> None:
         self.names, self.dtype, self.where = names, dtype, where
+        self._share: Callable[[Any], list[Any]] = (lambda value: [value]) if shards is None else shards.share
         self.n_rows = 0
         self.low, self.high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
 
@@ -42,7 +45,11 @@ class Precision:
 
     def log(self, rows: Callable[[], Iterable[Values]]) -> None:
         """Log a warning for each column that loses its variation. rows: reads all columns (n, width) again, which is
-        necessary only for a table with large numbers that vary little."""
+        necessary only for a table with large numbers that vary little. All processes call this, and find the same."""
+        if self.dtype == "float64":
+            return
+        lows, highs, counts = zip(*self._share((self.low, self.high, self.n_rows)), strict=True)
+        self.low, self.high, self.n_rows = np.min(lows, axis=0), np.max(highs, axis=0), sum(counts)
         suspects = self._suspects() if self.n_rows else np.empty(0, np.int64)
         if not len(suspects):
             return
@@ -54,6 +61,8 @@ class Precision:
             sums += (values - origin).sum(axis=0)
             squares += ((values - origin) ** 2).sum(axis=0)
             errors += ((values.astype(self.dtype) - values) ** 2).sum(axis=0)
+        parts = zip(*self._share((n_rows, sums, squares, errors)), strict=True)
+        n_rows, sums, squares, errors = (sum(part) for part in parts)
         variation = squares - sums**2 / n_rows
         for position, error in zip(suspects, np.sqrt(errors / variation), strict=True):
             if error > MOST_ERROR:

@@ -34,7 +34,7 @@ class ResidentRows(Rows):
         x, y, weight = _Growing(dtype), _Growing(dtype), _Growing("float64")
         identity = Identity(source, cut, shards, where)
         names = [*self.feature_names, *self.target_names]
-        precision = Precision(names, dtype, where=where)
+        precision = Precision(names, dtype, where=where, shards=shards)
         self._starts: list[int] = []
         self._places: list[Callable[[int], str]] = []
         with arrow_without_pool():
@@ -86,7 +86,8 @@ class ResidentRows(Rows):
         x = make((self.n_rows, transform.n_columns), transform.dtype)
         y = make(self.y.shape, transform.dtype)
         names = [transform.column_names, self.target_names]
-        precision = Precision([*names[0], *names[1]], transform.dtype, where=where)
+        shards = None if self.cut is None else self.cut.shards
+        precision = Precision([*names[0], *names[1]], transform.dtype, where=where, shards=shards)
         for block, rows in used_blocks(self, parts):
             width = 0
             with torch.no_grad(), np.errstate(over="ignore"):
