@@ -39,7 +39,7 @@ RUNS = {  # the values of SPEC, the number of parameters, and of epochs
 }
 
 
-def exchange(n_bytes: float, size: int, latency: float, rate: float, *, n_shards: int = N_SHARDS) -> float:
+def seconds_of_exchange(n_bytes: float, size: int, latency: float, rate: float, *, n_shards: int = N_SHARDS) -> float:
     """Return the seconds of an exchange by the model. latency: seconds; rate: bytes a second."""
     return 2 * latency * math.log2(size) + n_bytes * (n_shards + size - 1) / rate
 
@@ -60,6 +60,8 @@ def measured_exchanges(size: int) -> list[float]:
         for rank in range(size)
     ]
     printed = [process.communicate()[0] for process in processes]
+    if any(process.returncode for process in processes):
+        raise RuntimeError(f"processes that exchange: exit codes {[process.returncode for process in processes]}")
     return [float(word) for word in printed[0].split()]
 
 
@@ -101,7 +103,7 @@ def measure() -> list[tuple[str, int, float, float]]:
     latency, rate = small / 2, 4 * (WIDTHS[1] - WIDTHS[0]) * (N_SHARDS + 1) / (large - small)
     print(f"latency {1e6 * latency:.0f} µs, {rate / 1e9:.2f} GB/s", file=sys.stderr)
     rows = [
-        (f"exchange alone, {width:,} parameters", size, exchange(4 * width, size, latency, rate), seconds)
+        (f"exchange alone, {width:,} parameters", size, seconds_of_exchange(4 * width, size, latency, rate), seconds)
         for size in SIZES[1:]
         for width, seconds in zip(WIDTHS, measured_exchanges(size), strict=True)
     ]
@@ -111,7 +113,7 @@ def measure() -> list[tuple[str, int, float, float]]:
             step = measured_step(Path(name), values, 1, n_epochs)
             rows.append((run, 1, step, step))
             for size in SIZES:
-                predicted = step / min(size, n_cores) + exchange(4 * n_parameters, size, latency, rate)
+                predicted = step / min(size, n_cores) + seconds_of_exchange(4 * n_parameters, size, latency, rate)
                 rows.append((run, size, predicted, measured_step(Path(name), values, size, n_epochs)))
     return rows
 

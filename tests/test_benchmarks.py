@@ -246,7 +246,7 @@ def test_the_page_has_the_best_numbers_of_processes_by_the_model_of_cost():
         n_bytes = 4 * int(n_parameters.replace(",", ""))
 
         def whole(n, seconds=seconds, n_bytes=n_bytes, rate=bytes_a_second):
-            return seconds / n + exchange.exchange(n_bytes, n, 50e-6, rate, n_shards=n)
+            return seconds / n + exchange.seconds_of_exchange(n_bytes, n, 50e-6, rate, n_shards=n)
 
         fastest = min(range(1, 1001), key=whole)
         found.append((abs(int(best) / fastest - 1) < 0.15, f"{seconds / whole(int(best)):.0f}x" == ratio))

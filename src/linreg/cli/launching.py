@@ -7,14 +7,14 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from importlib import import_module
 from tempfile import TemporaryDirectory
 
+from linreg.cli.signals import received
 from linreg.cli.text import print_stderr
 from linreg.errors import GroupError, UsageError
 from linreg.system.place import place
-from linreg.system.startup import importing_torch
+from linreg.system.startup import QUIET, importing_torch
 
 RESTARTED = "TORCHELASTIC_RESTART_COUNT"  # the environment variable with the number of restarts of a group
 # exit codes of processes that lost the failing one, or that the launcher has stopped after it
@@ -35,7 +35,8 @@ def launch(arguments: Sequence[str], n_processes: int) -> int:
     with _environment():
         if sys.platform == "linux" and sys.modules.keys().isdisjoint(("numpy", "torch")):  # they may have threads
             _import_for_all()
-            return _launch(_run_forked, words, n_processes)
+            if not _has_gpu():
+                return _launch(_run_forked, words, n_processes)
         return _launch(sys.executable, ["-m", "linreg", *words], n_processes)
 
 
@@ -49,13 +50,22 @@ def _import_for_all() -> None:
             import_module(f"linreg.{name}")
 
 
+def _has_gpu() -> bool:
+    """Return whether there is a GPU. To ask may make it unusable in a process that is forked later."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def _run_forked(*words: str) -> None:
-    """Run a command in a process that the launcher has forked."""
-    from linreg.cli.main import main
+    """Run a command in a process that the launcher has forked.
+
+    torch keeps a process that returns until all have, also while it ends them: one that had a signal exits instead."""
+    from linreg.cli.main import main  # which imports this module
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)  # not the launcher's
-    code = main(words)
+    code = main(words) or (128 + received[0] if received else 0)
     if code:
         sys.exit(code)
 
@@ -70,21 +80,21 @@ def _launch(entry: Callable[..., None] | str, words: Sequence[str], n_processes:
     for name in logging.root.manager.loggerDict:
         if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):  # each has a level of its own
             logging.getLogger(name).setLevel(logging.CRITICAL)  # the processes report their errors
-    config = partial(
-        LaunchConfig,
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=n_processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        monitor_interval=0.05,
-        start_method="fork",
-    )
     try:
         with TemporaryDirectory(prefix="linreg_") as folder:
-            elastic_launch(config(logs_specs=DefaultLogsSpecs(log_dir=folder)), entry)(*words)
+            config = LaunchConfig(
+                min_nodes=1,
+                max_nodes=1,
+                nproc_per_node=n_processes,
+                run_id=uuid.uuid4().hex,
+                rdzv_backend="c10d",
+                rdzv_endpoint="localhost:0",
+                max_restarts=0,
+                monitor_interval=0.05,
+                start_method="fork",
+                logs_specs=DefaultLogsSpecs(log_dir=folder),
+            )
+            elastic_launch(config, entry)(*words)
     except ChildFailedError as error:
         for rank, failure in sorted(error.failures.items()):
             if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:  # it could not report that
@@ -103,6 +113,7 @@ def _environment() -> Iterator[None]:
     """Let the processes use one thread, unless the environment has another number; then restore the environment."""
     before = dict(os.environ)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault(*QUIET)
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ from types import FrameType
 
 from linreg.system.place import place
 
+received: list[signal.Signals] = []  # by this process, while a command ran
 AGENT = "TORCHELASTIC_RUN_ID"  # an environment variable of processes that an agent of torchrun has started
 SECONDS_A_LOOK = 0.5  # at whether the agent is there
 
@@ -56,6 +57,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
     flag = StopFlag(os.getppid() if is_of_group and AGENT in os.environ else None)
 
     def stop(number: int, frame: FrameType | None) -> None:
+        received.append(signal.Signals(number))
         if flag.signal is not None:
             if is_of_group:
                 return

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from linreg.errors import brief
+from linreg.system.place import place
 
 MOST_CHARACTERS = 2_000  # of one line of an error
 
@@ -82,11 +83,11 @@ def print_json(value: Any) -> None:
 
 
 def show_log(*, quiet: bool) -> None:
-    """Print the package's log to stderr: warnings, and notes unless quiet."""
+    """Print the package's log to stderr: warnings, and notes unless quiet. Of a group only the first process does."""
     log = logging.getLogger("linreg")
     log.handlers = [_Handler()]
     log.propagate = False
-    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    log.setLevel(logging.ERROR if not place().is_first else logging.WARNING if quiet else logging.INFO)
 
 
 class _Handler(logging.Handler):

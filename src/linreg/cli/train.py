@@ -1,6 +1,5 @@
 """`linreg train` and `linreg resume`."""
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -122,7 +121,7 @@ def _run(
 def _follow(spec: "ExperimentSpec | None") -> None:
     from linreg.experiment.following import follow
 
-    logging.getLogger("linreg").setLevel(logging.ERROR)  # the first process warns
+    show_log(quiet=True)
     with stop_on_signals() as stop:
         outcome = follow(spec, stop)
     if outcome == "interrupted":

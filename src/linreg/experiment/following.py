@@ -8,6 +8,7 @@ from linreg.experiment.group import open_exchange
 from linreg.experiment.session import run_epochs
 from linreg.experiment.solving import follow_solution
 from linreg.experiment.state import restore
+from linreg.experiment.stopping import StopRequested, stopping_together
 from linreg.runs.folders import FINISHED
 from linreg.spec.schema import ExperimentSpec, spec_from_dict
 
@@ -27,12 +28,16 @@ def follow(spec: ExperimentSpec | None, stop: Callable[[], bool] = lambda: False
     experiment = build(spec_from_dict(plain, "the first process"), planned_epochs=planned_epochs, exchange=exchange)
     saved = exchange.follow()
     progress = restore(experiment, saved)
-    if saved.outcome in FINISHED:
-        return str(saved.outcome)
     nothing: Any = _Nothing()
-    run_epochs(experiment, progress, nothing, nothing, None, exchange.agreed(stop))
-    exchange.relayed(stop)
-    exchange.wait_for_first()
+    if progress.outcome not in FINISHED:
+        run_epochs(experiment, progress, nothing, nothing, None, exchange.agreed(stop))
+    if progress.outcome in FINISHED:  # a signal ends what the first process still does
+        exchange.relay_stop(stop)
+    try:
+        with stopping_together(exchange):
+            exchange.wait_for_first()
+    except StopRequested:
+        return "interrupted"
     return progress.outcome
 
 

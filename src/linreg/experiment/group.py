@@ -42,10 +42,11 @@ def _choose_gpu(spec: ExperimentSpec | None, own: Place) -> None:
     own; None if it is not known, or if each process trains models of its own. Raises UsageError for too few GPUs."""
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     n_processes = max(own.local_rank + 1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    if spec is not None and n_processes > n_gpus and choose_device(spec).type == "cuda":
+    may_use_gpu = spec is None or choose_device(spec).type == "cuda"
+    if spec is not None and may_use_gpu and n_processes > n_gpus:
         problem = f"{n_processes} processes on this machine, and {n_gpus} GPU{'s' * (n_gpus != 1)}"
         raise UsageError(f"{problem}; start one process for each GPU, or set device=cpu")
-    if n_gpus:
+    if n_gpus and may_use_gpu:
         torch.cuda.set_device(own.local_rank % n_gpus)
 
 

@@ -20,6 +20,7 @@ from linreg.experiment.reporting import write_end, write_plot, write_start
 from linreg.experiment.result import CHECKPOINTS, RUNS, Result, make_result
 from linreg.experiment.saving import Saver
 from linreg.experiment.state import Progress, snapshot
+from linreg.experiment.stopping import StopRequested
 from linreg.runs.folders import FINISHED, Run, create
 from linreg.runs.sessions import new_session, now
 from linreg.runs.writer import EpochRecord, RunWriter, open_writer
@@ -28,10 +29,6 @@ from linreg.system import generators
 from linreg.training.loops import Group, Patience, fit_in_groups
 
 Report = Callable[[EpochRecord, Experiment], None]
-
-
-class StopRequested(Exception):  # noqa: N818  # not an error: it leaves the loops
-    """The caller asked the training to stop."""
 
 
 def train(
@@ -80,7 +77,7 @@ def run_session(
         experiment.exchange.lead(saver.checkpoint)
         _run_and_save(experiment, progress, saver, report, experiment.exchange.agreed(stop))
         with experiment.exchange.closing():
-            outcome = _calibrated(experiment, progress, saver, experiment.exchange.relayed(stop))
+            outcome = _calibrated(experiment, progress, saver, experiment.exchange.relay_stop(stop))
         saver.wait()
     except BaseException as error:
         kept = saver.kept() if isinstance(error, DivergedError) else ""

@@ -5,6 +5,7 @@ library differs from what it expects: the command then only starts later.
 """
 
 import gc
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from types import FunctionType
 from typing import Any
 
 COMPILER = "torch._dynamo"
+QUIET = ("TORCH_CPP_LOG_LEVEL", "FATAL")  # of a process in a group: errors of torch are raised, and reported in a line
 
 
 @contextmanager
@@ -21,6 +23,8 @@ def importing_torch() -> Iterator[None]:
     if "torch" in sys.modules:
         yield
     else:
+        if "WORLD_SIZE" in os.environ:
+            os.environ.setdefault(*QUIET)
         with without_collector():
             yield
     if "torch" in sys.modules and COMPILER not in sys.modules:

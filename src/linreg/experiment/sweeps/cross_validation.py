@@ -1,7 +1,8 @@
 """`cross_validate`: trains a spec on each fold, and measures it on the rows of the fold."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,14 @@ from linreg.experiment.group import open_exchange
 from linreg.experiment.measuring import metrics_of
 from linreg.experiment.network import choose_device
 from linreg.experiment.result import CHECKPOINTS, RUNS
-from linreg.experiment.session import StopRequested
+from linreg.experiment.stopping import StopRequested, stopping_together
 from linreg.experiment.sweeps.group import join_parts, keep_states, refuse_other_data
 from linreg.experiment.sweeps.interrupted import open_folder, take_results, take_states
 from linreg.experiment.sweeps.leave_one_out import leave_one_out
 from linreg.experiment.sweeps.members import Member, SharedData, members_of
 from linreg.experiment.sweeps.predictions import OfModel, Predictions, lines_of, write_predictions
 from linreg.experiment.sweeps.records import Results, part_of, write_trials
-from linreg.experiment.sweeps.rounds import Progress, Rounds, stopping_together
+from linreg.experiment.sweeps.rounds import BAD, Progress, Rounds
 from linreg.experiment.sweeps.sweeping import draw
 from linreg.runs.folders import Run, create
 from linreg.runs.records import RESULTS
@@ -69,7 +70,7 @@ def cross_validate(
     members = _members(spec, trials)
     rows, _ = open_parts(members[0].spec, shared.rows(members[0].spec))  # before anything is written
     exchange.form()
-    stop = exchange.relayed(stop)
+    stop = exchange.relay_stop(stop)
     with open_folder(spec, trials, runs, checkpoints, rows.fingerprint, kind=ENGINE, resume=resume) as run:
         session = new_session(choose_device(trials[0].spec), ENGINE, 0, None)
         run.start_session(session, data_fingerprint=rows.fingerprint, spec=spec.to_yaml())
@@ -81,6 +82,7 @@ def cross_validate(
             lines, predictions = _train(run, members, trials, shared, targets, exchange, progress, stop)
             counts, path = predictions.counts(), None
             with exchange.closing():
+                _refuse_bad(lines)
                 if len(lines) == len(members):
                     path = output or run.folder / "predictions.csv"
                     predictions.finish(path)
@@ -106,25 +108,24 @@ def follow_cross_validation(
     members = _members(spec, trials)[exchange.rank :: exchange.size]
     rows = shared.rows(trials[0].spec if not members else members[0].spec)
     exchange.form(listen=stop)  # from the first call on, a signal stops between steps
-    stop = exchange.relayed(stop)
-    name, lines, fingerprint = exchange.follow()
-    refuse_other_data(rows.fingerprint, fingerprint)
-    take_results(members, lines)
-    take_states(members, checkpoints / name / STATES)
-    results = Results(part_of(runs / name / RESULTS, exchange.rank))
-    predictions = Predictions(runs / name, rows.target_names, rank=exchange.rank)
-    path = part_of(checkpoints / name / STATES, exchange.rank)
-    rounds = _rounds(members, trials, results, shared, predictions, path, exchange, None, stop)
-    keep_states(rounds)
+    stop = exchange.relay_stop(stop)
     try:
         with stopping_together(exchange):
-            rounds.train(SweepSpec())
-            exchange.collect((results.lines, predictions.lines))
+            name, lines, fingerprint = exchange.follow()
+            refuse_other_data(rows.fingerprint, fingerprint)
+            take_results(members, lines)
+            take_states(members, checkpoints / name / STATES)
+            results = Results(part_of(runs / name / RESULTS, exchange.rank))
+            predictions = Predictions(runs / name, rows.target_names, rank=exchange.rank)
+            path = part_of(checkpoints / name / STATES, exchange.rank)
+            rounds = _rounds(members, trials, results, shared, predictions, path, exchange, None, stop)
+            with closing(results):
+                keep_states(rounds)
+                rounds.train(SweepSpec())
+                exchange.collect((results.lines, predictions.lines))
             exchange.wait_for_first()
     except StopRequested:
         return "interrupted"
-    finally:
-        results.close()
     return "finished"
 
 
@@ -178,12 +179,12 @@ def _train(
     take_states(members, path)
     known = [(line["fold"], line["seed"]) for line in results.lines]
     predictions = Predictions(run.folder, target_names, known)
-    exchange.lead(lambda: (run.name, results.lines, shared.rows(members[0].spec).fingerprint))
     own = members[:: exchange.size]
     rounds = _rounds(own, trials, results, shared, predictions, path, exchange, progress, stop)
-    keep_states(rounds)
     try:
         with stopping_together(exchange):
+            exchange.lead(lambda: (run.name, results.lines, shared.rows(members[0].spec).fingerprint))
+            keep_states(rounds)
             rounds.train(SweepSpec())
             for lines, predicted in exchange.collect(([], [])):
                 predictions.add_lines(predicted)
@@ -193,11 +194,15 @@ def _train(
         pass
     finally:
         results.close()
-    for line in results.lines:
-        if line["outcome"] in ("diverged", "failed"):
+    return results.lines, predictions
+
+
+def _refuse_bad(lines: Iterable[Mapping[str, Any]]) -> None:
+    """Raise the error of the first fold that has diverged or failed."""
+    for line in lines:
+        if line["outcome"] in BAD:
             error = DivergedError if line["outcome"] == "diverged" else DataError
             raise error(f"fold {line['fold']}, seed {line['seed']}: {line['reason']}")
-    return results.lines, predictions
 
 
 def _rounds(

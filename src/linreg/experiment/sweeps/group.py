@@ -14,13 +14,14 @@ from linreg.checkpoint import load_states, save_states
 from linreg.data.fingerprint import differing
 from linreg.errors import CheckpointError, DataError
 from linreg.experiment.group import open_exchange
-from linreg.experiment.session import StopRequested
+from linreg.experiment.stopping import StopRequested, stopping_together
 from linreg.experiment.sweeps.interrupted import take_results, take_states
 from linreg.experiment.sweeps.members import SharedData, members_of
 from linreg.experiment.sweeps.records import Results, part_of, parts_of, results_of
-from linreg.experiment.sweeps.rounds import Rounds, stopping_together
+from linreg.experiment.sweeps.rounds import Rounds
 from linreg.runs.records import RESULTS
 from linreg.spec.sweeps import Sweep, Trial, trials_of
+from linreg.training.shards import Exchange
 
 log = logging.getLogger("linreg")
 
@@ -96,35 +97,52 @@ def follow_sweep(
     exchange, shared = open_exchange(None), SharedData()
     fingerprint = fingerprint_of(trials[0], shared)
     exchange.form(listen=stop)  # from the first call on, a signal stops between steps
-    stop = exchange.relayed(stop)
-    name, lines, parameters, of_first = exchange.follow()
-    refuse_other_data(fingerprint, of_first)
-    trials = [*trials, *trials_of(spec, parameters[len(trials) :], len(trials))]
+    stop = exchange.relay_stop(stop)
+    try:
+        with stopping_together(exchange):
+            name, lines, parameters, of_first = exchange.follow()
+            refuse_other_data(fingerprint, of_first)
+            trials = [*trials, *trials_of(spec, parameters[len(trials) :], len(trials))]
+            path, states = runs / name / RESULTS, checkpoints / name / STATES
+            _train_own(spec, trials, lines, shared, exchange, stop, path=path, states=states)
+            exchange.wait_for_first()
+    except StopRequested:
+        return "interrupted"
+    return "finished"
+
+
+def _train_own(
+    spec: Sweep,
+    trials: Sequence[Trial],
+    lines: Iterable[dict[str, Any]],
+    shared: SharedData,
+    exchange: Exchange,
+    stop: Callable[[], bool],
+    *,
+    path: Path,
+    states: Path,
+) -> None:
+    """Train the trials of this process, and those that the first one draws later. lines: the results that are known;
+    path, states: the files of the first process with results and states."""
     members = members_of(own_trials(trials, exchange.rank, exchange.size), spec.sweep)
     take_results(members, lines)
-    take_states(members, checkpoints / name / STATES)
-    path = part_of(checkpoints / name / STATES, exchange.rank)
-    results = Results(part_of(runs / name / RESULTS, exchange.rank))
+    take_states(members, states)
+    results = Results(part_of(path, exchange.rank))
     rounds = Rounds(
         members, trials, results, shared,
-        n_models=len(members), path=path, progress=None, stop=stop, exchange=exchange,
+        n_models=len(members), path=part_of(states, exchange.rank), progress=None, stop=stop, exchange=exchange,
     )  # fmt: skip
-    keep_states(rounds)
     n_sent = n_stacks = 0
     try:
+        keep_states(rounds)
         while True:
-            with stopping_together(exchange):
-                rounds.train(spec.sweep)
-                exchange.collect((results.lines[n_sent:], rounds.stacks[n_stacks:]))
-                parameters = exchange.follow()
+            rounds.train(spec.sweep)
+            exchange.collect((results.lines[n_sent:], rounds.stacks[n_stacks:]))
+            parameters = exchange.follow()
             n_sent, n_stacks = len(results.lines), len(rounds.stacks)
             new = trials_of(spec, parameters, len(rounds.trials))
             if not new:
-                with stopping_together(exchange):
-                    exchange.wait_for_first()
-                return "finished"
+                return
             rounds.add(members_of(own_trials(new, exchange.rank, exchange.size), spec.sweep), new)
-    except StopRequested:
-        return "interrupted"
     finally:
         results.close()

@@ -6,17 +6,16 @@ Members of trials that are drawn later are added, and then trained as the first 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from linreg.checkpoint import save_states
-from linreg.errors import GroupError, SpecError, brief
+from linreg.errors import SpecError, brief
 from linreg.experiment.saving import SECONDS_BETWEEN_SAVES, SHARE_OF_SAVING
-from linreg.experiment.session import StopRequested
+from linreg.experiment.stopping import StopRequested
 from linreg.experiment.sweeps.members import Member, SharedData, state_of, waiting
 from linreg.experiment.sweeps.records import Results
 from linreg.experiment.sweeps.training import train_members
@@ -28,19 +27,9 @@ log = logging.getLogger("linreg")
 
 MOST_FAILURES = 3  # in a row, before any success
 MOST_LOGGED = 20  # trials that diverged or failed
+BAD = ("diverged", "failed")  # outcomes
 
 Progress = Callable[[int, int, str], None]  # of the members that have ended, all members, and what else is known
-
-
-@contextmanager
-def stopping_together(exchange: Exchange) -> Iterator[None]:
-    """Raise StopRequested if other processes have ended because one was asked to stop."""
-    try:
-        yield
-    except GroupError:
-        if exchange.hears_stop():
-            raise StopRequested from None
-        raise
 
 
 class Rounds:
@@ -76,6 +65,14 @@ class Rounds:
         """Add trials, numbered after the others, and their members."""
         self.members += members
         self.trials += trials
+
+    def take(self, lines: Sequence[Mapping[str, Any]], stacks: Sequence[dict[str, Any]]) -> None:
+        """Take the results of another process, and what it has trained together. Raises StorageError."""
+        self.results.add(lines)
+        self.stacks += stacks
+        for line in lines:
+            if line["outcome"] in BAD:
+                self._warn(line["trial"], line["fold"], line["outcome"], line["reason"])
 
     def train(self, settings: SweepSpec) -> None:
         """Train all members that have not ended. Raises StopRequested, StorageError, and SpecError if the first trials
@@ -134,16 +131,22 @@ class Rounds:
         """Take a member that has ended."""
         self._unwritten.append(member)
         self._n_ended += 1
-        if member.outcome in ("diverged", "failed"):
-            self._n_bad += 1
-            if self._n_bad <= MOST_LOGGED:
-                log.warning("%s", _described(member, self.trials[member.trial]))
+        if member.outcome in BAD:
+            self._warn(member.trial, member.fold, member.outcome, member.reason)
             is_whole = self.exchange.size == 1  # another process may have trials that do not fail
             if is_whole and member.outcome == "failed" and self._n_bad == MOST_FAILURES == self._n_ended:
                 raise SpecError([f"trial {member.trial}: {member.reason}; the first {MOST_FAILURES} trials failed"])
         if member.is_trained and member.result_loss is not None:
             self._lowest = min(self._lowest, member.result_loss)
         self._report(len(member.records))
+
+    def _warn(self, trial: int, fold: int | None, outcome: str, reason: str | None) -> None:
+        """Log a warning of a training that has diverged or failed, unless there were many."""
+        self._n_bad += 1
+        if self._n_bad <= MOST_LOGGED:
+            values = [f"{key}={brief(value)}" for key, value in self.trials[trial].parameters.items()]
+            values += [] if fold is None else [f"fold {fold}"]
+            log.warning("trial %d (%s): %s: %s", trial, ", ".join(values), outcome, (reason or "").partition(";")[0])
 
     def _report(self, n_epochs: int) -> None:
         if self.progress:
@@ -188,10 +191,3 @@ def _ends(halving: HalvingSpec, longest: int) -> list[int]:
         ends.append(n_epochs)
         n_epochs *= halving.factor
     return ends
-
-
-def _described(member: Member, trial: Trial) -> str:
-    """Describe a member that has diverged or failed, in a line."""
-    values = [f"{key}={brief(value)}" for key, value in trial.parameters.items()]
-    values += [] if member.fold is None else [f"fold {member.fold}"]
-    return f"trial {trial.number} ({', '.join(values)}): {member.outcome}: {(member.reason or '').partition(';')[0]}"

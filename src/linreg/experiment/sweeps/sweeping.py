@@ -17,7 +17,7 @@ from linreg.experiment.evaluating import Evaluation, evaluate
 from linreg.experiment.group import open_exchange
 from linreg.experiment.network import choose_device
 from linreg.experiment.result import CHECKPOINTS, RUNS, Result
-from linreg.experiment.session import StopRequested
+from linreg.experiment.stopping import StopRequested, stopping_together
 from linreg.experiment.sweeps.group import STATES, fingerprint_of, join_parts, keep_states, own_trials, parameters_of
 from linreg.experiment.sweeps.interrupted import open_folder, take_results, take_states
 from linreg.experiment.sweeps.members import SharedData, members_of
@@ -31,7 +31,7 @@ from linreg.experiment.sweeps.records import (
     read_trials,
     write_trials,
 )
-from linreg.experiment.sweeps.rounds import Progress, Rounds, stopping_together
+from linreg.experiment.sweeps.rounds import Progress, Rounds
 from linreg.experiment.sweeps.tpe import next_trials, require_optuna, versions_for
 from linreg.experiment.sweeps.winners import train_winners
 from linreg.runs.folders import Run
@@ -125,7 +125,7 @@ def sweep(
     fingerprint = fingerprint_of(trials[0], shared)
     exchange = open_exchange(None)
     exchange.form()
-    stop = exchange.relayed(stop)
+    stop = exchange.relay_stop(stop)
     with open_folder(spec, trials, runs, checkpoints, fingerprint, kind=ENGINE, resume=resume) as run:
         session = _new_session(spec, trials[0])
         run.start_session(session, data_fingerprint=fingerprint, spec=spec.to_yaml())
@@ -137,14 +137,12 @@ def sweep(
         trials, lines, is_done = trained.trials, trained.lines, trained.is_done
         ranking = rank(trials, lines, settings)
         chosen = winners(ranking, settings) if is_done else []
-        if is_done and not chosen:
-            session |= {"ended": now(), "outcome": "diverged"}
-            run.write_info(outcome="diverged", winners=[])
-            raise DivergedError(_all_failed(ranking))
-        if chosen and trials[0].spec.writer.plots:
-            write_ranking(run.folder, ranking, chosen, settings)
         own = [trials[one.trial] for one in chosen]
-        with alone(), exchange.closing():
+        with exchange.closing(), alone():
+            if is_done and not chosen:
+                raise _without_winner(run, session, ranking)
+            if chosen and trials[0].spec.writer.plots:
+                write_ranking(run.folder, ranking, chosen, settings)
             found = train_winners(own, run, lines, runs=runs, checkpoints=checkpoints, stop=stop)
         is_done = is_done and all(result.outcome != "interrupted" for result in found)
         session |= {"ended": now(), "outcome": "finished" if is_done else "interrupted"}
@@ -188,7 +186,6 @@ def _train_trials(
     path = run.checkpoints / STATES
     join_parts(run.folder, path)
     results = Results(run.folder / RESULTS)
-    exchange.lead(lambda: (run.name, results.lines, parameters_of(trials), fingerprint))
     members = members_of(own_trials(trials, exchange.rank, exchange.size), settings)
     take_results(members, results.lines)
     take_states(members, path)
@@ -197,23 +194,22 @@ def _train_trials(
         members, trials, results, shared,
         n_models=n_models, path=path, progress=progress, stop=stop, exchange=exchange,
     )  # fmt: skip
-    keep_states(rounds)
     try:
-        while True:
-            with stopping_together(exchange):
+        with stopping_together(exchange):
+            exchange.lead(lambda: (run.name, results.lines, parameters_of(trials), fingerprint))
+            keep_states(rounds)
+            while True:
                 rounds.train(settings)
-                others = exchange.collect(None)[1:]
-            for lines, stacks in others:
-                results.add(lines)
-                rounds.stacks += stacks
-            with exchange.at_work():
-                new = next_trials(spec, rounds.trials, results.lines)
-            if new:
-                write_trials(run.folder, [*rounds.trials, *new])
-            exchange.lead(partial(parameters_of, new))
-            if not new:
-                break
-            rounds.add(members_of(own_trials(new, exchange.rank, exchange.size), settings), new)
+                for lines, stacks in exchange.collect(None)[1:]:
+                    rounds.take(lines, stacks)
+                with exchange.at_work():
+                    new = next_trials(spec, rounds.trials, results.lines)
+                if new:
+                    write_trials(run.folder, [*rounds.trials, *new])
+                exchange.lead(partial(parameters_of, new))
+                if not new:
+                    break
+                rounds.add(members_of(own_trials(new, exchange.rank, exchange.size), settings), new)
         join_parts(run.folder, path)
     except StopRequested:
         return Trained(rounds.trials, results.lines, is_done=False)
@@ -274,7 +270,10 @@ def _has_test(trial: Trial) -> bool:
     return split.test is not None or split.test_ratio > 0
 
 
-def _all_failed(ranking: Sequence[Ranked]) -> str:
+def _without_winner(run: Run, session: dict[str, Any], ranking: Sequence[Ranked]) -> DivergedError:
+    """End a sweep of which all trials have failed; return the error."""
+    session |= {"ended": now(), "outcome": "diverged"}
+    run.write_info(outcome="diverged", winners=[])
     counts = Counter(one.outcome for one in ranking)
     listed = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
-    return f"no trial has a result: {listed}; trial {ranking[0].trial}: {ranking[0].reason}"
+    return DivergedError(f"no trial has a result: {listed}; trial {ranking[0].trial}: {ranking[0].reason}")

@@ -31,7 +31,7 @@ class Exchange:
         """Join the group, and return what the first process sends."""
 
     def wait_for_first(self) -> None:
-        """Wait until the first process has done what it does alone at the end, or has ended."""
+        """Wait for the end of `closing` in the first process."""
 
     def give_sign(self) -> None:
         """Let the others know that this process works. To be called about every second by one that works longer."""
@@ -41,7 +41,7 @@ class Exchange:
         return nullcontext()
 
     def closing(self) -> AbstractContextManager[None]:
-        """Return a context for what the first process does alone at the end (see `wait_for_first`)."""
+        """Return a context for the work of the first process alone, at the end; the others wait for it."""
         return nullcontext()
 
     def agreed(self, stop: Callable[[], bool]) -> Callable[[], bool]:
@@ -49,13 +49,13 @@ class Exchange:
         process alone."""
         return stop
 
-    def relayed(self, stop: Callable[[], bool]) -> Callable[[], bool]:
+    def relay_stop(self, stop: Callable[[], bool]) -> Callable[[], bool]:
         """Return the function that says whether any process was asked to stop, about a second later. stop: of this
         process alone."""
         return stop
 
-    def hears_stop(self) -> bool:
-        """Return whether a process was asked to stop, now (see `relayed`)."""
+    def is_stopping(self) -> bool:
+        """Return whether a process was asked to stop, now (see `relay_stop`)."""
         return False
 
     def collect(self, value: Any) -> list[Any]:

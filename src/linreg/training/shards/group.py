@@ -25,8 +25,6 @@ SECONDS_A_WAIT = 0.5  # for other processes, at most, until Python can handle a 
 SECONDS_BETWEEN_TRIES = 0.05
 LONG = timedelta(days=1000)  # more than a process works
 
-os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # its errors are raised, and reported in a line
-
 
 class Formed(NamedTuple):
     """The group of this process. signs: of life; patient: the group that waits long (see `GroupExchange`)."""
@@ -80,14 +78,13 @@ class GroupExchange(Exchange):
         return self._share(None)
 
     def wait_for_first(self) -> None:
-        """Wait until the first process has done what it does alone at the end, or has ended: until then the agent of
-        this machine must not end, because it may keep the store in which the agents meet."""
-        with suppress(GroupError):
-            self._share(None)
+        """Wait for the end of `closing` in the first process: until then the agent of this machine must not end,
+        because it may keep the store in which the agents meet. Raises GroupError."""
+        self._share(None)
 
     def give_sign(self) -> None:
         """Let the others know that this process works: they wait for a process as long as it gives signs. With
-        `relayed`, exchange who was asked to stop. Raises GroupError."""
+        `relay_stop`, exchange who was asked to stop. Raises GroupError."""
         with _translated(self.others):
             _signs().give()
 
@@ -111,32 +108,34 @@ class GroupExchange(Exchange):
 
     @contextmanager
     def closing(self) -> Iterator[None]:
-        """Let the others wait for what the first process does in the block; then they end."""
-        with self.at_work():
-            yield
-        with suppress(GroupError):  # they may have ended
-            self._share(None)
-        if _signs().hears_stop:  # until all have heard it: the store may end with this process
-            time.sleep(2 * _signs().seconds_between)
+        """Let the others wait for the end of the block, also an error, after which they end."""
+        try:
+            with self.at_work():
+                yield
+        finally:
+            with suppress(GroupError):  # they may have ended
+                self._share(None)
+            if _signs().hears_stop:  # until all have heard it: the store may end with this process
+                time.sleep(2 * _signs().seconds_between)
 
     def agreed(self, stop: Callable[[], bool]) -> Callable[[], bool]:
         """Return the function that says whether to stop, as all processes see it after the same step."""
         self.wants_stop = stop
         return lambda: self.stopped
 
-    def relayed(self, stop: Callable[[], bool]) -> Callable[[], bool]:
+    def relay_stop(self, stop: Callable[[], bool]) -> Callable[[], bool]:
         """Return the function that says whether any process was asked to stop. It gives signs. Raises GroupError."""
         _signs().asked = stop
 
         def is_asked() -> bool:
             if stop():
-                return self.hears_stop()
+                return self.is_stopping()
             self.give_sign()
             return _signs().hears_stop
 
         return is_asked
 
-    def hears_stop(self) -> bool:
+    def is_stopping(self) -> bool:
         """Return whether a process was asked to stop, now."""
         signs = _signs()
         with suppress(GroupError), _translated(self.others):  # the store may have ended with rank 0
@@ -209,7 +208,7 @@ class GroupExchange(Exchange):
         wait for ever."""
 
         def connect() -> Any:
-            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
             group = {"rank": self.rank, "world_size": self.size, "timeout": self.timeout}
             with _translated(self.others):
                 dist.init_process_group(backend, store=store, **group)

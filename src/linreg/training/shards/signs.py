@@ -7,14 +7,15 @@ from collections.abc import Callable
 import torch.distributed as dist
 
 SECONDS_BETWEEN_SIGNS = 1.0  # at least
-STOP = "stop"  # the key that a process sets which was asked to stop
+STOP = "stop"  # the key, set by a process that was asked to stop
 
 
 class Signs:
     """The signs that a process gives, and sees. Its methods raise the errors of torch.distributed.
 
     store: of the processes of the group; timeout: seconds without a sign after which a process counts as silent;
-    asked: whether this process was asked to stop, if the others are to know; hears_stop: whether one was."""
+    asked: returns whether this process was asked to stop, None if that is not shared; hears_stop: whether a process
+    was."""
 
     def __init__(self, store: dist.Store, rank: int, size: int, timeout: float) -> None:
         self.store, self.rank, self.size, self.timeout = store, rank, size, timeout
