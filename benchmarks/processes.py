@@ -44,7 +44,8 @@ def measure(runs: int, n_exact: int = 20_000_000, n_wide: int = 65_536) -> list[
         return [
             _exact(folder, runs, n_exact),
             _wide(folder, runs, n_wide),
-            _sweep(folder, runs),
+            _sweep(folder, runs, "auto"),
+            _sweep(folder, runs, "compiled"),
             _start(folder, runs),
         ]
 
@@ -88,11 +89,12 @@ def _wide(folder: Path, runs: int, n_rows: int) -> Row:
     return _two(folder, runs, "MLP 20-512-512-1, batch 8192, two processes", 1.7, "train", "spec.yaml")
 
 
-def _sweep(folder: Path, runs: int) -> Row:
+def _sweep(folder: Path, runs: int, engine: str) -> Row:
+    """Measure a sweep: with `engine: auto` in stacks, and with `compiled` one model after another."""
     rates = "optimizer.lr={min: 1e-3, max: 0.03, log: true}"
     (folder / "sweep.yaml").write_text(SWEEP)
-    name = "sweep of 64 MLPs 10-32-1, 100 epochs of 20,000 x 10, two processes"
-    return _two(folder, runs, name, 1.9, "sweep", "sweep.yaml", rates, "--trials", "64")
+    name = f"sweep of 64 MLPs 10-32-1, 100 epochs of 20,000 x 10, engine: {engine}, two processes"
+    return _two(folder, runs, name, 1.9, "sweep", "sweep.yaml", rates, f"engine={engine}", "--trials", "64")
 
 
 def _start(folder: Path, runs: int) -> Row:
