@@ -41,7 +41,8 @@ def _choose_gpu(spec: ExperimentSpec | None, own: Place) -> None:
     """Give this process one of the GPUs of its machine. spec: whose shards the processes train, each on a GPU of its
     own; None if it is not known, or if each process trains models of its own. Raises UsageError for too few GPUs."""
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    n_processes = max(own.local_rank + 1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    text = os.environ.get("LOCAL_WORLD_SIZE", "")  # torchrun sets it
+    n_processes = max(own.local_rank + 1, int(text) if text.isdecimal() else 1)
     may_use_gpu = spec is None or choose_device(spec).type == "cuda"
     if spec is not None and may_use_gpu and n_processes > n_gpus:
         problem = f"{n_processes} processes on this machine, and {n_gpus} GPU{'s' * (n_gpus != 1)}"
