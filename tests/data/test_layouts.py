@@ -171,6 +171,7 @@ def write_all_formats():
         database.executemany(
             "INSERT INTO cars VALUES (?, ?, ?, ?)", zip(A.tolist(), B.tolist(), K, Y.tolist(), strict=True)
         )
+    database.close()
     write_workbook("t.xlsx", [list(columns.column_names), *map(list, zip(A, B, K, Y, strict=True))])
 
 
