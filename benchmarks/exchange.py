@@ -10,9 +10,11 @@ import socket
 import statistics
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
+from typing import NamedTuple
 
 from benchmarks.rows import ROOT
 
@@ -22,10 +24,11 @@ WIDTHS = (20, 1_000_000)  # numbers that are exchanged: for the latency, and for
 N_EXCHANGES = 60
 SPEC = """\
 name: cost
+epochs: {n_epochs}
 data:
-  source: {{name: friedman1, n_samples: {n_rows}, n_features: 20}}
+  source: {{name: friedman1, n_samples: {n_rows}, n_features: {n_features}}}
   batch_size: {batch_size}
-  shards: 4
+  shards: {n_shards}
   split: {{train_ratio: 1.0}}
 model: {{name: mlp, hidden: {hidden}}}
 optimizer: {{name: adam, lr: 0.001}}
@@ -33,10 +36,34 @@ engine: textbook
 baseline: false
 writer: {{graph: false, hparams: false, plots: false}}
 """
-RUNS = {  # the values of SPEC, the number of parameters, and of epochs
-    "20-32-1, batch 64": ({"n_rows": 4096, "batch_size": 64, "hidden": [32]}, 705, 20),
-    "20-512-512-1, batch 8192": ({"n_rows": 32768, "batch_size": 8192, "hidden": [512, 512]}, 273_921, 6),
-}
+N_FEATURES = 20
+
+
+class Run(NamedTuple):
+    """A run whose steps are measured. n_epochs: of the shorter one of its two runs."""
+
+    n_rows: int
+    batch_size: int
+    hidden: list[int]
+    n_epochs: int
+
+    @property
+    def name(self) -> str:
+        """The sizes of the layers and of a batch."""
+        return f"{'-'.join(map(str, self.sizes))}, batch {self.batch_size}"
+
+    @property
+    def sizes(self) -> list[int]:
+        """The numbers of inputs, of the units of each hidden layer, and of outputs."""
+        return [N_FEATURES, *self.hidden, 1]
+
+    @property
+    def n_parameters(self) -> int:
+        """The number of weights and biases."""
+        return sum((n_inputs + 1) * n_outputs for n_inputs, n_outputs in pairwise(self.sizes))
+
+
+RUNS = (Run(4096, 64, [32], n_epochs=20), Run(32768, 8192, [512, 512], n_epochs=6))
 
 
 def seconds_of_exchange(n_bytes: float, size: int, latency: float, rate: float, *, n_shards: int = N_SHARDS) -> float:
@@ -83,16 +110,21 @@ def work() -> None:
             print(statistics.median(seconds))
 
 
-def measured_step(folder: Path, values: dict[str, object], size: int, n_epochs: int) -> float:
-    """Return the seconds of a step of a run: of the epochs beyond the first third of them."""
-    (folder / "spec.yaml").write_text(SPEC.format(**values))
+def spec_of(run: Run) -> str:
+    """Return the spec of a run."""
+    return SPEC.format(**run._asdict(), n_features=N_FEATURES, n_shards=N_SHARDS)
+
+
+def measured_step(folder: Path, run: Run, size: int) -> float:
+    """Return the seconds of a step of a run by some processes: of the epochs beyond the first third of them."""
+    (folder / "spec.yaml").write_text(spec_of(run))
     processes = ["--processes", str(size)] if size > 1 else []
     seconds = []
-    for epochs in (n_epochs, 3 * n_epochs):
+    for epochs in (run.n_epochs, 3 * run.n_epochs):
         argv = [sys.executable, "-m", "linreg", "train", "spec.yaml", "--epochs", str(epochs), "--json", "--quiet"]
         ended = subprocess.run([*argv, *processes], cwd=folder, env=_environment(), capture_output=True, check=True)
         seconds.append(json.loads(ended.stdout)["seconds"])
-    n_steps = 2 * n_epochs * int(values["n_rows"]) // int(values["batch_size"])  # type: ignore[call-overload]
+    n_steps = 2 * run.n_epochs * run.n_rows // run.batch_size
     return (seconds[1] - seconds[0]) / n_steps
 
 
@@ -109,12 +141,13 @@ def measure() -> list[tuple[str, int, float, float]]:
     ]
     n_cores = os.cpu_count() or 1
     with TemporaryDirectory() as name:
-        for run, (values, n_parameters, n_epochs) in RUNS.items():
-            step = measured_step(Path(name), values, 1, n_epochs)
-            rows.append((run, 1, step, step))
+        for run in RUNS:
+            step = measured_step(Path(name), run, 1)
+            rows.append((run.name, 1, step, step))
             for size in SIZES:
-                predicted = step / min(size, n_cores) + seconds_of_exchange(4 * n_parameters, size, latency, rate)
-                rows.append((run, size, predicted, measured_step(Path(name), values, size, n_epochs)))
+                exchange = seconds_of_exchange(4 * run.n_parameters, size, latency, rate)
+                measured = measured_step(Path(name), run, size)
+                rows.append((run.name, size, step / min(size, n_cores) + exchange, measured))
     return rows
 
 

@@ -10,6 +10,8 @@ import pytest
 import benchmarks.__main__
 from benchmarks import choosing, exchange, gpu, page, peers, processes, saving, steps, sweeps
 from benchmarks.rows import ROOT, Row, compare, figures, in_turn, quantity, reason, table, time_process, timed, verdict
+from linreg.experiment.building import build
+from linreg.experiment.network import count_parameters
 from linreg.spec.schema import load_spec
 
 
@@ -251,6 +253,14 @@ def test_the_page_has_the_best_numbers_of_processes_by_the_model_of_cost():
         fastest = min(range(1, 1001), key=whole)
         found.append((abs(int(best) / fastest - 1) < 0.15, f"{seconds / whole(int(best)):.0f}x" == ratio))
     assert found == [(True, True)] * 4
+
+
+@pytest.mark.parametrize("run", exchange.RUNS)
+def test_the_runs_for_the_model_of_cost_are_valid(run):
+    Path("spec.yaml").write_text(exchange.spec_of(run))
+    experiment = build(load_spec("spec.yaml"))
+    assert count_parameters(experiment.network) == run.n_parameters
+    assert len(experiment.loaders.train) * run.batch_size == run.n_rows
 
 
 def test_an_exchange_between_processes_is_measured():

@@ -1,7 +1,7 @@
 """A sweep by several processes: each trains its own trials, and writes their results and states to files of its own.
 A cross-validation does the same with folds.
 
-There is one exchange at the start and one at the end; with `halving` and `method: tpe` one after each round too. An
+They send each other results at the start and at the end only; with `halving` and `method: tpe` after each round too. An
 interrupted sweep may continue with another number of processes: the first one puts the files together.
 """
 
